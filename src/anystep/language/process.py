@@ -17,6 +17,7 @@ from anystep.keys import Keys
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.sampling import distribution
+from anystep.language.engine.tokenizer import begun
 from anystep.language.going import Going
 from anystep.language.prefill import opened
 from anystep.language.states import Sequences
@@ -63,7 +64,7 @@ class LanguageProcess(Process):
         self.temperature, self.top_p, self.max_tokens, self.at_cap = temperature, top_p, max_tokens, at_cap
         self.extract, self.name, self.horizon = extract, name or engine.name, max_tokens
         self.branches, self.expands = temperature > 0, unit == "token"
-        self.prompt = tuple(engine.tokenizer.encode(self._written(prompt, chat)))
+        self.prompt = begun(engine.tokenizer, self._written(prompt, chat))
         room = engine.config.context - len(self.prompt)
         if not self.prompt:
             raise UsageError("An empty prompt cannot be continued: LanguageProcess(engine, 'What is 2 + 2?').")
