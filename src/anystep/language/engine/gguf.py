@@ -164,6 +164,5 @@ def rename(name: str, kind: str) -> str | None:
 
 
 def unpermute(weight: Tensor, heads: int) -> Tensor:
-    """Rows of a (heads * head_dim, dim) projection from interleaved pairs to two halves."""
-    rows, columns = weight.shape
-    return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+    """Rows of a (heads * head_dim, dim) projection, or of its bias, from interleaved pairs to two halves."""
+    return weight.view(heads, len(weight) // heads // 2, 2, -1).transpose(1, 2).reshape(weight.shape)
