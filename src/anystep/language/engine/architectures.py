@@ -111,9 +111,7 @@ def gemma_config(config: Config, near_theta: float, query_scalar: float) -> Conf
     scores divided by the root of `query_scalar`, and a rotary base of their own for layers with a window."""
     near = near_theta if any(config.windows) else None
     scale = math.sqrt(config.head_dim / query_scalar)
-    return replace(
-        config, sandwich=True, gate="gelu", embed_scale=config.dim**0.5, near_theta=near, query_scale=scale
-    )
+    return replace(config, sandwich=True, gate="gelu", embed_scale=config.dim**0.5, near_theta=near, query_scale=scale)
 
 
 def _windows(meta: Mapping[str, Any], family: str, layers: int, context: int) -> tuple[int | None, ...]:

@@ -202,7 +202,7 @@ def begun(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
 
 
 def first_tokens(rust: Rust, adds: bool | None, named: Mapping[str, str]) -> tuple[int, ...]:
-    """What a directory's tokenizer puts before a text: as its config says, else as the tokenizer's own template does."""
+    """What a directory's tokenizer puts before a text: as its config says, else as its own template does."""
     if adds is not None:
         first = rust.token_to_id(named.get("bos_token", "")) if adds else None
         return () if first is None else (first,)
