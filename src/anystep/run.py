@@ -88,6 +88,7 @@ class Run:
             )
         self.process, self.method, self.seed, self.watch = process, method, seed, watch
         self.ledger = ledger or Ledger(budget or Budget(), reserve, show=show)
+        self.reserve = self.ledger.reserve  # as it was at first: the ledger's own is released
         if method.needs_end and process.horizon is None and not self.ledger.budget.caps():
             raise Unsupported(
                 f"{method.name} steps until all are done, but {process.name} is endless: give a Budget, "
@@ -140,7 +141,11 @@ class Run:
         else:
             asked = tuple(call.asked for call in self.calls)
         told = Told(tuple(replies), self.ledger.refused, self.ledger.elapsed(), asked, again)
-        self.journal.append(told)
+        try:
+            self.journal.append(told)
+        except Exception as error:
+            self._ended(error)
+            raise
         self.rounds += 1
         self._refused = told.refused
         self._advance(told.replies)
@@ -229,13 +234,12 @@ class Run:
         except StopIteration:
             self._ended()
         except Exception as error:
-            self.error = error
-            self._ended()
+            self._ended(error)
             raise
         self.watch(self)
 
-    def _ended(self) -> None:
-        self.calls = ()
+    def _ended(self, error: Exception | None = None) -> None:
+        self.calls, self.error = (), error
         self.ledger.end()
         if isinstance(self.journal, Attached):
             self.journal.end(self)
