@@ -4,8 +4,30 @@
 ends; `read(path)` what a journal holds, without the model.
 """
 
-from anystep.journal.codec import decode, encode
-from anystep.journal.file import FileJournal, open, resume
+from anystep.journal.codec import decode, encode, number
+from anystep.journal.file import FileJournal, existing, kept, open, resume
+from anystep.journal.head import costs_of
+from anystep.journal.head import end as summary
+from anystep.journal.lines import locked
+from anystep.journal.nodes import Node, best, family
 from anystep.journal.story import Round, Story, read
 
-__all__ = ["FileJournal", "Round", "Story", "decode", "encode", "open", "read", "resume"]
+__all__ = [
+    "FileJournal",
+    "Node",
+    "Round",
+    "Story",
+    "best",
+    "costs_of",
+    "decode",
+    "encode",
+    "existing",
+    "family",
+    "kept",
+    "locked",
+    "number",
+    "open",
+    "read",
+    "resume",
+    "summary",
+]

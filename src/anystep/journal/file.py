@@ -150,6 +150,19 @@ def open(path: str | Path, recipe: Mapping[str, Any] | None = None) -> FileJourn
     return FileJournal(path, recipe)
 
 
+def existing(path: str | Path) -> FileJournal:
+    """The journal at `path`, which must be there, with a head."""
+    if not Path(path).exists():
+        raise JournalError(
+            f"{path}: there is no such journal; Run(..., journal=journal.open({str(path)!r})) makes one."
+        )
+    journal = FileJournal(path)
+    if journal.head is None:
+        journal.close()
+        raise JournalError(f"{path}: is empty; no run has begun there.")
+    return journal
+
+
 def resume(path: str | Path, process: Process, method: Method, budget: Budget | None = None, **options: Any) -> Run:
     """The run whose journal is at `path`, where it ended: nothing is performed until it is driven.
 
@@ -169,3 +182,13 @@ def resume(path: str | Path, process: Process, method: Method, budget: Budget | 
     except BaseException:
         journal.close()
         raise
+
+
+@contextlib.contextmanager
+def kept(run: Run) -> Iterator[None]:
+    """While inside, the run may write its journal; afterwards others may, whatever happened."""
+    try:
+        yield
+    finally:
+        if isinstance(run.journal, FileJournal):
+            run.journal.close()

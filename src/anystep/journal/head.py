@@ -11,7 +11,7 @@ from typing import Any
 from anystep.answer import AllFailed
 from anystep.errors import JournalError, UsageError
 from anystep.journal.codec import cost_of, cost_record, floats, number
-from anystep.ledger import Budget
+from anystep.ledger import Budget, Cost
 from anystep.run import Run
 
 FORMAT, VERSION = "anystep.journal", 1
@@ -51,11 +51,16 @@ def end(run: Run) -> dict[str, Any]:
         "started": run.books.started,
         "finished": run.finished,
         "failed": 0 if answer is None else answer.failed,
-        "errors": [str(run.error)] if answer is None else [str(e) for e in answer.errors[:20]],
+        "errors": [str(run.error)] if answer is None else [str(e) for e in answer.errors],
         "note": "" if answer is None else answer.note,
         "cost": cost_record(spent),
         "costs": {by: cost_record(cost) for by, cost in run.ledger.by.items()},
     }
+
+
+def costs_of(record: Mapping[str, Any]) -> tuple[Cost, dict[str, Cost]]:
+    """What a run that ended had cost, in all and by whom it was for."""
+    return cost_of(record["cost"]), {by: cost_of(cost) for by, cost in record["costs"].items()}
 
 
 def ends(run: Run) -> bool:

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -94,13 +95,11 @@ class Appender:
         number = self._file.fileno()
         if not stat.S_ISREG(os.fstat(number).st_mode):
             raise JournalError(f"{self.path}: a journal is a file of its own.")
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locks(number):
             raise JournalError(
                 f"{self.path}: another process is writing this journal; wait for it, or look with "
                 f"anystep view {self.path}."
-            ) from None
+            )
         self.last = START
         with self.path.open("rb") as file:
             for line in lines(file, self.path):
@@ -138,6 +137,28 @@ class Appender:
 
     def close(self) -> None:
         self._file.close()
+
+
+def locked(path: Path) -> bool:
+    """Whether a process is writing the journal at `path` now."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _locks(file: int) -> bool:
+    """Take the lock; a reader that looks who has it holds it for an instant, so that once is not enough."""
+    for _ in range(20):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def _write(file: int, data: bytes) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystep.errors import UsageError
-from anystep.keys import Keys
+from anystep.keys import Keys, named
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.sampling import distribution
@@ -180,11 +180,16 @@ class LanguageProcess(Process):
             if session is not None:
                 session.close()
 
+    def settings(self) -> str:
+        reads = getattr(self.extract, "__qualname__", None)
+        rules = (self.unit, self.stop, self.end, self.temperature, self.top_p, self.max_tokens, self.at_cap, reads)
+        return f"prompt {named(str(self.prompt)):016x}, {rules}"
+
     def dump(self, states: Sequences) -> bytes:
         return states.dump()
 
     def load(self, data: bytes) -> Sequences:
-        return Sequences.read(data, self.engine.tokenizer)
+        return Sequences.read(data, self.engine.tokenizer, self.engine.config.vocab)
 
 
 def _check(
