@@ -222,7 +222,8 @@ class Run:
         for told in rounds:
             names = [asked.by for asked in told.asked] or [call.by.name for call in self.calls]
             for name, reply in zip(names, told.replies, strict=True):
-                self.ledger.charge(reply.cost, name)
+                if reply.cost != FREE:  # who was never paid has no account
+                    self.ledger.charge(reply.cost, name)
 
     def _warm(self, told: Told) -> None:
         for call, reply in zip(self.calls, told.replies, strict=True):
