@@ -19,7 +19,7 @@ from anystep.keys import Keys
 from anystep.ledger import Ledger, Limit
 from anystep.population import Population
 from anystep.procedure import All, Ask, Draw, Score, Start, Step
-from anystep.process import Floats, Process, Reward, Scored, Stepped, Until
+from anystep.process import Floats, Process, Reward, Scored, Status, Stepped, Until
 
 Reply = Stepped | Scored
 
@@ -53,6 +53,13 @@ class Call:
                 return self._checked(self.by.fuse(self.states, self.keys, self.limit))
             case "score":
                 return self._checked(self.by(self.states, self.limit))
+
+    def warm(self, reply: Reply) -> None:
+        """Have this call's process or reward cache what answering had left there, after a replay of `reply`."""
+        if isinstance(reply, Scored):
+            self.by.warm(self.states)
+        else:
+            self.by.warm(reply.states.take(np.flatnonzero(reply.status != Status.FAILED)))
 
     def _checked(self, reply: Reply) -> Reply:
         if not reply.cost.same(self.limit.used):

@@ -5,52 +5,36 @@ same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from anystep.calls import Books, Call, Family, Reply
-from anystep.errors import AnystepError, Unsupported, UsageError
+from anystep.answer import AllFailed, Answer, failure
+from anystep.calls import Books, Call, Reply
+from anystep.errors import Unsupported, UsageError
 from anystep.ledger import Budget, Cost, Ledger
 from anystep.population import Population
 from anystep.procedure import Ask, Method, Score, Step
 from anystep.process import Floats, Process, Reward, Status
 
 
-class AllFailed(AnystepError):
-    """Every state of a run failed; the message carries the first error."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a run concludes. `confidence` is None until something calibrated it; `support` is the decision's share."""
-
-    value: Hashable
-    text: str | None
-    cost: Cost
-    costs: dict[str, Cost]
-    stopped_because: str
-    population: Population | None = field(repr=False)
-    row: int | None
-    support: float | None
-    evidence: float | None
-    started: int
-    finished: int
-    failed: int
-    errors: tuple[str, ...]
-    note: str
-    family: Family = field(repr=False)
-    confidence: float | None = None
-
-
 @dataclass(frozen=True)
 class Told:
-    """One round of a run's journal: the replies, and why the ledger had refused by then, if it had."""
+    """One round of a run's journal: the replies, why the ledger had refused by then, if it had, and the seconds the run
+    had taken."""
 
     replies: tuple[Reply, ...]
     refused: str | None = None
+    seconds: float = 0.0
+
+
+class Journal(Protocol):
+    """Where a run's rounds are kept, in order: a list, or a file that survives the process."""
+
+    def append(self, told: Told, /) -> None: ...
+    def __iter__(self) -> Iterator[Told]: ...
 
 
 class Run:
@@ -59,7 +43,8 @@ class Run:
         while run.calls:
             run.tell([call.perform() for call in run.calls])
 
-    journal: the replies so far; handing it to `replay` brings a fresh run to the same point without any work.
+    journal: keeps the replies, a list by default; handing it to `replay` brings a fresh run to the same point without
+    any work.
     reserve: the share of the budget held back so that a run cut short still has an answer.
     """
 
@@ -73,6 +58,7 @@ class Run:
         show: Callable[[int, Any], None] = lambda key, piece: None,
         watch: Callable[[Run], None] = lambda run: None,
         ledger: Ledger | None = None,
+        journal: Journal | None = None,
     ) -> None:
         if not isinstance(process, Process):
             raise UsageError(
@@ -93,7 +79,7 @@ class Run:
                 f"or bound it with search.truncate({process.name}, n)."
             )
         self.books = Books(process, self.ledger, seed, next(iter(method.rewards()), None))
-        self.journal: list[Told] = []
+        self.journal: Journal = [] if journal is None else journal
         self.calls: tuple[Call, ...] = ()
         self.answer: Answer | None = None
         self.error: Exception | None = None  # why there is no answer, once there never will be
@@ -109,6 +95,14 @@ class Run:
     def finished(self) -> int:
         return len(self.books.finished)
 
+    def result(self) -> Answer:
+        """The answer of a run that has ended, one without text where all its states failed; raises any other error."""
+        if isinstance(self.error, AllFailed):
+            return failure(str(self.error), self.spent, dict(self.ledger.by), self.books.family)
+        if self.answer is None:
+            raise self.error or UsageError("This run has not ended; call drive(run) first.")
+        return self.answer
+
     def cancel(self) -> None:
         """Stop at the next unit of work; the answer is the best of what has finished."""
         self.ledger.cancel()
@@ -119,17 +113,31 @@ class Run:
             raise UsageError(
                 f"This run waits for {len(self.calls)} replies and was told {len(replies)}; tell one reply a call."
             )
-        self.journal.append(Told(tuple(replies), self.ledger.refused))
+        self.journal.append(Told(tuple(replies), self.ledger.refused, self.ledger.elapsed()))
         self._advance(tuple(replies))
 
-    def replay(self, journal: Sequence[Told]) -> None:
-        """Come to the point where `journal` ends without performing anything; costs are charged, and what was refused
-        is refused, as they were."""
-        for told in journal:
+    def replay(self, journal: Iterable[Told], warm: bool = False) -> None:
+        """Come to the point where `journal` ends without performing anything; costs and seconds are charged, and what
+        was refused is refused, as they were. A run may replay its own journal, which then stays as it is.
+
+        warm: fill the caches of processes and rewards again, so that going on costs what it would have cost.
+        """
+        own = journal is self.journal
+        for told in list(journal):
+            if len(told.replies) != len(self.calls):
+                raise UsageError(
+                    f"This journal tells {len(told.replies)} replies where {self.method.name} waits for "
+                    f"{len(self.calls)}: it belongs to another method, seed or version."
+                )
             for call, reply in zip(self.calls, told.replies, strict=True):
                 call.limit.charge(reply.cost)
+                if warm:
+                    call.warm(reply)
+            self.ledger.resume(told.seconds)
             self.ledger.refused = told.refused
-            self.tell(told.replies)
+            if not own:
+                self.journal.append(told)
+            self._advance(told.replies)
 
     def _advance(self, replies: tuple[Reply, ...] | None) -> None:
         try:
@@ -262,5 +270,5 @@ class Run:
             bias = "; early finishers are biased short" if self.finished and others else ""
             notes.append(f"{why}: {self.finished} finished of {self.books.started} started{bias}.")
         if failed:
-            notes.append(f"{failed} state{'s' * (failed > 1)} failed.")
+            notes.append(f"{failed} of {len(self.books.family.leaves())} samples failed.")
         return " ".join(notes)

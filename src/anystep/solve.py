@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from anystep import search
+from anystep.answer import AllFailed, Answer, failure
 from anystep.drive import adrive, drive
-from anystep.errors import UsageError
+from anystep.errors import AnystepError, ModelError, UsageError
 from anystep.ledger import Budget
 from anystep.procedure import Method
 from anystep.process import Process, Reward
-from anystep.run import Answer, Run
+from anystep.run import Run
 from anystep.tasks.task import Task
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -65,6 +68,47 @@ async def asolve(
 ) -> Answer:
     """As `solve`, without blocking the event loop; cancelling the task stops the model at its next unit of work."""
     return (await adrive(run_for(task, model, method, budget, seed, **options)))[0]
+
+
+def solve_many(
+    tasks: Iterable[Question],
+    model: str | Process | Any = DEFAULT_MODEL,
+    method: str | Method | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    at_once: int = 32,
+    done: Callable[[int, Answer], None] = lambda index, answer: None,
+    **options: Any,
+) -> list[Answer]:
+    """Answer many questions, `at_once` side by side, a budget each; item i draws as `solve` with seed + i does.
+
+    No item's failure touches another: one that could not be answered has an Answer without text, stopped_because
+    "failed", with its errors and its cost. done: called with each item's index and answer, group by group. Raises
+    UsageError for options that no item of the first group can be run with.
+    """
+    if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
+        raise UsageError(f"solve_many(at_once={at_once!r}): a whole number, 1 or more, such as 32.")
+    if isinstance(tasks, (str, Task)):
+        raise UsageError("solve_many(tasks) takes several questions: solve_many(['What is 2 + 2?', 'And 3 + 3?']).")
+    model = engine_for(model) if isinstance(model, str) else model
+    answers: list[Answer] = []
+    waiting = enumerate(tasks)
+    while group := list(islice(waiting, at_once)):
+        runs: dict[int, Run] = {}
+        refused: dict[int, AnystepError] = {}
+        for i, task in group:
+            try:
+                runs[i] = run_for(task, model, method, budget, seed + i, **options)
+            except (ModelError, UsageError) as error:
+                refused[i] = error
+        if len(refused) == len(group) and not answers:
+            raise refused[group[0][0]]
+        with contextlib.suppress(AllFailed):  # it is in its run's result
+            drive(*runs.values())
+        for i, _ in group:
+            answers.append(runs[i].result() if i in runs else failure(str(refused[i])))
+            done(i, answers[-1])
+    return answers
 
 
 def run_for(

@@ -15,7 +15,8 @@ from anystep.cli.interrupt import stopping
 from anystep.errors import UsageError
 
 if TYPE_CHECKING:
-    from anystep.run import Answer, Run
+    from anystep.answer import Answer
+    from anystep.run import Run
     from anystep.tasks.task import Task
     from anystep.view import Live
 
@@ -48,8 +49,8 @@ def solve(
 
     Ctrl-C stops the run and prints the best answer so far; a second Ctrl-C aborts.
     """
+    from anystep.answer import AllFailed
     from anystep.drive import drive
-    from anystep.run import AllFailed
     from anystep.solve import default_method, engine_for, named_method, run_for
     from anystep.view import Live
 

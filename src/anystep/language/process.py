@@ -20,7 +20,7 @@ from anystep.language.engine.sampling import distribution
 from anystep.language.going import Going
 from anystep.language.prefill import opened
 from anystep.language.states import Sequences
-from anystep.ledger import Cost, Limit
+from anystep.ledger import Cost, Ledger, Limit
 from anystep.process import Process, Status, Stepped, Until
 
 Prompt = str | Sequence[Mapping[str, str]]
@@ -176,6 +176,14 @@ class LanguageProcess(Process):
         """Empties the prefix cache, so that the next run pays for its own prompts."""
         with self.engine.lock:
             self.engine.cache.trim(0)
+
+    def warm(self, states: Sequences) -> None:
+        """Prefills what had been fed: all but a state's last token, and nothing of a state that has not begun."""
+        fed = [tokens[:-1] for tokens, start in zip(states.tokens, states.starts, strict=True) if len(tokens) > start]
+        with self.engine.lock:
+            _, session = opened(self.engine, fed, Limit(Ledger(), self.name)) if fed else ((), None)
+            if session is not None:
+                session.close()
 
     def dump(self, states: Sequences) -> bytes:
         return states.dump()
