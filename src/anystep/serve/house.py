@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from anystep.answer import AllFailed
 from anystep.drive import adrive
-from anystep.run import AllFailed, Run
+from anystep.run import Run
 from anystep.serve.refusal import Refused
 
 RUNNING, WAITING = 32, 256  # requests at work, each with a thread, and requests that wait for a place

@@ -30,10 +30,12 @@ GREEDY = "greedy"
 
 @dataclass(frozen=True)
 class Said:
-    """One choice: its text, and "stop" or "length". pieces: its tokens as they were shown, where they were kept."""
+    """One choice: its text, and "stop" or "length". reason: the stop text that ended it; None where it ended by itself.
+    pieces: its tokens as they were shown, where they were kept."""
 
     text: str | None
     finish: str
+    reason: str | None = None
     pieces: tuple[Any, ...] = ()
 
 
@@ -69,16 +71,17 @@ class Job:
         return self._samples() if self.plain else (self._answer(),)
 
     def _answer(self) -> Said:
-        answer = self.run.answer
-        if answer is None or answer.row is None or answer.population is None:
+        answer = self.run.result()
+        if answer.row is None or answer.population is None:
             return Said(None, "length")
         return self._say(answer.population.take([answer.row]).states)
 
     def _samples(self) -> tuple[Said, ...]:
-        first = self.run.journal[1].replies[0]  # after the start: the step, with every sample as far as it came
+        _, told, *_ = self.run.journal  # after the start: the step, with every sample as far as it came
+        first = told.replies[0]
         assert isinstance(first, Stepped)
         found = {i: first.states.take(np.array([i])) for i in range(len(self.place))}
-        last = None if self.run.answer is None else self.run.answer.population
+        last = self.run.books.latest
         if last is not None:  # one that went on at the end has come further
             rows = {self.place[key]: row for row, key in enumerate(last.key.tolist())}
             found |= {i: last.states.take(np.array([row])) for i, row in rows.items()}
@@ -87,14 +90,10 @@ class Job:
     def _say(self, state: Any, choice: int = 0) -> Said:
         (text,), (out,) = self.process.texts(state), state.outputs()
         ended = bool(out) and out[-1] in self.process.engine.tokenizer.ends
-        stopped = any(end in text for end in self.process.end)
-        return Said(self.trimmed(text), "stop" if ended or stopped else "length", tuple(self.pieces.get(choice, ())))
-
-    def trimmed(self, text: str) -> str:
-        """Without the stop text that ended it, unless the request wants it kept."""
-        if self.request.include_stop_str_in_output:
-            return text
-        return text[: min((text.index(stop) for stop in self.stops if stop in text), default=len(text))]
+        finish = "stop" if ended or any(end in text for end in self.process.end) else "length"
+        at, reason = min(((text.index(stop), stop) for stop in self.stops if stop in text), default=(len(text), None))
+        text = text if self.request.include_stop_str_in_output else text[:at]
+        return Said(text, finish, reason, tuple(self.pieces.get(choice, ())))
 
 
 async def job(request: Request, models: Models) -> Job:

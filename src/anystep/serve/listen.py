@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,17 +26,17 @@ class PortTaken(AnystepError):
 
 
 class Server(uvicorn.Server):
-    """Cancels the runs under way before it waits for their responses."""
+    """Cancels the runs under way at the first signal, before it waits for their responses."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         await super().startup(sockets)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = self.config.app
         assert isinstance(app, Starlette)
         app.state.house.close()
-        await super().shutdown(sockets)
+        super().handle_exit(sig, frame)
 
 
 def serve(
@@ -56,6 +59,8 @@ def serve(
             f"--host {host} can be reached from other machines, so it needs a key: call anystep serve --host {host} "
             "--key KEY, or set ANYSTEP_KEY."
         )
+    for what in models.values():
+        check_name(what)
     bound = bind(host, port)
     name, number = bound.getsockname()[:2]
     shown = f"[{name}]" if ":" in name else name
@@ -76,6 +81,18 @@ def serve(
     ready(f"http://{shown}:{number}/v1")
     with bound:
         Server(config).run(sockets=[bound])
+
+
+def check_name(what: str) -> None:
+    """UsageError for what can be no model, before a request finds out; what it holds is read when it is loaded."""
+    from anystep.language import models
+
+    known = [model.name for model in models()]
+    if what not in known and not Path(what).expanduser().exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", what):
+        raise UsageError(
+            f"There is no model {what!r}; known are {', '.join(known)}; or give a .gguf file, a folder, or a Hugging "
+            "Face id: call anystep serve --model chainlm-2m."
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -43,21 +43,21 @@ def cached(job: Job) -> int:
 
 def anystep(job: Job) -> dict[str, Any]:
     """How the answer came about: what a client that asks for a method wants to know. What is not known is null."""
-    run, answer = job.run, job.run.answer
-    evidence = None if answer is None else answer.evidence
+    run, answer = job.run, job.run.result()
+    evidence = answer.evidence
     return {
         "method": job.method,
         "seed": run.seed,
-        "stopped_because": "failed" if answer is None else answer.stopped_because,
-        "answer": None if job.plain or answer is None or answer.value is None else str(answer.value),
-        "support": None if answer is None else answer.support,
-        "confidence": None if answer is None else answer.confidence,
+        "stopped_because": answer.stopped_because,
+        "answer": None if job.plain or answer.value is None else str(answer.value),
+        "support": answer.support,
+        "confidence": answer.confidence,
         "evidence": evidence if evidence is not None and math.isfinite(evidence) else None,
         "started": run.books.started,
         "finished": run.finished,
-        "failed": 0 if answer is None else answer.failed,
-        "errors": [str(run.error)] if run.error else list(() if answer is None else answer.errors),
-        "note": "" if answer is None else answer.note,
+        "failed": answer.failed,
+        "errors": list(answer.errors),
+        "note": answer.note,
         "cost": costed(run.spent),
         "costs": {by: costed(cost) for by, cost in run.ledger.by.items()},
     }

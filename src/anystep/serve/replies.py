@@ -37,10 +37,15 @@ class Reply:
         """The first chunk of a chat choice, which says who speaks."""
         return self._chunk(choice, {"role": "assistant", "content": ""}, None, None)
 
-    def piece(self, choice: int, text: str, pieces: Sequence[Any], finish: str | None = None) -> dict[str, Any]:
-        """A chunk: some text with its tokens' log-probabilities, or the end of a choice."""
-        delta = {"content": text} if text or pieces else {}
-        return self._chunk(choice, delta if self.chat else text, self._logprobs(choice, pieces), finish)
+    def piece(self, choice: int, text: str, pieces: Sequence[Any]) -> dict[str, Any]:
+        """A chunk: some text with its tokens' log-probabilities."""
+        return self._chunk(choice, {"content": text} if self.chat else text, self._logprobs(choice, pieces), None)
+
+    def end(self, choice: int, said: Said) -> dict[str, Any]:
+        """The last chunk of a choice, which says why it ended."""
+        chunk = self._chunk(choice, {} if self.chat else "", None, said.finish)
+        chunk["choices"][0]["stop_reason"] = said.reason
+        return chunk
 
     def closing(self) -> dict[str, Any]:
         """The chunk after the last choice that holds the usage, where it was asked for."""
@@ -70,8 +75,13 @@ class Reply:
     def _message(self, choice: int, said: Said) -> dict[str, Any]:
         message = {"role": "assistant", "content": said.text, "refusal": None}
         told = self._logprobs(choice, said.pieces)
-        return {"index": choice, "message": message, "logprobs": told, "finish_reason": said.finish}
+        return {"index": choice, "message": message, "logprobs": told, **_ended(said)}
 
     def _text(self, choice: int, said: Said) -> dict[str, Any]:
         told = self._logprobs(choice, said.pieces)
-        return {"index": choice, "text": said.text or "", "logprobs": told, "finish_reason": said.finish}
+        return {"index": choice, "text": said.text or "", "logprobs": told, **_ended(said)}
+
+
+def _ended(said: Said) -> dict[str, str | None]:
+    """Why a choice ended, and, as vLLM tells it, by which stop text."""
+    return {"finish_reason": said.finish, "stop_reason": said.reason}

@@ -195,7 +195,7 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 def read(shape: type[S], body: bytes) -> S:
     """The request that `body` holds; Refused, naming the parameter, for anything that would not be honoured."""
-    given = {name: value for name, value in parsed(body).items() if value is not None}
+    given = {name: value for name, value in _opened(parsed(body)).items() if value is not None}
     for name in [name for name in given if name in NEUTRAL and name not in shape.model_fields]:
         if given.pop(name) not in NEUTRAL[name]:
             harmless = json.dumps(NEUTRAL[name][0])
@@ -204,6 +204,23 @@ def read(shape: type[S], body: bytes) -> S:
         return shape.model_validate(given)
     except ValidationError as error:
         raise _refusal(error.errors(include_url=False, include_context=False)[0], shape) from None
+
+
+def _opened(given: dict[str, Any]) -> dict[str, Any]:
+    """With the fields of a literal `extra_body` beside the others, which is where some clients leave them."""
+    extra = given.pop("extra_body", None)
+    if extra is None:
+        return given
+    if not isinstance(extra, dict):
+        raise Refused("extra_body is an object of further parameters.", param="extra_body", code="invalid_value")
+    for name, value in extra.items():
+        if given.get(name, value) != value:
+            raise Refused(
+                f"{name[:80]} is given twice, once in extra_body, with different values; give it once.",
+                param=name[:80],
+                code="invalid_value",
+            )
+    return extra | given
 
 
 def _refusal(error: Mapping[str, Any], shape: type[Shape]) -> Refused:

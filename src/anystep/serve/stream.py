@@ -93,7 +93,7 @@ class Stream:
             left, tokens = self.held[choice].rest(each.text or ""), self.unsent.pop(choice, [])
             if left or tokens:
                 chunks.append(self._sent(self.reply.piece(choice, left, tokens)))
-            chunk = self.reply.piece(choice, "", (), each.finish)
+            chunk = self.reply.end(choice, each)
             if choice == len(said) - 1:
                 chunk["anystep"] = record.anystep(self.job)
             chunks.append(self._sent(chunk))
