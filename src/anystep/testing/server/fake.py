@@ -99,7 +99,7 @@ class FakeServer(Listener):
             raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
 
     def _list(self) -> dict[str, Any]:
-        of = {"object": "model", "created": 1_700_000_000, "owned_by": "anystep"}
+        of = {"object": "model", "created": 1_700_000_000, "owned_by": self.offers.owner}
         more = {} if self.context is None else {"max_model_len": self.context}
         return {"object": "list", "data": [{"id": name, **of, **more} for name in self.models]}
 

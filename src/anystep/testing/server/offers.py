@@ -18,6 +18,7 @@ class Offers:
     apart, which a script may read. each: figures of usage are of one choice, so several choices have several, and a
     whole answer has the first one's alone. echoes: a whole answer that continues a message begins with that message.
     plain: raw completions have their log-probabilities as chats do, and a chat's role comes with null for content.
+    owner: who lists its models, by which clients tell what kind of server it is.
     """
 
     chat: bool = True
@@ -34,14 +35,23 @@ class Offers:
     each: bool = False
     echoes: bool = False
     plain: bool = False
+    owner: str = "anystep"
     others: Literal["ignored", "refused"] = "ignored"
     accepts: tuple[str, ...] = ()
 
 
 # As met in 2026: llama.cpp as measured on a real one (tests/integration/test_real_server.py), the others by their
 # documents. vLLM's needs the flags for a continuation; OpenAI's refuses what it does not know, and continues nothing.
-LLAMA_CPP = Offers(continuation="always", stop_reason=False, continuous="ignored", each=True, echoes=True, plain=True)
-VLLM = Offers(tokenize=True)
+LLAMA_CPP = Offers(
+    continuation="always",
+    continuous="ignored",
+    stop_reason=False,
+    each=True,
+    echoes=True,
+    plain=True,
+    owner="llamacpp",
+)
+VLLM = Offers(tokenize=True, owner="vllm")
 OPENAI = Offers(
     completions=False,
     continuation="refused",
@@ -49,4 +59,5 @@ OPENAI = Offers(
     stop_reason=False,
     others="refused",
     accepts=("reasoning_effort",),
+    owner="system",
 )
