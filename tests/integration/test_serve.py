@@ -22,43 +22,10 @@ from anystep.language.engine.engine import Engine
 from anystep.ledger import Ledger
 from anystep.serve import house
 from anystep.serve.listen import running
+from gates import WAIT, Gate, counted
 
 ROOT = Path(__file__).parents[2]
 ASK = {"model": "chainlm-2m", "messages": [{"role": "user", "content": "C4 7 9 3 4>97?"}], "seed": 1}
-WAIT = 60  # seconds until a test that hangs says so
-
-
-class Gate:
-    """Lets the engine's passes through one by one, and counts them."""
-
-    def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.allowed, self.waiting, self.passes = threading.Semaphore(0), threading.Semaphore(0), 0
-        self.open = False
-        inner = engine._run
-
-        def gated(*args: Any) -> Any:
-            self.passes += 1
-            if not self.open:
-                self.waiting.release()
-                assert self.allowed.acquire(timeout=WAIT)
-            return inner(*args)
-
-        monkeypatch.setattr(engine, "_run", gated)
-
-    def let(self, passes: int) -> None:
-        """Waits until a pass is at the gate, and lets it through; that many times."""
-        for _ in range(passes):
-            assert self.waiting.acquire(timeout=WAIT)
-            self.allowed.release()
-
-    def arrived(self) -> None:
-        """Waits until a pass is at the gate, which stays shut."""
-        assert self.waiting.acquire(timeout=WAIT)
-
-    def free(self) -> None:
-        """Opens the gate for good, and for the one pass that waits at it."""
-        self.open = True
-        self.allowed.release()
 
 
 class Log:
@@ -82,19 +49,6 @@ class Log:
 @pytest.fixture
 def engine() -> Engine:
     return load("chainlm-2m")
-
-
-def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> threading.Semaphore:
-    """Released at each call of a function, after a method's work and before a coroutine's."""
-    calls, inner = threading.Semaphore(0), getattr(owner, name)
-
-    def call(*args: Any) -> Any:
-        result = inner(*args)
-        calls.release()
-        return result
-
-    monkeypatch.setattr(owner, name, call)
-    return calls
 
 
 @pytest.fixture

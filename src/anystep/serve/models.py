@@ -14,6 +14,7 @@ from anystep.serve.refusal import Refused
 
 if TYPE_CHECKING:
     from anystep.language.engine.engine import Engine
+    from anystep.serve.share import Desk
 
 SEPARATOR = ":"
 
@@ -26,6 +27,7 @@ class Models:
             raise UsageError("a server needs a model: call anystep serve --model chainlm-2m.")
         self.named: dict[str, Any] = dict(named)
         self.created = int(time.time())
+        self._desks: dict[int, Desk] = {}
         self._loading: dict[str, asyncio.Future[Engine]] = {}
 
     def split(self, asked: str) -> tuple[str, str | None]:
@@ -56,6 +58,12 @@ class Models:
                 if task.done():
                     self._loading.pop(name, None)  # what failed may be tried again
         return self.named[name]
+
+    def desk(self, engine: Engine) -> Desk:
+        """Where the requests of an engine meet, under whichever name they asked for it."""
+        from anystep.serve.share import Desk
+
+        return self._desks.setdefault(id(engine), Desk())
 
     def listed(self) -> dict[str, Any]:
         return {"object": "list", "data": [self.card(name) for name in self.named]}
