@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from anystep.errors import JournalError, UsageError
 from anystep.tasks.task import Task
 
-SETTINGS = ("unit", "stop", "end", "temperature", "top_p", "max_tokens", "at_cap", "chat", "reasoning_effort")
+SETTINGS = ("unit", "stop", "end", "temperature", "top_p", "max_tokens", "at_cap", "chat", "logprobs", "n")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -81,12 +81,12 @@ def _task(record: Any, wrong: JournalError) -> Any:
 
 
 def without_secrets(model: str) -> str:
-    """A model's name; of an address, only where it is: neither user, password nor query."""
+    """A model's name; of an address only where it is and the model there: neither user, password nor query."""
     if "://" not in model:
         return model
     parts = urlsplit(model)
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    return urlunsplit((parts.scheme, host, parts.path, "", parts.fragment))
 
 
 def trusted(model: str, path: Path) -> str:

@@ -67,3 +67,18 @@ class Sequences:
             if type(start) is not int or not 0 < start <= len(row):
                 raise ValueError(f"an output begins at {start!r:.20} of {len(row)} tokens")
         return cls(tokens, starts, tokenizer)
+
+
+class Piece(str):
+    """A token's text as it is shown, the token, and its log-probability and those of the likeliest tokens under the
+    model itself: at temperature 1 and over the whole vocabulary, however it was drawn."""
+
+    token: int
+    logp: float
+    top: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def of(cls, text: str, token: int, logp: float, top: tuple[tuple[int, float], ...]) -> Self:
+        piece = cls(text)
+        piece.token, piece.logp, piece.top = token, logp, top
+        return piece
