@@ -1,13 +1,15 @@
 """Spend inference compute where it pays: one engine from a single pass to thousands of steps."""
 
+from anystep.answer import Answer
 from anystep.drive import adrive, drive
 from anystep.errors import AnystepError, ModelError, Unsupported, UsageError
 from anystep.ledger import Budget, Cost, Ledger, Limit
 from anystep.population import Decision, Population, Verdict
 from anystep.procedure import procedure
 from anystep.process import Potential, Process, Reward, Scored, Status, Stepped, potential, reward
-from anystep.run import Answer, Run
-from anystep.solve import asolve, solve
+from anystep.resuming import resume
+from anystep.run import Run
+from anystep.solve import asolve, solve, solve_many
 
 __version__ = "0.1.0"
 
@@ -36,6 +38,8 @@ __all__ = [
     "drive",
     "potential",
     "procedure",
+    "resume",
     "reward",
     "solve",
+    "solve_many",
 ]

@@ -28,11 +28,23 @@ class ContractError(AnystepError):
     """A process or reward broke its contract: a cost that differs from what it paid, or rows that are missing."""
 
 
+Verb = Literal["start", "step", "expand", "fuse", "score"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a reply answered: its verb, the name of who was asked, and the family's ids of the states it was about."""
+
+    verb: Verb
+    by: str
+    ids: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Call:
     """One piece of work for a process or a reward, to be performed by a driver, alone or merged with others."""
 
-    verb: Literal["start", "step", "expand", "fuse", "score"]
+    verb: Verb
     by: Any
     limit: Limit
     states: Any = None
@@ -40,6 +52,11 @@ class Call:
     until: Until = "step"
     k: int = 1
     of: Hashable = None  # for a score: what its states have in common, for only their own kind can join them
+    ids: tuple[int, ...] = ()  # of its states, in the family
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.verb, self.by.name, self.ids)
 
     def perform(self) -> Reply:
         match self.verb:
@@ -54,18 +71,41 @@ class Call:
             case "score":
                 return self._checked(self.by(self.states, self.limit))
 
+    def warm(self, reply: Reply) -> None:
+        """Have this call's process or reward cache what answering had left there, after a replay of `reply`."""
+        if isinstance(reply, Scored):  # what was refused was not computed
+            self.by.warm(self.states.take(np.flatnonzero(~np.isnan(reply.values))))
+        else:
+            self.by.warm(reply.states)
+
     def _checked(self, reply: Reply) -> Reply:
         if not reply.cost.same(self.limit.used):
             raise ContractError(
                 f"{self.by.name} declared {reply.cost} for {self.verb} but paid {self.limit.used}; declare limit.used."
             )
-        rows = len(reply.values) if isinstance(reply, Scored) else len(reply.status)
-        due = len(self.states) if self.verb in ("score", "step") else len(self.keys)
-        if rows != due and self.verb != "expand":
+        if not self.fits(reply):
             raise ContractError(
-                f"{self.by.name} returned {rows} rows for {due} in {self.verb}; return one a row, failed ones included."
+                f"{self.by.name} returned {self._rows(reply)} rows for {self._due()} in {self.verb}; return one a row, "
+                "failed ones included, and from expand 1 to k of every parent, in order."
             )
         return reply
+
+    def fits(self, reply: Reply) -> bool:
+        """Whether a reply has the rows that this call is due."""
+        if isinstance(reply, Scored) != (self.verb == "score"):
+            return False
+        if isinstance(reply, Scored) or self.verb != "expand":
+            return self._rows(reply) == self._due() and getattr(reply, "parent", None) is None
+        each = np.bincount(reply.parent, minlength=self._due()) if reply.parent is not None else np.zeros(0)
+        ordered = reply.parent is not None and bool((np.diff(reply.parent) >= 0).all())
+        return ordered and len(each) == self._due() and bool((each >= 1).all() and (each <= self.k).all())
+
+    def _rows(self, reply: Reply) -> int:
+        return len(reply.values) if isinstance(reply, Scored) else len(reply.status)
+
+    def _due(self) -> int:
+        """How many rows it has, or parents in an expansion."""
+        return len(self.keys) if self.verb in ("start", "fuse") else len(self.states)
 
 
 @dataclass
@@ -147,7 +187,7 @@ class Books:
             self.started += n
             call = Call("start", by, Limit(self.ledger, by.name), keys=keys)
         else:
-            call = Call("fuse", by, Limit(self.ledger, by.name), ask.parents.states, keys)
+            call = Call("fuse", by, Limit(self.ledger, by.name), ask.parents.states, keys, ids=mothers)
         zeros = np.zeros(n)
         return [call], lambda replies: self._enter(replies[0], keys, [mothers for _ in range(n)], by.name, zeros, zeros)
 
@@ -171,6 +211,7 @@ class Books:
             keys,
             until,
             ask.branch,
+            ids=tuple(old.id[rows].tolist()),
         )
 
         def absorb(replies: Sequence[Reply]) -> Population:
@@ -225,7 +266,7 @@ class Books:
         scores.update({(by, i): np.nan for i in ids})  # reserved, so that asks performed together pay once
         states, limit = ask.population.states, Limit(self.ledger, by.name)
         of = self.process.merges()
-        calls = [Call("score", by, limit, states.take(np.array(rows)), of=of)] if ids else []
+        calls = [Call("score", by, limit, states.take(np.array(rows)), of=of, ids=tuple(ids))] if ids else []
 
         def absorb(replies: Sequence[Reply]) -> Floats:
             for reply in replies:

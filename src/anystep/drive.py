@@ -1,7 +1,8 @@
 """Perform what runs ask for: sync or async, one run or many. This is the one place that merges.
 
 In each round the calls of all runs are grouped by what can share a batch, joined, performed, and split again. Because
-draws follow lineage and every row pays its own run's limit, merging changes no answer and no bill.
+draws follow lineage and every row pays its own run's limit, merging changes no answer and no bill. Runs whose process
+only waits on something elsewhere gain nothing from rounds: each goes on in a thread of its own.
 """
 
 from __future__ import annotations
@@ -9,55 +10,98 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from anystep.answer import Answer
 from anystep.calls import Call, Reply
 from anystep.errors import AnystepError
 from anystep.ledger import JointLimit
 from anystep.process import Scored, Stepped
-from anystep.run import Answer, Run
+from anystep.run import Run
+
+SIDE_BY_SIDE = 64  # threads that wait on concurrent processes at once
 
 
 def drive(*runs: Run) -> tuple[Answer, ...]:
-    """Drive runs to their end, merged step by step; `run.cancel()` from a signal handler or a thread stops one.
+    """Drive runs to their end; `run.cancel()` from a signal handler or a thread stops one.
 
-    A run without an answer (all its states failed) raises why, after the others have theirs in `run.answer`.
+    Runs are merged step by step, but for those on a `concurrent` process, which go on side by side, each at its own
+    pace. A run without an answer (all its states failed) raises why, after the others have theirs in `run.answer`.
     """
-    while waiting := [run for run in runs if run.calls]:
-        calls = [call for run in waiting for call in run.calls]
-        grouped = groups(calls)
-        _tell(waiting, _flat(grouped, [perform([calls[i] for i in group]) for group in grouped]))
+    lanes = _lanes(runs)
+    if len(lanes) <= 1:
+        for lane in lanes:
+            _lockstep(lane)
+        return _answers(runs)
+    with ThreadPoolExecutor(min(len(lanes), SIDE_BY_SIDE), "anystep-run") as pool:
+        work = [pool.submit(_lockstep, lane) for lane in lanes]
+        try:
+            wait(work)
+        except BaseException:  # an interrupt: no thread and no request is left behind
+            for run in runs:
+                run.cancel()
+            raise
+    for done in work:
+        done.result()
     return _answers(runs)
 
 
 async def adrive(*runs: Run) -> tuple[Answer, ...]:
     """As `drive`, without blocking the event loop; cancelling the task stops the work at its next payment."""
-    while waiting := [run for run in runs if run.calls]:
-        calls = [call for run in waiting for call in run.calls]
-        grouped = groups(calls)
-        jobs = (asyncio.to_thread(perform, [calls[i] for i in group]) for group in grouped)
+    lanes = _lanes(runs)
+    cancelled: asyncio.CancelledError | None = None
+    with ThreadPoolExecutor(max(1, min(len(lanes), SIDE_BY_SIDE)), "anystep-run") as pool:
+        loop = asyncio.get_running_loop()
+        jobs = [loop.run_in_executor(pool, _lockstep, lane) for lane in lanes]
         work = asyncio.gather(*jobs, return_exceptions=True)  # all of them end before an error of one is raised
-        cancelled: asyncio.CancelledError | None = None
         while not work.done():
             try:
                 await asyncio.shield(work)
             except asyncio.CancelledError as error:  # perhaps again and again: no thread is left behind
                 cancelled = error
-                for run in waiting:
+                for run in runs:
                     run.cancel()
         results = work.result()
-        failed = next((r for r in results if isinstance(r, BaseException)), None)
-        if failed is None:
-            _tell(waiting, _flat(grouped, [r for r in results if not isinstance(r, BaseException)]))
-        if cancelled is not None:
-            raise cancelled
-        if failed is not None:
-            raise failed
+    if cancelled is not None:
+        raise cancelled
+    for failed in (r for r in results if isinstance(r, BaseException)):
+        raise failed
     return _answers(runs)
+
+
+def _lanes(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that are driven in lockstep with each other: one by one on concurrent processes, all others together."""
+    merged = [run for run in runs if not run.process.concurrent]
+    return [*([merged] if merged else []), *([run] for run in runs if run.process.concurrent)]
+
+
+def _lockstep(runs: Sequence[Run]) -> None:
+    """Rounds of merged calls until every run has ended."""
+    while waiting := [run for run in runs if run.calls]:
+        calls = [call for run in waiting for call in run.calls]
+        grouped = groups(calls)
+        _tell(waiting, _flat(grouped, _performed([[calls[i] for i in group] for group in grouped])))
+
+
+def _performed(batches: Sequence[Sequence[Call]]) -> list[list[Reply]]:
+    """Batches in turn; where several of them only wait on something elsewhere, at the same time."""
+    apart = [i for i, batch in enumerate(batches) if getattr(batch[0].by, "concurrent", False)]
+    if len(apart) < 2:
+        return [perform(batch) for batch in batches]
+    with ThreadPoolExecutor(min(len(apart), SIDE_BY_SIDE), "anystep-call") as pool:
+        work = {i: pool.submit(perform, batches[i]) for i in apart}
+        try:
+            replies = {i: perform(batch) for i, batch in enumerate(batches) if i not in work}
+            return [replies[i] if i in replies else work[i].result() for i in range(len(batches))]
+        except BaseException:  # what is under way ends at its next payment, and only then does the pool close
+            for call in (call for batch in batches for call in batch):
+                call.limit.ledger.cancel()
+            raise
 
 
 def _answers(runs: Sequence[Run]) -> tuple[Answer, ...]:

@@ -149,6 +149,10 @@ class Ledger:
     def begin(self) -> None:
         self._began = self.clock() if self._began is None else self._began
 
+    def resume(self, seconds: float) -> None:
+        """Count on from so many seconds, spent in an earlier life of the run."""
+        self._began = self.clock() - seconds
+
     def end(self) -> None:
         self._ended = self.clock() if self._ended is None else self._ended
 
@@ -214,8 +218,11 @@ class Limit:
             self._used += total
         return np.full(len(rows), paid)
 
-    def charge(self, cost: Cost) -> None:
-        """Account for work whose price was only known afterwards."""
+    def charge(self, cost: Cost, row: int | None = None) -> None:
+        """Account for work whose price was only known afterwards, or correct a payment that was an estimate.
+
+        row: whose it is, by its place in the call's batch; needed where the call may be merged with others.
+        """
         self.ledger.charge(cost, self.purpose)
         self._used += cost
 
@@ -270,8 +277,10 @@ class JointLimit(Limit):
             self.limits[owner]._used += due[owner]
         return np.array([owner in paid for owner in owners.tolist()], dtype=bool)
 
-    def charge(self, cost: Cost) -> None:
-        raise TypeError("A merged call must pay row by row: call pay(rows, each=...) instead of charge(cost).")
+    def charge(self, cost: Cost, row: int | None = None) -> None:
+        if row is None:
+            raise TypeError("A merged call is paid for row by row: call charge(cost, row) or pay(rows, each=...).")
+        self.limits[self.owner[row]].charge(cost)
 
     def show(self, key: int, piece: Any, row: int | None = None) -> None:
         for limit in self.watching.get(key, ()) if row is None else (self.limits[self.owner[row]],):

@@ -78,7 +78,8 @@ class Process(ABC):
     whether log-probabilities are masses, densities, or not known. branches: False where a step is deterministic, so
     that asking for several children of one state makes no sense. expands: whether `expand` gives a state's distinct
     children; a procedure then asks for one fresh state where it would ask for several (`Start(distinct=True)`), so its
-    starts must all be alike.
+    starts must all be alike. concurrent: whether its work waits on something elsewhere, as an endpoint does, so that
+    runs on it are better driven side by side than in lockstep; its calls must then be safe in several threads.
     """
 
     name: str = "process"
@@ -86,6 +87,7 @@ class Process(ABC):
     logp: Literal["mass", "density", "unknown"] = "unknown"
     branches: bool = True
     expands: bool = False
+    concurrent: bool = False
 
     def __repr__(self) -> str:
         return self.name
@@ -131,6 +133,14 @@ class Process(ABC):
     def forget(self) -> None:
         """Drop what is cached, so that the next run pays for all it uses: comparisons call it between methods."""
 
+    def warm(self, states: Any) -> None:
+        """Compute again, at nobody's cost, what these states had in a cache: a resumed run then pays what it would have
+        paid without the interruption."""
+
+    def settings(self) -> str:
+        """What decides its outputs beside its name, as text without secrets: a journal is replayed on an equal one."""
+        return ""
+
     def dump(self, states: Any) -> bytes:
         """States as bytes, for a journal; `load` is its inverse."""
         raise Unsupported(f"{self.name} cannot write its states down; implement dump(states) and load(data).")
@@ -162,6 +172,9 @@ class Reward(ABC):
 
     def forget(self) -> None:
         """Drop what is cached, so that the next run pays for all it uses."""
+
+    def warm(self, states: Any) -> None:
+        """Compute again, at nobody's cost, what scoring these states had left in a cache."""
 
     def log_odds(self, clip: float = 1e-4) -> Potential:
         """As a potential; see `LogOdds` for the target that results."""

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from anystep import journal as journals
 from anystep import search
+from anystep.answer import AllFailed, Answer, failure
 from anystep.drive import adrive, drive
-from anystep.errors import UsageError
+from anystep.errors import AnystepError, ModelError, UsageError
+from anystep.journal import FileJournal
 from anystep.ledger import Budget
 from anystep.procedure import Method
 from anystep.process import Process, Reward
-from anystep.run import Answer, Run
+from anystep.recipe import recipe
+from anystep.run import Run
 from anystep.tasks.task import Task
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -48,11 +55,14 @@ def solve(
     """Answer one question with a model, a method and a budget.
 
     task: a question, chat messages, or a `Task` with its scorer. model: a name that `language.load` takes, a path, a
-    Hugging Face id, a loaded engine, or any `Process`. method: a `Method`, or its call as text; where left out,
-    `default_method` says. options: show, watch and reserve of `Run`; the rest go to `process_for`. Raises UsageError
-    for what cannot be meant, AllFailed where every state failed.
+    Hugging Face id, a server's URL ("http://127.0.0.1:8080/v1#model-name"), an engine, an `Endpoint`, or any `Process`.
+    method: a `Method`, or its call as text; where left out, `default_method` says. options: show, watch and reserve of
+    `Run`; journal, a path where the run is written as it goes, and gone on with where it is written already; the rest
+    go to `process_for`. Raises UsageError for what cannot be meant, AllFailed where every state failed.
     """
-    return drive(run_for(task, model, method, budget, seed, **options))[0]
+    run = run_for(task, model, method, budget, seed, **options)
+    with journals.kept(run):
+        return drive(run)[0]
 
 
 async def asolve(
@@ -64,7 +74,52 @@ async def asolve(
     **options: Any,
 ) -> Answer:
     """As `solve`, without blocking the event loop; cancelling the task stops the model at its next unit of work."""
-    return (await adrive(run_for(task, model, method, budget, seed, **options)))[0]
+    run = run_for(task, model, method, budget, seed, **options)
+    with journals.kept(run):
+        return (await adrive(run))[0]
+
+
+def solve_many(
+    tasks: Iterable[Question],
+    model: str | Process | Any = DEFAULT_MODEL,
+    method: str | Method | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    at_once: int = 32,
+    done: Callable[[int, Answer], None] = lambda index, answer: None,
+    **options: Any,
+) -> list[Answer]:
+    """Answer many questions, `at_once` side by side, a budget each; item i draws as `solve` with seed + i does.
+
+    No item's failure touches another: one that could not be answered has an Answer without text, stopped_because
+    "failed", with its errors and its cost. done: called with each item's index and answer, group by group. Raises
+    UsageError for options that no item of the first group can be run with.
+    """
+    if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
+        raise UsageError(f"solve_many(at_once={at_once!r}): a whole number, 1 or more, such as 32.")
+    if isinstance(tasks, (str, Task)):
+        raise UsageError("solve_many(tasks) takes several questions: solve_many(['What is 2 + 2?', 'And 3 + 3?']).")
+    if "journal" in options:
+        raise UsageError("a journal keeps one run: call solve(task, journal=path) for each of them.")
+    model = engine_for(model) if isinstance(model, str) else model
+    answers: list[Answer] = []
+    waiting = enumerate(tasks)
+    while group := list(islice(waiting, at_once)):
+        runs: dict[int, Run] = {}
+        refused: dict[int, AnystepError] = {}
+        for i, task in group:
+            try:
+                runs[i] = run_for(task, model, method, budget, seed + i, **options)
+            except (ModelError, UsageError) as error:
+                refused[i] = error
+        if len(refused) == len(group) and not answers:
+            raise refused[group[0][0]]
+        with contextlib.suppress(AllFailed):  # it is in its run's result
+            drive(*runs.values())
+        for i, _ in group:
+            answers.append(runs[i].result() if i in runs else failure(str(refused[i])))
+            done(i, answers[-1])
+    return answers
 
 
 def run_for(
@@ -79,11 +134,19 @@ def run_for(
     mine = {k: options.pop(k) for k in ("show", "watch", "reserve") if k in options}
     if method is None:
         method = default_method(task, model, options)
+    journal = options.pop("journal", None)
+    if isinstance(journal, (str, Path)):
+        journal = journals.open(journal, recipe(task, model, method, options))
     chosen = named_method(method, task) if isinstance(method, str) else Choice(method)
     if chosen.greedy:
         options.setdefault("temperature", 0.0)
-    process = process_for(task, model, **options)
-    return Run(process, chosen.method, budget, seed, **mine)
+    try:
+        run = Run(process_for(task, model, **options), chosen.method, budget, seed, journal=journal, **mine)
+        return journal.resume(run) if isinstance(journal, FileJournal) else run
+    except BaseException:
+        if isinstance(journal, FileJournal):
+            journal.close()
+        raise
 
 
 def default_method(task: Question, model: str | Process | Any = DEFAULT_MODEL, options: Any = ()) -> str:
@@ -94,40 +157,57 @@ def default_method(task: Question, model: str | Process | Any = DEFAULT_MODEL, o
 
 
 def process_for(task: Question, model: str | Process | Any = DEFAULT_MODEL, **options: Any) -> Process:
-    """The process that answers `task` with `model`. options are those of `language.LanguageProcess`; where they
-    say nothing, the task's own `generation` options stand, and then the model's."""
+    """The process that answers `task` with `model`. options are those of `language.LanguageProcess`, or on a server of
+    `language.endpoint.EndpointProcess`; where they say nothing, the task's own `generation` options stand, and then the
+    model's."""
     if isinstance(model, Process):
         if options:
             raise UsageError(
                 f"solve(model={model!r}): a process is already made; give {_call(options)} where you make it."
             )
         return model
-    from anystep.language import LanguageProcess
-    from anystep.language.engine.engine import Engine
-
     engine = engine_for(model) if isinstance(model, str) else model
-    if not isinstance(engine, Engine):
-        raise UsageError(f"solve(model={model!r}): give a name such as {DEFAULT_MODEL!r}, an engine, or a Process.")
+    make = _process_class(engine)
+    if make is None:
+        raise UsageError(
+            f"solve(model={model!r}): give a name such as {DEFAULT_MODEL!r}, a URL, an engine, or a Process."
+        )
     prompt: Any = task
     if isinstance(task, Task):
         options = {**task.generation, "extract": task.extract, **options}
         prompt = task.prompt
     options = {**engine.generation, **options}
-    accepted = inspect.signature(LanguageProcess).parameters
+    accepted = inspect.signature(make).parameters
     for name in options:
         if name not in accepted:
             meant = difflib.get_close_matches(name, accepted, n=1) or ["temperature"]
             raise UsageError(f"no option {name!r}: did you mean solve(..., {meant[0]}=...)?")
-    return LanguageProcess(engine, prompt, **options)
+    return make(engine, prompt, **options)
+
+
+def _process_class(engine: Any) -> Callable[..., Process] | None:
+    """The class that makes a process of this engine; a server's needs no torch, whose import takes seconds."""
+    from anystep.language.endpoint import Endpoint, EndpointProcess
+
+    if isinstance(engine, Endpoint):
+        return EndpointProcess
+    from anystep.language import LanguageProcess
+    from anystep.language.engine.engine import Engine
+
+    return LanguageProcess if isinstance(engine, Engine) else None
 
 
 def engine_for(model: str) -> Any:
-    """The engine of a model name, loaded once a process however it is spelled."""
+    """The engine of a model name, loaded once a process however it is spelled, or the endpoint of a server's URL."""
     return _loaded(model)
 
 
 @functools.cache
 def _loaded(model: str) -> Any:
+    if model.startswith(("http://", "https://")):
+        from anystep.language.endpoint import Endpoint
+
+        return Endpoint(model)
     from anystep.language import load
 
     return load(model)

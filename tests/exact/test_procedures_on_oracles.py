@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from anystep import Budget, Process, Run, UsageError, drive, search
+from anystep.answer import AllFailed
 from anystep.procedure import Method
-from anystep.run import AllFailed
 from anystep.testing import (
     case,
     check_decision,

@@ -5,7 +5,7 @@ import torch
 
 from anystep.language import load
 from anystep.language.fetch import kept_folder
-from anystep.language.load import SMOLLM2
+from anystep.language.loading import SMOLLM2
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 

@@ -17,7 +17,7 @@ from anystep.language.train import checkpoint
 from anystep.tasks import chains
 from models import SYMBOLS, text, tiny_model
 
-load_module = __import__("anystep.language.load", fromlist=["load"])
+load_module = __import__("anystep.language.loading", fromlist=["loading"])
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ from anystep import (
     reward,
     search,
 )
+from anystep.answer import AllFailed
 from anystep.population import Decision, Verdict
 from anystep.procedure import start, step
-from anystep.run import AllFailed
 from anystep.search import decide
 from anystep.testing.oracles import Critic, EnumerableLM, FaultyLM, HiddenMarkov, Reviser
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from anystep import keys
+from anystep.answer import AllFailed
 from anystep.bench.entry import Entry, baselines
 from anystep.bench.machine import hardware, today, versions
 from anystep.bench.report import Report
@@ -16,7 +17,7 @@ from anystep.drive import drive
 from anystep.errors import AnystepError, UsageError
 from anystep.ledger import Budget
 from anystep.process import Process
-from anystep.run import AllFailed, Run
+from anystep.run import Run
 from anystep.tasks.task import Task
 
 ROWS = 1_024

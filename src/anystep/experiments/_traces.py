@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from anystep import keys as lineage
 from anystep import search
+from anystep.answer import Answer
 from anystep.bench.interval import bootstrap_mean
 from anystep.drive import drive
 from anystep.experiments._figures import held, paired, unbiased
@@ -17,7 +18,7 @@ from anystep.experiments.check import Check
 from anystep.keys import Keys
 from anystep.ledger import Cost
 from anystep.process import Floats, Status
-from anystep.run import Answer, Run
+from anystep.run import Run
 from anystep.testing.oracles import Arrays, Moved, Stepwise
 
 LONGEST = 40

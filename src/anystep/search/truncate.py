@@ -39,7 +39,7 @@ class Truncated(Process):
     def __init__(self, process: Process, n: int) -> None:
         self.process, self.n = process, n
         self.name, self.horizon, self.branches = process.name, n, process.branches
-        self.logp = process.logp
+        self.logp, self.concurrent = process.logp, process.concurrent
 
     def start(self, keys: Keys, limit: Limit) -> Stepped:
         begun = self.process.start(keys, limit)
@@ -74,6 +74,12 @@ class Truncated(Process):
 
     def forget(self) -> None:
         self.process.forget()
+
+    def warm(self, states: Counted) -> None:
+        self.process.warm(states.states)
+
+    def settings(self) -> str:
+        return f"at most {self.n} steps of {self.process.settings()}"
 
     def dump(self, states: Counted) -> bytes:
         return len(states).to_bytes(8, "big") + states.steps.astype(">i8").tobytes() + self.process.dump(states.states)

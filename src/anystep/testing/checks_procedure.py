@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from anystep import search
+from anystep.answer import AllFailed
 from anystep.drive import adrive, drive
 from anystep.errors import Unsupported
 from anystep.ledger import Budget, Ledger
 from anystep.procedure import Exploring, Method
 from anystep.process import Process, Reward, Status, Stepped
-from anystep.run import AllFailed, Run
+from anystep.run import Run
 from anystep.testing.checks_process import contents, own_hook, same_states
 from anystep.testing.counting import Hook
 from anystep.testing.limits import Clock, CountingLedger
@@ -153,7 +154,7 @@ def drivers_agree(case: Case) -> None:
     finish(*others, *extra)
     same_outcome(sync, asynchronous, "driving it with adrive")
     same_outcome(sync, others[1], "merging it with other runs")
-    if len(by_hand.journal) == len(sync.journal):
+    if len(list(by_hand.journal)) == len(list(sync.journal)):
         _same_answer(sync, by_hand, "performing its calls by hand")
     for one, run in zip((others[0], others[2]), alone, strict=True):
         same_outcome(one, run, "merging it with other runs")
@@ -208,16 +209,16 @@ def a_journal_replays_without_work(case: Case) -> None:
     """Every prefix of the journal brings a fresh run to its point with no work; driven on, it ends the same."""
     whole = case.run()
     finish(whole)
-    for at in {*case.stops(len(whole.journal)), 0}:
+    for at in {*case.stops(len(list(whole.journal))), 0}:
         run = case.run()
         with case.hook() as work:
             try:
-                run.replay(whole.journal[:at])
+                run.replay(list(whole.journal)[:at])
             except AllFailed:
                 assert whole.error is not None, f"{case.method}: all failed, but only when replayed"
         assert work.calls == 0, f"{case.method}: replaying {at} rounds did {work.calls} calls"
         finish(run)
-        same_outcome(whole, run, f"replaying {at} of {len(whole.journal)} rounds and going on")
+        same_outcome(whole, run, f"replaying {at} of {len(list(whole.journal))} rounds and going on")
 
 
 @_check
@@ -306,7 +307,7 @@ def cancelling_between_asks_stops_it(case: Case) -> None:
     """Cancelled before any round, it does no more paid work, closes and answers from what has finished."""
     whole = case.run()
     finish(whole)
-    for at in [k - 1 for k in case.stops(len(whole.journal))]:
+    for at in [k - 1 for k in case.stops(len(list(whole.journal)))]:
         run = case.run()
         for _ in range(at):
             run.tell([call.perform() for call in run.calls])

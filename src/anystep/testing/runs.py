@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from anystep.answer import AllFailed
 from anystep.drive import drive
-from anystep.run import AllFailed, Run
+from anystep.run import Run
 from anystep.testing.checks_process import contents
 
 
