@@ -40,14 +40,17 @@ def from_transformers(
     """An engine of a transformers model and its tokenizer, for `LanguageProcess`, `solve` and all that takes an engine.
 
     model: any causal language model that attends through transformers' attention functions, in evaluation mode from
-    here on; it stays usable on its own while no engine call runs. name: for costs; by default the model's own.
-    cache_bytes: as in `load`. Attention is computed in fp32 and keys are cached so, whatever the model's type.
+    here on; it stays usable on its own while no engine call runs. name: for costs and keys, so two engines draw the
+    same tokens only under one name; by default the model's own. cache_bytes: as in `load`. Attention is computed in
+    fp32 and keys are cached so, whatever the model's type.
 
     Preserves: the model's distribution, up to float rounding. Costs are the positions that are really fed to it.
     Raises UsageError for what is no such pair, ModelError for a model whose past is more than keys and values.
     """
-    from transformers import PreTrainedModel
-
+    try:
+        from transformers import PreTrainedModel
+    except ImportError as error:
+        raise UsageError("from_transformers needs transformers: pip install 'anystep[transformers]'.") from error
     if not isinstance(model, PreTrainedModel) or not callable(getattr(tokenizer, "encode", None)):
         raise UsageError(
             "from_transformers(AutoModelForCausalLM.from_pretrained(id), AutoTokenizer.from_pretrained(id)): got "
