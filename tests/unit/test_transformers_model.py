@@ -266,6 +266,8 @@ def test_the_tokenizer_streams_as_it_decodes_and_begins_as_it_says():
         tokens, stream = tokenizer.encode(line), tokenizer.stream()
         pieces = [stream.push(token) for token in tokens]
         assert "".join(pieces) == tokenizer.decode(tokens) == line and "\ufffd" not in "".join(pieces)
+        assert b"".join(tokenizer.spelled(token) for token in tokens).decode() == line
+    assert tokenizer.spelled(0) is None and tokenizer.written(260) == "a"
     with pytest.raises(Unsupported, match="no chat template"):
         tokenizer.chat([{"role": "user", "content": "a"}])
     theirs_.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anystep.errors import Unsupported, UsageError
-from anystep.language.engine.tokenizer import Stream
+from anystep.language.engine.tokenizer import Stream, Subwords
 
 
 class Adopted:
@@ -34,6 +34,15 @@ class Adopted:
 
     def stream(self) -> Stream:
         return _Tail(self)
+
+    def spelled(self, token: int) -> bytes | None:
+        if token in self.tokenizer.all_special_ids:
+            return None
+        rust = getattr(self.tokenizer, "backend_tokenizer", None)
+        return self.decode([token]).encode() if rust is None else Subwords(rust).spelled(token)
+
+    def written(self, token: int) -> str:
+        return str(self.tokenizer.convert_ids_to_tokens(token))
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         if self.template is None:
