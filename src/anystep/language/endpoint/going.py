@@ -104,9 +104,14 @@ class Going:
             row.attempts += 1
         begun = process.prefix(first)
         cap = process.cap(first)
-        position = body.seed(self.server, first.key, first.generated)
-        path, asked = body.body(process, first.began.prompt, begun, cap, first.stops, position, len(rows))
         expected = self.server.meter.estimate(first.began.prompt, begun, first.generated)
+        room = cap if self.server.context is None else self.server.context - expected
+        for row in rows:
+            row.clamped = room < cap
+        seed = body.seed(self.server, first.key, first.generated)
+        path, asked = body.body(
+            process, first.began.prompt, begun, max(1, min(cap, room)), first.stops, seed, len(rows)
+        )
         account = Account(self.limit, [row.place for row in rows], self.server.prices, expected)
         attempt = self.server.attempt(path, asked, self.inbox, delay)
         self.flights[attempt] = Flight(attempt, rows, account, begun)
@@ -176,7 +181,7 @@ class Going:
         cap = next(asked[name] for name in body.CAPS if name in asked) * len(flight.rows)
         sent = len(str(asked.get("messages") or asked.get("prompt")).encode("utf-8", "replace"))
         received = sum(row.heard for row in flight.rows)
-        if possible(delta.usage, sent, received, cap) and not flight.account.report(delta.usage):
+        if possible(delta.usage, sent, received, cap) and not flight.account.report(delta.usage, delta.choice):
             flight.stop()
 
     def _closed(self, flight: Flight, trouble: Trouble | None) -> None:

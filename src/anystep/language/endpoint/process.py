@@ -14,7 +14,7 @@ from anystep.language.endpoint.going import Going
 from anystep.language.endpoint.row import Row
 from anystep.language.endpoint.server import Endpoint
 from anystep.language.endpoint.states import Prompt, Transcript, Transcripts
-from anystep.ledger import Limit
+from anystep.ledger import FREE, JointLimit, Limit
 from anystep.process import Process, Status, Stepped, Until
 
 OURS = {
@@ -43,7 +43,8 @@ class EndpointProcess(Process):
     or a "step" of reasoning, up to and with `stop`, which needs a server that can continue a prefix. end: texts that
     end a completion; they belong to it. max_tokens: the longest completion; at_cap says whether one that long is "done"
     or "failed". extract: reads an answer out of the text; by default the stripped text, None where it is empty.
-    logprobs: sum the tokens' log-probabilities; `logp` is "mass" with them at temperature 1 and top_p 1. n: choices a
+    logprobs: sum the tokens' log-probabilities; `logp` is "mass" with them at temperature 1 and top_p 1, where the
+    server is known to give the end token's too (anystep, vLLM). n: choices a
     request: rows of one fresh prompt share a request and pay its prompt once, are cancelled together, and draw as the
     server will. chat: whether the chat route is used, where the endpoint leaves that open. extra: further fields of the
     request, as they are: response_format, reasoning_effort, guided_json.
@@ -88,13 +89,25 @@ class EndpointProcess(Process):
         self.name, self.horizon = name or self.server.name, max_tokens
         self.branches = temperature > 0
         plain = temperature == 1 and top_p == 1 and set(self.extra) <= HARMLESS
-        self.logp = "mass" if logprobs and plain else "unknown"
-        self.chat = chat is not False if self.server.api == "auto" else self.server.api == "chat"
+        if logprobs and self.server.probes["logprobs"].there is False:
+            said = self.server.probes["logprobs"].note
+            raise Unsupported(f"logprobs=True, but {self.server.url} gives none ({said}); leave logprobs out.")
+        self.logp = "mass" if logprobs and plain and self.server.kind.scores_end else "unknown"
+        self.chat = self._chats(chat)
         if not self.chat and not isinstance(self.prompt, str):
             raise UsageError("api='completions' continues plain text: give the prompt as a string, not as messages.")
 
+    def _chats(self, wanted: bool | None) -> bool:
+        """Which route: the endpoint's own, else the one asked for, else chat where the server has it."""
+        if self.server.api != "auto":
+            return self.server.api == "chat"
+        if wanted is not None or not isinstance(self.prompt, str):
+            return wanted is not False
+        return self.server.kind.name in ("openai", "llama.cpp") or self.server.probes["chat"].there is not False
+
     def start(self, keys: Keys, limit: Limit) -> Stepped:
         """Nothing is sent yet: the prompt is paid at the first step, once a request."""
+        self._bill(limit)
         n = len(keys)
         states = Transcripts((Transcript(self.prompt),) * n)
         return Stepped(states, np.zeros(n, np.int8), np.zeros(n), np.zeros(n), limit.used)
@@ -106,7 +119,18 @@ class EndpointProcess(Process):
                 f"{self.name} cannot be stepped through its reasoning: {self.unable}; use unit='completion', or a "
                 "method of whole completions such as best_of_n(n=16)."
             )
-        return Going(self, states, keys, limit, until).run()
+        try:
+            return Going(self, states, keys, limit, until).run()
+        finally:
+            self._bill(limit)
+
+    def _bill(self, limit: Limit) -> None:
+        """Books what probes have cost under a name of their own; they belong to no row, and are paid by whoever comes
+        first."""
+        owed = self.server.probes.owed()
+        if owed != FREE:
+            first = limit.limits[0] if isinstance(limit, JointLimit) else limit
+            first.ledger.charge(owed, f"{self.name}.probe")
 
     def cap(self, row: Row) -> int:
         """The most tokens that a row's next request may generate."""
@@ -127,6 +151,10 @@ class EndpointProcess(Process):
             row.status, row.error = Status.FAILED, "logprobs=True, but the server gave none for some of the tokens"
         elif row.stopped in self.end:
             row.status = Status.DONE
+        elif (
+            row.finish == "length" and row.clamped and row.begun and row.generated < self.max_tokens and self.continues
+        ):
+            return False  # now that the prompt's tokens are known, there may be room for more
         elif (row.finish == "length" and not stepped) or (stepped and row.generated >= self.max_tokens):
             row.status = Status.DONE if self.at_cap == "done" else Status.FAILED
             if self.at_cap == "failed":
@@ -139,16 +167,12 @@ class EndpointProcess(Process):
     @property
     def continues(self) -> bool:
         """Whether the server can go on with the beginning of a reply."""
-        return not self.chat or self.server.kind.name == "anystep"
+        return not self.chat or self.server.probes["continuation"].there is True
 
     @property
     def unable(self) -> str:
         """Why a reply cannot be gone on with."""
-        return f"{self.server.url} cannot continue a prefix"
-
-    def continuing(self) -> dict[str, Any]:
-        """What tells a chat server to go on with the last message."""
-        return {"continue_final_message": True, "add_generation_prompt": False}
+        return f"{self.server.url} cannot continue a prefix ({self.server.probes['continuation'].note})"
 
     def texts(self, states: Transcripts) -> tuple[str, ...]:
         return states.texts()

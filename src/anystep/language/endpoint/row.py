@@ -13,7 +13,8 @@ from anystep.process import Status
 class Row:
     """place: in the batch. stop: the text that ends a step, None where the step is the whole reply. ends: texts that
     end the reply. finish: why its present request ended, None while it goes on. stopped: the stop text that did it.
-    heard: what the present attempt brought: tokens counted, and whether there was anything at all."""
+    heard: tokens counted in what the present attempt brought, begun: whether it brought anything. clamped: it may not
+    be as long as it should, for what is known of the server's context."""
 
     place: int
     key: int
@@ -36,6 +37,7 @@ class Row:
     unscored: bool = False
     heard: int = 0
     begun: bool = False
+    clamped: bool = False
 
     def __post_init__(self) -> None:
         self._was(self.began)
