@@ -8,8 +8,10 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from anystep.errors import ModelError
+from anystep.keys import named
 from anystep.language.endpoint.attempt import Asks, Closed, Inbox
 from anystep.language.endpoint.deltas import told
+from anystep.language.endpoint.trouble import AGAIN, pause
 from anystep.language.endpoint.usage import usage_of
 from anystep.ledger import Cost
 
@@ -65,6 +67,11 @@ class Prober:
         self._found: dict[str, Found] = {}
         self.continue_by = "flags"  # or "trailing", "prefix": see `continued`
 
+    def learn(self, name: str, found: Found) -> None:
+        """What was found out otherwise."""
+        with self.server.lock:
+            self._found[name] = found
+
     def __getitem__(self, name: str) -> Found:
         """Whether the server has it. A server that does not answer is asked again the next time."""
         with self.server.lock:
@@ -103,9 +110,7 @@ class Prober:
         route, asked = ("/chat/completions", {"messages": ASKED}) if chat else ("/completions", {"prompt": WORD})
         cap = server.kind.cap if chat and server.kind.cap not in server.refused else "max_tokens"
         body = {"model": server.model, cap: tokens, **asked, **more}
-        status, found = server.ask("POST", route, {k: v for k, v in body.items() if v is not None})
-        if status in (429, 500, 502, 503, 504):
-            raise ModelError(f"{server.url} cannot be probed now (status {status}: {told(found)}).")
+        status, found = self._answered(route, body)
         usage = usage_of(found.get("usage")) if isinstance(found, dict) else None
         self.cost += Cost(calls=1)
         if status == 200:
@@ -113,6 +118,21 @@ class Prober:
             self.cost += Cost() if usage is None else server.prices.of(usage)
             self.cost += Cost(estimated=not sure)
         return status, found
+
+    def _answered(self, route: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """Asked again as any request is. Raises ModelError where nothing that can be read comes."""
+        server = self.server
+        for attempt in range(1, server.retries + 2):
+            try:
+                status, found = server.ask("POST", route, body)
+                if status not in AGAIN and (status != 200 or isinstance(found, dict)):
+                    return status, found
+                error = ModelError(f"{server.url} cannot be probed now (status {status}: {told(found)}).")
+            except ModelError as failed:
+                error = failed
+            if attempt <= server.retries:
+                server.loop.call(server.pause(pause(named(server.url), attempt, None)))
+        raise error
 
     def _chats(self) -> bool:
         return self.server.api != "completions" and self["chat"].there is not False

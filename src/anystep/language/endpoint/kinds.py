@@ -18,7 +18,7 @@ class Kind:
     completion goes on under the same seed as if it had not been cut; elsewhere a seed begins anew at each request.
     cap: how a chat's longest reply is said. continuous: usage comes with every piece where it is asked for. continues:
     a reply's beginning is gone on with, for which a chat's template is to blame where it fails. scores_end: the
-    log-probabilities hold that of the end token.
+    log-probabilities hold that of the end token. chats: it has a chat route for every model.
     """
 
     name: str
@@ -29,17 +29,20 @@ class Kind:
     continuous: bool = False
     continues: bool = False
     scores_end: bool = False
+    chats: bool = False
 
 
 UNKNOWN = Kind("unknown")
 KEEPS = "include_stop_str_in_output"
 NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0}
 KINDS = {
-    "anystep": Kind("anystep", {}, KEEPS, by_position=True, continuous=True, continues=True, scores_end=True),
+    "anystep": Kind(
+        "anystep", {}, KEEPS, by_position=True, continuous=True, continues=True, scores_end=True, chats=True
+    ),
     "vllm": Kind("vllm", {"top_k": 0, **NEUTRAL}, KEEPS, continuous=True, continues=True, scores_end=True),
     "sglang": Kind("sglang", {"top_k": -1, **NEUTRAL}, "no_stop_trim", continuous=True, continues=True),
     "llama.cpp": Kind("llama.cpp", {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}, continues=True),
-    "openai": Kind("openai", cap="max_completion_tokens"),
+    "openai": Kind("openai", cap="max_completion_tokens", chats=True),
 }
 OWNERS = {"llamacpp": "llama.cpp", "system": "openai", "openai": "unknown"}  # gateways say "openai" of anything
 

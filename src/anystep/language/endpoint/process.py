@@ -10,10 +10,13 @@ import numpy as np
 
 from anystep.errors import Unsupported, UsageError
 from anystep.keys import Keys
+from anystep.language.endpoint.capabilities import Found
 from anystep.language.endpoint.going import Going
 from anystep.language.endpoint.row import Row
 from anystep.language.endpoint.server import Endpoint
 from anystep.language.endpoint.states import Prompt, Transcript, Transcripts
+from anystep.language.endpoint.thinking import Thinking
+from anystep.language.endpoint.trouble import Trouble
 from anystep.ledger import FREE, JointLimit, Limit
 from anystep.process import Process, Status, Stepped, Until
 
@@ -28,6 +31,7 @@ OURS = {
     **{name: f"{name}=" for name in ("n", "temperature", "top_p", "max_tokens")},
     **{name: "nothing: replies are always streamed" for name in ("stream", "stream_options")},
 }
+THINKING = Thinking()  # how thinking is told from text where nothing else is said
 HARMLESS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
 
 
@@ -47,7 +51,8 @@ class EndpointProcess(Process):
     server is known to give the end token's too (anystep, vLLM). n: choices a
     request: rows of one fresh prompt share a request and pay its prompt once, are cancelled together, and draw as the
     server will. chat: whether the chat route is used, where the endpoint leaves that open. extra: further fields of the
-    request, as they are: response_format, reasoning_effort, guided_json.
+    request, as they are: response_format, reasoning_effort, guided_json. thinking: how long the model may think before
+    it has to answer; texts and answers are what follows the thinking, however it ended.
 
     Costs: a call a request, prompt tokens as sent, generated ones with their reasoning. What the server found in its
     cache is `cached`: shown, free in tokens, and priced by `Prices.cached`. Figures are the server's own wherever it
@@ -76,6 +81,7 @@ class EndpointProcess(Process):
         logprobs: bool = False,
         n: int = 1,
         extra: Mapping[str, Any] | None = None,
+        thinking: Thinking | None = None,
         chat: bool | None = None,
         name: str | None = None,
     ) -> None:
@@ -92,10 +98,24 @@ class EndpointProcess(Process):
         if logprobs and self.server.probes["logprobs"].there is False:
             said = self.server.probes["logprobs"].note
             raise Unsupported(f"logprobs=True, but {self.server.url} gives none ({said}); leave logprobs out.")
-        self.logp = "mass" if logprobs and plain and self.server.kind.scores_end else "unknown"
+        plain = plain and thinking is None and self.server.kind.scores_end
+        self.logp = "mass" if logprobs and plain else "unknown"
+        self._think(thinking)
         self.chat = self._chats(chat)
         if not self.chat and not isinstance(self.prompt, str):
             raise UsageError("api='completions' continues plain text: give the prompt as a string, not as messages.")
+
+    def _think(self, thinking: Thinking | None) -> None:
+        self.thinking = thinking
+        if thinking is None:
+            return
+        if thinking.budget >= self.max_tokens:
+            raise UsageError(
+                f"Thinking(budget={thinking.budget}) leaves nothing of max_tokens={self.max_tokens} for the answer; "
+                "max_tokens counts both."
+            )
+        if not self.continues:
+            raise Unsupported(f"thinking=Thinking(...) ends thinking and goes on with the answer, but {self.unable}.")
 
     def _chats(self, wanted: bool | None) -> bool:
         """Which route: the endpoint's own, else the one asked for, else chat where the server has it."""
@@ -103,7 +123,16 @@ class EndpointProcess(Process):
             return self.server.api == "chat"
         if wanted is not None or not isinstance(self.prompt, str):
             return wanted is not False
-        return self.server.kind.name in ("openai", "llama.cpp") or self.server.probes["chat"].there is not False
+        return self.server.kind.chats or self.server.probes["chat"].there is not False
+
+    def rerouted(self, trouble: Trouble) -> bool:
+        """Whether a server that was thought to have a chat route has none, so that the other one is to be used."""
+        missing = trouble.status in (404, 405) and "model" not in f"{trouble.parameter} {trouble.said}".lower()
+        if not (missing and self.chat and self.server.api == "auto" and isinstance(self.prompt, str)):
+            return False
+        self.server.probes.learn("chat", Found(False, str(trouble)))
+        self.chat = False
+        return True
 
     def start(self, keys: Keys, limit: Limit) -> Stepped:
         """Nothing is sent yet: the prompt is paid at the first step, once a request."""
@@ -134,11 +163,18 @@ class EndpointProcess(Process):
 
     def cap(self, row: Row) -> int:
         """The most tokens that a row's next request may generate."""
-        return self.max_tokens - row.generated
+        left = self.max_tokens - row.generated
+        if self.thinking is not None and self.thinking.goes_on(row):
+            return min(left, max(1, self.thinking.left(row)))
+        return left
+
+    def hold(self, row: Row) -> str | None:
+        """A text at which the server is to be held up, because the reply goes on otherwise."""
+        return None if self.thinking is None else self.thinking.hold(row)
 
     def prefix(self, row: Row) -> str:
         """The reply's beginning that a row goes on from."""
-        return row.text
+        return (self.thinking or THINKING).prefix(row)
 
     def ended(self, row: Row) -> bool:
         """Judges a row whose request has ended; False where another has to follow."""
@@ -151,6 +187,8 @@ class EndpointProcess(Process):
             row.status, row.error = Status.FAILED, "logprobs=True, but the server gave none for some of the tokens"
         elif row.stopped in self.end:
             row.status = Status.DONE
+        elif self.thinking is not None and not stepped and self.thinking.turned(row) and self.cap(row) > 0:
+            return False
         elif (
             row.finish == "length" and row.clamped and row.begun and row.generated < self.max_tokens and self.continues
         ):
@@ -167,7 +205,8 @@ class EndpointProcess(Process):
     @property
     def continues(self) -> bool:
         """Whether the server can go on with the beginning of a reply."""
-        return not self.chat or self.server.probes["continuation"].there is True
+        found = True if not self.chat else self.server.probes["continuation"].there
+        return self.server.kind.continues if found is None else found
 
     @property
     def unable(self) -> str:
@@ -175,7 +214,8 @@ class EndpointProcess(Process):
         return f"{self.server.url} cannot continue a prefix ({self.server.probes['continuation'].note})"
 
     def texts(self, states: Transcripts) -> tuple[str, ...]:
-        return states.texts()
+        """What each says after its thinking; `states.texts()` has it whole."""
+        return tuple((self.thinking or THINKING).said(text) for text in states.texts())
 
     def answers(self, states: Transcripts) -> tuple[Hashable, ...]:
         read = self.extract or (lambda text: text.strip() or None)
@@ -184,7 +224,7 @@ class EndpointProcess(Process):
     def merges(self) -> Hashable:
         """Prompts of different problems share a step, as long as they are continued by the same rules."""
         rules = (self.unit, self.stop, self.end, self.temperature, self.top_p, self.max_tokens, self.at_cap)
-        more = (self.chat, self.logprobs, self.n, json.dumps(self.extra, sort_keys=True))
+        more = (self.chat, self.logprobs, self.n, self.thinking, json.dumps(self.extra, sort_keys=True))
         return ("endpoint", id(self.server), *rules, *more)
 
     def dump(self, states: Transcripts) -> bytes:

@@ -161,6 +161,9 @@ class Endpoint:
             why = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(f"{self.url} does not answer ({why}).") from None
 
+    async def pause(self, seconds: float) -> None:
+        await self.sleep(seconds)
+
     def attempt(self, path: str, body: dict[str, Any], inbox: Inbox, delay: float = 0.0) -> Attempt:
         """Begin one request; its events come into `inbox`."""
         made = Attempt(self, path, body, inbox, delay)
