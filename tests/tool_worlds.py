@@ -92,13 +92,7 @@ def _does(name: str, arguments: dict[str, Any], world: dict[str, int]) -> str:
     return str(arguments["answer"]) if name == "submit" else "Error"
 
 
-MAZE = """
-#######
-#S.#.G#
-#..#.##
-##....#
-#######
-""".split()
+MAZE = ["#######", "#S.#.G#", "#..#.##", "##....#", "#######"]
 STEPS = {"north": (-1, 0), "south": (1, 0), "west": (0, -1), "east": (0, 1)}
 START, GOAL = (1, 1), (1, 5)
 

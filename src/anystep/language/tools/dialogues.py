@@ -102,8 +102,9 @@ class Dialogues:
         return tuple(row.said() for row in self.rows)
 
     def prompts(self) -> tuple[str, ...]:
-        """What each trajectory was asked: its first message by a user."""
-        return tuple(next((text_of(m) for m in row.messages if m.get("role") == "user"), "") for row in self.rows)
+        """What each trajectory was asked: the last thing that the user said."""
+        said = ((text_of(m) for m in reversed(row.messages) if m.get("role") == "user") for row in self.rows)
+        return tuple(next(found, "") for found in said)
 
     def transcripts(self) -> tuple[str, ...]:
         return tuple(row.transcript() for row in self.rows)

@@ -97,10 +97,10 @@ class TextTurns(Turns):
             return None
         rest = text[len(head) :]
         if out[-1] in tokenizer.ends:
-            names = [name for name, token in tokenizer.special.items() if token == out[-1]]
-            if not names or not rest.startswith(names[0]):
+            end = tokenizer.written(out[-1])
+            if not rest.startswith(end):
                 return None
-            rest = rest[len(names[0]) :]
+            rest = rest[len(end) :]
         return before.tokens[0] + tuple(tokenizer.encode(rest))
 
     def _written(self, messages: Sequence[Message]) -> str:
