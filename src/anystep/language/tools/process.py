@@ -14,6 +14,7 @@ from anystep.errors import UsageError
 from anystep.keys import Keys
 from anystep.language.tools.calling import Job
 from anystep.language.tools.dialogues import Call, Dialogue, Dialogues, Message
+from anystep.language.tools.race import side_by_side
 from anystep.language.tools.steps import Steps
 from anystep.language.tools.tool import Misuse, Tool, tool
 from anystep.language.tools.turns import Turns
@@ -26,17 +27,18 @@ Prompt = str | Sequence[Message]
 class ToolProcess(Process):
     """A model that may call `tools` before it answers. Samples exactly what the model does with results as they come.
 
-    model: a loaded engine (its turns are text, see `TextTurns`), or any `Turns`. messages: a question, or chat
-    messages. tools: functions, or `tool(function)` with options. world: the JSON value that tools with `world=True`
-    read and replace; each trajectory has its own, and forks share none of it. options: those of the turns, such as
-    temperature and max_tokens.
+    model: a loaded engine (its turns are text, see `TextTurns`), an endpoint or its URL (see `ChatTurns`), or any
+    `Turns`. messages: a question, or chat messages. tools: functions, or `tool(function)` with options. world: the JSON
+    value that tools with `world=True` read and replace; each trajectory has its own, and forks share none of it.
+    options: those of the turns, such as temperature and max_tokens.
 
     A trajectory is done when the model answers without a call, or a tool with `final=True` has been called well. After
     max_turns turns one that still asks for tools is "failed", or "done" once it has their results (at_cap). Of one turn
     max_calls calls are made, one a step, in their order; the rest are told so. What a model asks for wrongly (an
     unknown tool, arguments that are no JSON or do not fit) becomes an error result that it reads. extract: reads the
     answer that is voted on out of the final text; by default the stripped text, None where that is empty. at_once:
-    calls of different trajectories that run side by side, each in a thread.
+    calls of different trajectories that run side by side, each in a thread. Where the model is served, whole
+    trajectories go on at their own pace, so that the first to finish is the first in time; else in rounds.
 
     Tools with effects outside their world have them in every branch that calls them, also in those that are dropped,
     and again where a call was given up and is made anew. Log-probabilities are of what the model wrote. `expand` gives
@@ -93,6 +95,8 @@ class ToolProcess(Process):
         return Stepped(states, np.zeros(n, np.int8), np.zeros(n), np.zeros(n), limit.used)
 
     def step(self, states: Dialogues, keys: Keys, limit: Limit, until: Until) -> Stepped:
+        if until != "step" and self.concurrent and len(states) > 1:
+            return side_by_side(self, states, keys, limit, until)
         return Steps(self, states, keys, limit, until).run()
 
     def expand(self, states: Dialogues, k: int, keys: Keys, limit: Limit) -> Stepped:
@@ -161,6 +165,12 @@ def turns_of(model: Any, tools: tuple[Tool, ...], options: Mapping[str, Any]) ->
         if options:
             raise UsageError(f"ToolProcess({model!r}, {next(iter(options))}=...): give it where the turns are made.")
         return model
+    from anystep.language.endpoint import Endpoint
+
+    if isinstance(model, Endpoint) or (isinstance(model, str) and "://" in model):
+        from anystep.language.tools.chat import ChatTurns
+
+        return ChatTurns(model, tools, **options)
     from anystep.language.tools.text import TextTurns  # a local model brings torch with it
 
     return TextTurns(model, tools, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from anystep import keys as lineage
 from anystep.errors import AnystepError
 from anystep.keys import Keys
-from anystep.language.tools.calling import Job, Outcome, perform
+from anystep.language.tools.calling import WATCH, Job, Outcome, perform
 from anystep.language.tools.dialogues import Dialogues
 from anystep.language.tools.tool import Misuse
 from anystep.language.tools.turns import Turn
@@ -26,8 +27,17 @@ if TYPE_CHECKING:
 class Steps:
     """One call of `step`: every row takes a step, or goes on until it is done, refused, or out of the race."""
 
-    def __init__(self, process: ToolProcess, states: Dialogues, keys: Keys, limit: Limit, until: Until) -> None:
-        n = len(states)
+    def __init__(
+        self,
+        process: ToolProcess,
+        states: Dialogues,
+        keys: Keys,
+        limit: Limit,
+        until: Until,
+        places: Semaphore | None = None,
+    ) -> None:
+        """places: where other steps of the process go on side by side with this one, what its calls wait for."""
+        n, self.places = len(states), places
         self.process, self.keys, self.limit, self.until = process, keys, limit, until
         self.rows, self.turn = list(states.rows), states.turn
         self.status, self.cut = np.zeros(n, np.int8), np.zeros(n, bool)
@@ -118,14 +128,27 @@ class Steps:
                     self._answer(row, f"Error: {misuse}.")
                 else:
                     self.cut[row] = True
-        outcomes = perform(
-            jobs,
-            lambda job: bool(self.limit.pay([job.row], each=job.tool.cost)[0]),
-            lambda job: bool(self.limit.pay([job.row])[0]),
-            self.process.at_once,
-        )
-        for job, outcome in zip(jobs, outcomes, strict=True):
+        for job, outcome in zip(jobs, self._performed(jobs), strict=True):
             self._came(job, outcome)
+
+    def _performed(self, jobs: Sequence[Job]) -> list[Outcome | None]:
+        """What comes of the calls, paid for and watched by the limit."""
+
+        def pay(job: Job) -> bool:
+            return bool(self.limit.pay([job.row], each=job.tool.cost)[0])
+
+        def goes_on(job: Job) -> bool:
+            return bool(self.limit.pay([job.row])[0])
+
+        if self.places is None or not jobs:
+            return perform(jobs, pay, goes_on, self.process.at_once)
+        while not self.places.acquire(timeout=WATCH):
+            if not any(goes_on(job) for job in jobs):
+                return [None] * len(jobs)
+        try:
+            return perform(jobs, pay, goes_on, 1)
+        finally:
+            self.places.release()
 
     def _came(self, job: Job, outcome: Outcome | None) -> None:
         """Enter what came of a call."""
