@@ -9,6 +9,7 @@ from typing import Any
 
 from anystep.errors import Unsupported, UsageError
 from anystep.language.engine.engine import Engine
+from anystep.language.engine.tokenizer import begun
 from anystep.language.process import LanguageProcess
 from anystep.language.states import Sequences
 from anystep.language.tools.dialogues import Call, Message, text_of
@@ -78,7 +79,7 @@ class TextTurns(Turns):
         tokenizer, context = self.engine.tokenizer, self.engine.config.context
         text = self._written(messages)
         tokens = None if before is None else self._gone_on(messages, text, before)
-        tokens = tuple(tokenizer.encode(text)) if tokens is None else tokens
+        tokens = begun(tokenizer, text) if tokens is None else tokens
         if len(tokens) >= context:
             raise UsageError(
                 f"The conversation has {len(tokens):,} tokens; {self.engine.name} reads {context:,} with its answer."
