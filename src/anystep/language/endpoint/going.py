@@ -85,7 +85,7 @@ class Going:
         """Rows that share a request: up to n of one fresh prompt; every other row has its own."""
         n, groups, waiting = self.process.n, [], list[Row]()
         for row in self.rows:
-            if n == 1 or row.text or row.thought:
+            if n == 1 or row.text or row.thought or row.asked:
                 groups.append([row])
             elif waiting and len(waiting) < n and waiting[0].began == row.began:
                 waiting.append(row)
@@ -97,7 +97,7 @@ class Going:
     def _launch(self, rows: list[Row], delay: float = 0.0) -> None:
         """Sends the request that `rows` need next."""
         first, process = rows[0], self.process
-        if (first.text or first.thought) and not process.continues:
+        if (first.text or first.thought or first.asked) and not process.continues:
             first.again()
         for row in rows:
             row.opened()

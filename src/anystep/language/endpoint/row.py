@@ -26,6 +26,7 @@ class Row:
     generated: int = field(init=False)
     waited: int = field(init=False)
     closed: bool = field(init=False)
+    asked: dict[int, tuple[str, str, str]] = field(init=False)
     logp: float = 0.0
     status: Status = Status.LIVE
     cut: bool = False
@@ -33,7 +34,6 @@ class Row:
     attempts: int = 0
     finish: str | None = None
     stopped: str | None = None
-    tools: bool = False
     unscored: bool = False
     heard: int = 0
     begun: bool = False
@@ -45,7 +45,7 @@ class Row:
 
     def _was(self, state: Transcript) -> None:
         self.text, self.thought, self.generated = state.text, state.thought, state.generated
-        self.waited, self.closed = state.waited, state.closed
+        self.waited, self.closed, self.asked = state.waited, state.closed, dict(enumerate(state.asked))
         self._from = self._scan = 0
         self.opened()
 
@@ -64,7 +64,8 @@ class Row:
 
     @property
     def state(self) -> Transcript:
-        return Transcript(self.began.prompt, self.text, self.thought, self.generated, self.waited, self.closed)
+        asked = tuple(self.asked[index] for index in sorted(self.asked))
+        return Transcript(self.began.prompt, self.text, self.thought, self.generated, self.waited, self.closed, asked)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -76,13 +77,15 @@ class Row:
         answering: thinking that is delivered apart counts as text, because it was ended from outside.
         """
         text, thought = (delta.text or delta.thought, "") if answering else (delta.text, delta.thought)
-        tokens = delta.tokens if delta.tokens is not None else int(bool(text or thought))
+        tokens = delta.tokens if delta.tokens is not None else int(bool(text or thought or delta.asked))
         self.heard += tokens
         self.generated += tokens
         self.logp += delta.logp
-        self.tools |= delta.tools
+        for part in delta.asked:
+            call, name, arguments = self.asked.get(part.index, ("", "", ""))
+            self.asked[part.index] = call or part.id, name or part.name, arguments + part.arguments
         self.unscored |= delta.tokens is None and bool(text or thought)
-        self.begun |= bool(text or thought)
+        self.begun |= bool(text or thought or delta.asked)
         shown = thought
         if self.stopped is None:
             self.thought += thought
