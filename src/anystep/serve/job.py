@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anystep import search
-from anystep.errors import AnystepError, ModelError
+from anystep.errors import AnystepError
 from anystep.ledger import Budget
 from anystep.process import Stepped
 from anystep.run import Run
@@ -22,6 +22,7 @@ from anystep.serve.shapes import Chat, Completion, Request
 
 if TYPE_CHECKING:
     from anystep.language.process import LanguageProcess
+    from anystep.serve.share import Desk
 
 SHORT = 16  # tokens of a completion that names no max_tokens: OpenAI's own default
 MOST_STATES = 1024  # the largest n that a method may be asked for
@@ -107,27 +108,25 @@ async def job(request: Request, models: Models) -> Job:
     try:
         engine = await models.engine(name)
     except AnystepError as error:
-        why = str(error) if isinstance(error, ModelError) else "the server's log says why"
-        raise Refused(f"{name} cannot be loaded: {why}", status=500, code="model_not_loaded") from error
+        raise Refused(
+            f"{name} cannot be loaded; the server's log says why.", status=500, code="model_not_loaded"
+        ) from error
     try:
-        return await asyncio.to_thread(_job, request, name, engine, method, longest, alternatives)
+        options = {"logprobs": alternatives, **_options(request, engine, method, longest)}
+        return await asyncio.to_thread(_job, request, name, engine, models.desk(engine), method, options)
     except Refused:
         raise
     except AnystepError as error:
         raise Refused(str(error), param=None, code="invalid_value") from None
 
 
-def _job(
-    request: Request, name: str, engine: Any, method: str | None, longest: int | None, alternatives: int | None
-) -> Job:
-    from anystep.language.process import LanguageProcess
+def _job(request: Request, name: str, engine: Any, desk: Desk, method: str | None, options: dict[str, Any]) -> Job:
+    from anystep.serve.share import Shared
     from anystep.solve import named_method
 
     plain = method is None or method == GREEDY
     text, question = _prompt(request, engine)
-    process = LanguageProcess(
-        engine, text, chat=False, logprobs=alternatives, **_options(request, engine, method, longest)
-    )
+    process = Shared(desk, engine, text, chat=False, **options)
     chosen = search.sample(n=request.n) if plain else named_method(str(method), question).method
     _bounded(chosen)
     made: list[Job] = []

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anystep.errors import UsageError
+from anystep.errors import Unsupported, UsageError
 from anystep.keys import Keys
 from anystep.language.endpoint.going import Going
 from anystep.language.endpoint.row import Row
@@ -103,8 +103,8 @@ class EndpointProcess(Process):
         """Raises Unsupported for reasoning steps on a server that cannot continue a prefix, before anything is sent."""
         if self.unit == "step" and until == "step" and not self.continues:
             raise Unsupported(
-                f"{self.name} cannot be stepped through its reasoning: {self.unable}; use unit='completion', or a method "
-                "of whole completions such as best_of_n(n=16)."
+                f"{self.name} cannot be stepped through its reasoning: {self.unable}; use unit='completion', or a "
+                "method of whole completions such as best_of_n(n=16)."
             )
         return Going(self, states, keys, limit, until).run()
 
