@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from anystep.language.endpoint.usage import Usage, usage_of
 
 THOUGHTS = ("reasoning_content", "reasoning")  # DeepSeek, vLLM, llama.cpp; OpenRouter and newer vLLM
 ENDED_BY = ("stop_reason", "matched_stop")  # vLLM and anystep; SGLang
+WHOLE = -1
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Delta:
     """What one object adds to one choice.
 
     tokens: how many, as its log-probabilities' entries tell; None where it has none. logp: their sum. finish: why the
-    choice ended. said: whether the object tells which stop text ended it; stopped: that text. usage: figures of the
-    whole request so far, which belong to no choice.
+    choice ended. said: whether the object tells which stop text ended it; stopped: that text. usage: figures so
+    far, of the choice they came with, or of no choice in particular (WHOLE).
     """
 
     choice: int = 0
@@ -65,8 +66,10 @@ def deltas(found: Mapping[str, Any]) -> list[Delta]:
     usage = usage_of(found.get("usage"))
     if choices is None and usage is None:
         raise Trouble("the reply has no choices", again=True)
-    every = [_delta(choice) for choice in (choices if isinstance(choices, Sequence) else ())]
-    return every + ([Delta(usage=usage)] if usage is not None else [])
+    every = [_delta(choice) for choice in (choices if isinstance(choices, list) else ())]
+    if usage is not None:
+        every.append(Delta(every[0].choice if len(every) == 1 else WHOLE, usage=usage))
+    return every
 
 
 def _delta(choice: Any) -> Delta:

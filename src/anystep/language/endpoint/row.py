@@ -13,7 +13,8 @@ from anystep.process import Status
 class Row:
     """place: in the batch. stop: the text that ends a step, None where the step is the whole reply. ends: texts that
     end the reply. finish: why its present request ended, None while it goes on. stopped: the stop text that did it.
-    heard: what the present attempt brought: tokens counted, and whether there was anything at all."""
+    heard: tokens counted in what the present attempt brought, begun: whether it brought anything. clamped: it was
+    asked for fewer tokens than it may have in all. hold: a text at which it is to be held up, as before an answer."""
 
     place: int
     key: int
@@ -36,6 +37,8 @@ class Row:
     unscored: bool = False
     heard: int = 0
     begun: bool = False
+    clamped: bool = False
+    hold: str | None = None
 
     def __post_init__(self) -> None:
         self._was(self.began)
@@ -65,7 +68,7 @@ class Row:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        return ((self.stop,) if self.stop else ()) + self.ends
+        return ((self.stop,) if self.stop else ()) + self.ends + ((self.hold,) if self.hold else ())
 
     def hear(self, delta: Delta, answering: bool) -> str:
         """Takes a delta in, and returns what it adds for whoever watches.
@@ -84,6 +87,9 @@ class Row:
         if self.stopped is None:
             self.thought += thought
             before = len(self.text)
+            if self.hold and self.thought and text:
+                self.stopped = self.hold  # thinking that is delivered apart has ended
+                return shown
             self.text += text
             self._watch()
             if delta.stopped in self.stops and self.stopped is None:
