@@ -93,7 +93,7 @@ def some(fault: Fault, times: int | None = None) -> Callable[[Request], Fault | 
 
 
 def hit(request: Request) -> bool:
-    return request.seed % 3 == 0
+    return "seed" in request.body and request.seed % 3 == 0  # a probe of what the server can do has no seed
 
 
 def hits(server: FakeServer) -> int:
@@ -175,8 +175,8 @@ def test_what_is_lost_once_is_asked_for_again() -> None:
             answer = solve(server, timeout=0.5 if hangs else 60.0)
             assert (answer.finished, answer.failed, answer.note) == (N, 0, ""), fault
             assert answer.population.answers == (TEXT,) * N
-            asked = server.counts.requests["/chat/completions"]
-            assert answer.cost.calls == asked and hits(server) > 0
+            assert answer.cost.calls == server.counts.requests["/chat/completions"] and hits(server) > 0
+            asked = sum("seed" in request.body for request in server.requests)  # the others are probes
             assert asked == N + hits(server) or (hangs and asked > N)
 
 
@@ -265,8 +265,8 @@ def test_servers_differ_and_answers_do_not(offers: Offers) -> None:
             assert (answer.cost.prompt, answer.cost.generated) == (server.counts.prompt, server.counts.generated)
             assert not answer.cost.estimated
         else:
-            assert answer.cost.estimated and answer.cost.generated == N * (MADE - 1)
-        assert server.counts.requests["/chat/completions"] <= N + 16  # a refused parameter is found out, not retried
+            assert answer.cost.estimated and N * (MADE - 1) <= answer.cost.generated < server.counts.generated
+        assert server.counts.requests["/chat/completions"] <= N + 17  # a refused parameter is found out, not retried
 
 
 @pytest.mark.parametrize("offers", [Offers(), LLAMA_CPP, VLLM], ids=["ours", "llama.cpp", "vllm"])
@@ -274,9 +274,9 @@ def test_choices_that_share_a_request_share_its_prompt_and_its_bill(offers: Offe
     with FakeServer(says("one", "two", "three four"), offers) as server, Endpoint(server.url) as endpoint:
         process = EndpointProcess(endpoint, QUESTION, n=4)
         (answer,) = drive(Run(process, search.sample(n=8)))
-        assert answer.finished == 8 and server.counts.requests["/chat/completions"] == answer.cost.calls == 2
-        assert (answer.cost.prompt, answer.cost.generated) == (server.counts.prompt, server.counts.generated)
-        assert server.counts.prompt == 2 * READ and not answer.cost.estimated
+        asked = [request.n for request in server.requests if "seed" in request.body]
+        assert answer.finished == 8 and asked == [4, 4]
+        exact(answer, server)
 
 
 JUNK = [None, True, -1, 10**30, 1.5, float("nan"), "", "x" * 300, "\ud800", [], [[]], {}, {"a": {}}, ["a", None, 3]]
