@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import anystep
-from anystep import Budget, Run, drive, search
+from anystep import Budget, Run, drive, potential, search
 from anystep.language.endpoint import Endpoint, EndpointProcess
 from anystep.testing.server import CountingProxy
 from servers import LlamaServer, has_llama_server, llama_server, smollm2_gguf
@@ -194,3 +195,21 @@ def test_the_first_to_finish_frees_the_slots_of_the_others(server: LlamaServer, 
         assert answer.finished >= 1 and proxy.idle()
         assert until(lambda: server.busy() == 0)
     assert proxy.counts.completed + proxy.counts.cancelled == proxy.counts.calls
+
+
+def test_reasoning_steps_go_on_from_their_own_beginnings(server: LlamaServer, proxy: CountingProxy) -> None:
+    """A particle filter by lines: every step continues its particle's text, and no text is lost or said twice."""
+    shorter = potential(lambda states: np.array([-len(text) / 20 for text in states.texts()]), "shorter")
+    counting = [{"role": "user", "content": "Count from one to five in words, each on a line of its own."}]
+    before = server.metrics()["tokens_predicted_total"]
+    with Endpoint(proxy.url) as endpoint:
+        process = EndpointProcess(endpoint, counting, unit="step", stop="\n", max_tokens=30, temperature=0.7)
+        (answer,) = drive(Run(process, search.particle_filter(n=4, potential=shorter)))
+    assert until(lambda: server.busy() == 0)
+    assert answer.finished > 0 and answer.failed == 0 and answer.text
+    going = [r for r in proxy.requests if r["messages"][-1]["role"] == "assistant" and "seed" in r]
+    assert going and all(r["messages"][:-1] == counting for r in going)
+    assert all(r["messages"][-1]["content"].endswith("\n") for r in going)
+    made = server.metrics()["tokens_predicted_total"] - before
+    assert 0 < answer.cost.generated <= made
+    assert answer.cost.generated == made or answer.cost.estimated
