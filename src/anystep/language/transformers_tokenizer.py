@@ -44,6 +44,10 @@ class Adopted:
     def written(self, token: int) -> str:
         return str(self.tokenizer.convert_ids_to_tokens(token))
 
+    @property
+    def special(self) -> Sequence[str]:
+        return [str(name) for name in self.tokenizer.all_special_tokens]
+
     def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         if self.template is None:
             raise Unsupported("This tokenizer has no chat template; give it plain text instead of messages.")
