@@ -56,8 +56,14 @@ class Tokenizer(Protocol):
         """A token's name in the vocabulary."""
         ...
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The text that asks for the next answer in a conversation; Unsupported without a template."""
+    @property
+    def special(self) -> Sequence[str]:
+        """The names of special tokens, which `encode` reads as them."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """The text that asks for the next answer in a conversation; Unsupported without a template. tools: told by
+        those templates that know of tools, as functions with a name, a description and parameters."""
         ...
 
 
@@ -146,7 +152,11 @@ class Subwords:
     def written(self, token: int) -> str:
         return self.rust.id_to_token(token) or ""
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+    @property
+    def special(self) -> Sequence[str]:
+        return [word.content for word in self.rust.get_added_tokens_decoder().values() if word.special]
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         if self.template is None:
             raise Unsupported("This model's file has no chat template; give it plain text instead of messages.")
         for message in messages:
@@ -160,7 +170,9 @@ class Subwords:
             "strftime_now": lambda form: datetime.datetime.now().strftime(form),
         }
         try:
-            return world.from_string(self.template).render(messages=messages, add_generation_prompt=True, **self.named)
+            template = world.from_string(self.template)
+            more = {"tools": list(tools)} if tools else {}
+            return template.render(messages=messages, add_generation_prompt=True, **more, **self.named)
         except Exception as error:  # a template is a program from the model's file, and may fail in any way
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UsageError(f"The model's chat template refuses these messages: {reason}") from error
@@ -202,7 +214,11 @@ class Alphabet:
     def written(self, token: int) -> str:
         return self.symbols[token]
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+    @property
+    def special(self) -> Sequence[str]:
+        return ()
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         raise Unsupported("This model continues text and has no chat template; give it plain text, not messages.")
 
 
