@@ -1,4 +1,4 @@
-"""A model in our engine against transformers on the same weights: `python benchmarks/against_transformers.py gemma-3-270m`.
+"""A model in our engine against transformers on the same weights, `python benchmarks/against_transformers.py [MODEL]`.
 
 The model is one that `load` fetches by name, or a Hugging Face directory. Printed: logits, divergence and perplexity on
 a text of ours in one pass, logits of cached decoding over two forks, greedy continuations, and the tokenizers on files.
@@ -88,13 +88,12 @@ def main() -> None:
             found = session.tokens[0]
         with torch.inference_mode():
             theirs = model.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, eos_token_id=None)[0]
-        print(
-            f"  40 greedy tokens {'equal' if found == theirs.tolist() else 'DIFFER'}: {engine.tokenizer.decode(found)!r}"
-        )
+        equal = "equal" if found == theirs.tolist() else "DIFFER"
+        print(f"  40 greedy tokens {equal}: {engine.tokenizer.decode(found)!r}")
     files = sorted(path for kind in ("docs/*.md", "src/anystep/*.py") for path in ROOT.glob(kind))
     texts = [path.read_text(encoding="utf-8") for path in files]
-    equal = [engine.tokenizer.encode(t) == tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
-    print(f"  tokens of {sum(equal)} of {len(files)} files equal")
+    alike = [engine.tokenizer.encode(t) == tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+    print(f"  tokens of {sum(alike)} of {len(files)} files equal")
 
 
 if __name__ == "__main__":
