@@ -30,7 +30,7 @@ GRACE = 2.0  # seconds that usage may take after the end of all choices
 
 @dataclass(frozen=True)
 class Asks:
-    """A place is free: the attempt waits to be paid for, and goes on at `attempt.grant()`."""
+    """A place is free: the attempt waits to be paid for, and goes on at `attempt.grant(path, body)`."""
 
     attempt: Attempt
 
@@ -59,16 +59,19 @@ class Attempt:
     choices have ended.
     """
 
-    def __init__(self, server: Endpoint, path: str, body: dict[str, Any], inbox: Inbox, delay: float = 0.0) -> None:
-        self.server, self.path, self.body, self.inbox, self.delay = server, path, body, inbox, delay
+    def __init__(self, server: Endpoint, inbox: Inbox, delay: float = 0.0) -> None:
+        self.server, self.inbox, self.delay = server, inbox, delay
+        self.path, self.body = "", dict[str, Any]()
         self.sent = self.answered = self.streamed = self.whole = False
         self.closed = threading.Event()
         self._granted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._cancelled = self._begun = self._writing = False
-        self._open = set(range(body.get("n") or 1))
+        self._open = {0}
 
-    def grant(self) -> None:
+    def grant(self, path: str, body: dict[str, Any]) -> None:
+        """Send this, which is paid for."""
+        self.path, self.body, self._open = path, body, set(range(body.get("n") or 1))
         self.server.loop.soon(self._granted.set)
 
     def cancel(self) -> None:
@@ -157,6 +160,7 @@ class Attempt:
                     packet = await asyncio.wait_for(anext(packets), GRACE if self.whole else None)
                     if self._heard(events.feed(packet)):
                         continue
+                    self._ended("the stream ended before its choices had")
                     await asyncio.wait_for(_drained(packets), DRAIN)
                 return
         if self._heard(events.end()):
@@ -170,7 +174,8 @@ class Attempt:
                 if item.strip() == "[DONE]":
                     if not (self._begun or found):
                         raise Trouble("the stream ended before it began", again=True)
-                    self._open.clear()
+                    if (self.body.get("n") or 1) == 1:
+                        self._open.clear()
                     return False
                 found += deltas(parsed(item))
         finally:
@@ -185,6 +190,9 @@ class Attempt:
         self.whole = not self._open
 
     def _ended(self, otherwise: str) -> None:
+        n = self.body.get("n") or 1
+        if self._open and len(self._open) < n:
+            raise Trouble(f"asked for n={n} choices, and {n - len(self._open)} came; use n=1")
         if self._open:
             raise Trouble(otherwise, again=True)
 
