@@ -14,11 +14,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from anystep.serve import shapes
+from anystep.serve import record, shapes
 from anystep.serve.faults import explained
 from anystep.serve.guard import Guard
 from anystep.serve.house import ClientLeft, House, unless_left
-from anystep.serve.job import job
+from anystep.serve.job import Job, job
 from anystep.serve.models import Models
 from anystep.serve.prompt import continues, written
 from anystep.serve.refusal import Refused
@@ -49,12 +49,24 @@ class App:
         return await self._answered(request, Completion)
 
     async def _answered(self, request: Request, shape: type[Chat] | type[Completion]) -> Response:
+        began = time.perf_counter()
         asked = shapes.read(shape, await body(request))
         made = await job(asked, self.models)
         if asked.stream:
-            return Streamed(Stream(made, self.house, self.say))
+
+            def ended(left: bool) -> None:
+                self.log(request, LEFT if left else 200, began, made)
+
+            return Streamed(Stream(made, self.house, self.say), ended)
+        request.state.job = made
         await unless_left(request.receive, self.house.drive(made.run))
         return JSONResponse(Reply(made).whole())
+
+    def log(self, request: Request, status: int, began: float, made: Job | None) -> None:
+        """One line a request: what was asked, how it ended, how long it took, and what it cost."""
+        work = "" if made is None else f", {made.run.spent.tokens:,} tokens, {made.model} {made.method}"
+        left = " (client left)" if status == LEFT else ""
+        self.say(f"{request.method} {request.url.path} {status}{left} {time.perf_counter() - began:.2f} s{work}")
 
     async def tokenize(self, request: Request) -> Response:
         asked = shapes.read(Tokenize, await body(request))
@@ -93,9 +105,10 @@ class App:
                 response = Response(status_code=LEFT)
             except Exception as error:
                 refused = explained(error, self.say)
-                response = JSONResponse(refused.body(), refused.status)
-            seconds = time.perf_counter() - began
-            self.say(f"{request.method} {request.url.path} {response.status_code} {seconds:.2f} s")
+                told = record.billed(refused.body(), getattr(request.state, "job", None))
+                response = JSONResponse(told, refused.status, refused.headers())
+            if not isinstance(response, Streamed):  # a stream tells when it has ended
+                self.log(request, response.status_code, began, getattr(request.state, "job", None))
             return response
 
         return handle

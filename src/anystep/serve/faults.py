@@ -11,6 +11,8 @@ from anystep.serve.refusal import Refused
 def explained(error: Exception, say: Callable[[str], None]) -> Refused:
     """`error` as what the client is told; a defect goes to `say` with its place, and nothing of it to the client."""
     if isinstance(error, Refused):
+        if error.__cause__ is not None:
+            say(f"{error.message} {' '.join(str(error.__cause__).split())}")
         return error
     if isinstance(error, (UsageError, Unsupported)):
         return Refused(" ".join(str(error).split()), code="invalid_value")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anystep import search
-from anystep.errors import AnystepError, ModelError
+from anystep.errors import AnystepError
 from anystep.ledger import Budget
 from anystep.process import Stepped
 from anystep.run import Run
@@ -22,6 +22,7 @@ from anystep.serve.shapes import Chat, Completion, Request
 
 if TYPE_CHECKING:
     from anystep.language.process import LanguageProcess
+    from anystep.serve.share import Desk
 
 SHORT = 16  # tokens of a completion that names no max_tokens: OpenAI's own default
 MOST_STATES = 1024  # the largest n that a method may be asked for
@@ -103,31 +104,30 @@ async def job(request: Request, models: Models) -> Job:
     alternatives = request.alternatives()
     if method is not None and method != GREEDY:
         _only_plain(request, method)
+    _only_streamed(request)
     longest = request.longest()
     try:
         engine = await models.engine(name)
     except AnystepError as error:
-        why = str(error) if isinstance(error, ModelError) else "the server's log says why"
-        raise Refused(f"{name} cannot be loaded: {why}", status=500, code="model_not_loaded") from error
+        raise Refused(
+            f"{name} cannot be loaded; the server's log says why.", status=500, code="model_not_loaded"
+        ) from error
     try:
-        return await asyncio.to_thread(_job, request, name, engine, method, longest, alternatives)
+        options = {"logprobs": alternatives, **_options(request, engine, method, longest)}
+        return await asyncio.to_thread(_job, request, name, engine, models.desk(engine), method, options)
     except Refused:
         raise
     except AnystepError as error:
         raise Refused(str(error), param=None, code="invalid_value") from None
 
 
-def _job(
-    request: Request, name: str, engine: Any, method: str | None, longest: int | None, alternatives: int | None
-) -> Job:
-    from anystep.language.process import LanguageProcess
+def _job(request: Request, name: str, engine: Any, desk: Desk, method: str | None, options: dict[str, Any]) -> Job:
+    from anystep.serve.share import Shared
     from anystep.solve import named_method
 
     plain = method is None or method == GREEDY
     text, question = _prompt(request, engine)
-    process = LanguageProcess(
-        engine, text, chat=False, logprobs=alternatives, **_options(request, engine, method, longest)
-    )
+    process = Shared(desk, engine, text, chat=False, **options)
     chosen = search.sample(n=request.n) if plain else named_method(str(method), question).method
     _bounded(chosen)
     made: list[Job] = []
@@ -139,8 +139,8 @@ def _job(
         reserve=0.0 if plain else 0.1,
         show=lambda key, piece: made[0].heard(key, piece),
     )
-    stops = tuple(request.stop)
-    made.append(Job(request, name, process, run, plain, GREEDY if method == GREEDY else repr(chosen), stops))
+    told = repr(chosen) if method is None else method
+    made.append(Job(request, name, process, run, plain, told, tuple(request.stop)))
     while run.calls and all(call.verb == "start" for call in run.calls):  # free, and what comes next may be refused
         run.tell([call.perform() for call in run.calls])
     if plain:  # one step, to the end, of all samples side by side
@@ -208,6 +208,14 @@ def _only_plain(request: Request, method: str) -> None:
             param="logprobs",
             code="unsupported_parameter",
         )
+
+
+def _only_streamed(request: Request) -> None:
+    """What says how a stream looks needs a stream."""
+    wanted = {"stream_options": request.stream_options, "anystep.progress": request.anystep.progress}
+    for name, value in wanted.items():
+        if value and not request.stream:
+            raise Refused(f"{name} needs stream: true beside it.", param=name, code="invalid_value")
 
 
 def _bounded(method: Any) -> None:

@@ -6,19 +6,22 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
 
 from anystep.errors import AnystepError, UsageError
 from anystep.serve.app import LOOPBACK, make
-from anystep.serve.house import RUNNING
+from anystep.serve.house import House
 
-THREADS = RUNNING + 8  # a running request holds one, and loading and reading need some
+if TYPE_CHECKING:
+    from anystep.language.engine.engine import Engine
 
 
 class PortTaken(AnystepError):
@@ -26,61 +29,99 @@ class PortTaken(AnystepError):
 
 
 class Server(uvicorn.Server):
-    """Cancels the runs under way at the first signal, before it waits for their responses."""
+    """Cancels the runs under way as soon as it is told to stop, before it waits for their responses."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self.house: House = app.state.house
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+        self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        app = self.config.app
-        assert isinstance(app, Starlette)
-        app.state.house.close()
+        self.house.close()
         super().handle_exit(sig, frame)
+
+    def stop(self) -> None:
+        """End the server from another thread."""
+        self.should_exit = True
+        if self.loop is not None:
+            with suppress(RuntimeError):  # the loop has ended by itself
+                self.loop.call_soon_threadsafe(self.house.close)
 
 
 def serve(
-    models: Mapping[str, str],
+    models: Mapping[str, str | Engine],
     host: str = "127.0.0.1",
     port: int = 8000,
     key: str | None = None,
     say: Callable[[str], None] = lambda line: None,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve `models` (names to what `language.load` takes) until interrupted; `ready` is told the base URL.
+    """Serve `models`, names to engines or to what `language.load` takes, until interrupted. `ready` is told the URL.
 
     Raises UsageError for an address beyond this machine without a key, PortTaken where the port is in use.
     """
-    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key and key):
+    server, bound, url = _opened(models, host, port, key, say)
+    with bound:
+        ready(url)
+        server.run(sockets=[bound])
+
+
+@contextmanager
+def running(
+    models: Mapping[str, str | Engine],
+    host: str = "127.0.0.1",
+    port: int = 0,
+    key: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[str]:
+    """A server in a thread of this process while the context lasts; gives its URL. For tests and notebooks."""
+    server, bound, url = _opened(models, host, port, key, say)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="anystep-serve")
+    with bound:
+        thread.start()
+        try:
+            yield url
+        finally:
+            server.stop()
+            thread.join()
+
+
+def _opened(
+    models: Mapping[str, str | Engine], host: str, port: int, key: str | None, say: Callable[[str], None]
+) -> tuple[Server, socket.socket, str]:
+    """A server that has not begun, the socket it will have, and the URL that leads there."""
+    if key is not None and not (key and key.isascii() and key.isprintable() and key.strip() == key):
         raise UsageError("a key is printable ASCII without spaces around it; make one with: openssl rand -hex 32.")
-    local = is_loopback(host)
-    if not local and key is None:
+    if key is None and not is_loopback(host):
         raise UsageError(
             f"--host {host} can be reached from other machines, so it needs a key: call anystep serve --host {host} "
             "--key KEY, or set ANYSTEP_KEY."
         )
     for what in models.values():
-        check_name(what)
+        if isinstance(what, str):
+            check_name(what)
     bound = bind(host, port)
     name, number = bound.getsockname()[:2]
     shown = f"[{name}]" if ":" in name else name
     hosts = None if key is not None else LOOPBACK | {host.lower(), shown}
-    app = make(models, key, hosts, say)
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
-    ready(f"http://{shown}:{number}/v1")
-    with bound:
-        Server(config).run(sockets=[bound])
+    return Server(make(models, key, hosts, say)), bound, f"http://{shown}:{number}/v1"
 
 
 def check_name(what: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from anystep.errors import UsageError
@@ -12,6 +14,7 @@ from anystep.serve.refusal import Refused
 
 if TYPE_CHECKING:
     from anystep.language.engine.engine import Engine
+    from anystep.serve.share import Desk
 
 SEPARATOR = ":"
 
@@ -24,7 +27,8 @@ class Models:
             raise UsageError("a server needs a model: call anystep serve --model chainlm-2m.")
         self.named: dict[str, Any] = dict(named)
         self.created = int(time.time())
-        self._locks = {name: asyncio.Lock() for name in named}
+        self._desks: dict[int, Desk] = {}
+        self._loading: dict[str, asyncio.Future[Engine]] = {}
 
     def split(self, asked: str) -> tuple[str, str | None]:
         """A served model's name, and the method after the separator, if there is one:
@@ -43,11 +47,23 @@ class Models:
         )
 
     async def engine(self, name: str) -> Engine:
-        """The engine of a served model, loaded once, without holding up the event loop."""
-        async with self._locks[name]:
-            if isinstance(self.named[name], str):
-                self.named[name] = await asyncio.to_thread(_loaded, self.named[name])
-            return self.named[name]
+        """The engine of a served model, loaded once, however many wait for it and whichever of them leave."""
+        if isinstance(self.named[name], str):
+            if name not in self._loading:
+                self._loading[name] = asyncio.ensure_future(_apart(_loaded, self.named[name]))
+            task = self._loading[name]
+            try:
+                self.named[name] = await asyncio.shield(task)
+            finally:
+                if task.done():
+                    self._loading.pop(name, None)  # what failed may be tried again
+        return self.named[name]
+
+    def desk(self, engine: Engine) -> Desk:
+        """Where the requests of an engine meet, under whichever name they asked for it."""
+        from anystep.serve.share import Desk
+
+        return self._desks.setdefault(id(engine), Desk())
 
     def listed(self) -> dict[str, Any]:
         return {"object": "list", "data": [self.card(name) for name in self.named]}
@@ -64,6 +80,22 @@ class Models:
             "methods": ["greedy", *methods()],
         }
         return {"id": name, "object": "model", "created": self.created, "owned_by": "anystep", "anystep": ours}
+
+
+async def _apart(work: Callable[[str], Engine], what: str) -> Engine:
+    """`work(what)` in a thread that nothing waits for at the end: a download does not hold up Ctrl-C."""
+    future: Future[Engine] = Future()
+
+    future.set_running_or_notify_cancel()  # from here on it ends with a result or an error, awaited or not
+
+    def run() -> None:
+        try:
+            future.set_result(work(what))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name=f"load {what}").start()
+    return await asyncio.wrap_future(future)
 
 
 def _loaded(what: str) -> Engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import Response
@@ -61,7 +61,7 @@ class Stream:
             for chunk in self._end():
                 yield chunk
         except Exception as error:  # the status has been sent: what is left to say comes as an event
-            yield event(explained(error, self.say).body())
+            yield event(record.billed(explained(error, self.say).body(), self.job))
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -108,16 +108,22 @@ class Stream:
 
 
 class Streamed(Response):
-    """An event stream whose work stops when the client leaves."""
+    """An event stream whose work stops when the client leaves. `ended` is told whether it did."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, ended: Callable[[bool], None]) -> None:
         super().__init__(media_type="text/event-stream", headers={"cache-control": "no-store"})
         del self.headers["content-length"]
-        self.stream = stream
+        self.stream, self.ended = stream, ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientLeft):
+        left = True
+        try:
             await unless_left(receive, self._send(send))
+            left = False
+        except ClientLeft:
+            pass
+        finally:
+            self.ended(left)
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from anystep.language.endpoint.deltas import Delta, deltas, parsed, told
-from anystep.language.endpoint.events import MOST, Events, TooLong
+from anystep.language.endpoint.events import Events, TooLong
 from anystep.language.endpoint.trouble import Trouble, asked_to_wait, refusal
 
 if TYPE_CHECKING:
     from anystep.language.endpoint.server import Endpoint
 
+MOST = 64 << 20  # bytes of a whole reply that are taken in
 DRAIN = 0.5  # seconds that the end of a stream may take after its [DONE], for its connection to be used again
 WRITING = 1.0  # seconds that a request which is cancelled while it is being written may take to leave
 GRACE = 2.0  # seconds that usage may take after the end of all choices
@@ -172,7 +173,7 @@ class Attempt:
         try:
             for item in data:
                 if item.strip() == "[DONE]":
-                    if not (self._begun or found):
+                    if not (self._begun or _began(found)):
                         raise Trouble("the stream ended before it began", again=True)
                     if (self.body.get("n") or 1) == 1:
                         self._open.clear()
@@ -185,7 +186,7 @@ class Attempt:
     def _say(self, found: list[Delta]) -> None:
         self._open -= {delta.choice for delta in found if delta.finish is not None}
         if found:
-            self._begun = True
+            self._begun |= _began(found)
             self.inbox.put(Said(self, found))
         self.whole = not self._open
 
@@ -207,6 +208,10 @@ class Attempt:
         error = found.get("error", found) if isinstance(found, dict) else None
         named = error.get("param") if isinstance(error, dict) else None
         return refusal(response.status_code, told(found), wait, named if isinstance(named, str) else None)
+
+
+def _began(found: list[Delta]) -> bool:
+    return any(delta.usage is None for delta in found)
 
 
 async def _body(response: httpx.Response) -> bytes:

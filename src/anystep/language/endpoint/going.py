@@ -34,13 +34,14 @@ CLOSING = 10.0  # seconds that the closing of a connection may take before it is
 
 @dataclass(eq=False)
 class Flight:
-    """One request under way for some rows. begun: the reply's beginning it was sent with. stopped: it was cancelled,
+    """One request under way for some rows. begun: the reply's beginning it was sent with, and made: its tokens. stopped: it was cancelled,
     because its rows were refused, or the race is over, or all that was wanted of it has come."""
 
     attempt: Attempt
     rows: list[Row]
     account: Account
     begun: str = ""
+    made: int = 0
     stopped: bool = False
 
     def stop(self) -> None:
@@ -86,7 +87,7 @@ class Going:
         """Rows that share a request: up to n of one fresh prompt; every other row has its own."""
         n, groups, waiting = self.process.n, [], list[Row]()
         for row in self.rows:
-            if n == 1 or row.text or row.thought:
+            if n == 1 or row.started:
                 groups.append([row])
             elif waiting and len(waiting) < n and waiting[0].began == row.began:
                 waiting.append(row)
@@ -98,10 +99,15 @@ class Going:
     def _launch(self, rows: list[Row], delay: float = 0.0) -> None:
         """Has a request made for what `rows` need next; it is put into words and paid for when its turn comes."""
         first = rows[0]
-        if (first.text or first.thought) and not self._probed(first):
+        if first.started and not self._probed(first):
             return
-        if (first.text or first.thought) and not self.process.continues:
+        if first.started and not self.process.continues:
             first.again()
+        if self.process.cap(first) < 1:  # cut just as it had all its tokens
+            for row in rows:
+                row.finish = "length"
+                self.process.ended(row)
+            return
         for row in rows:
             row.opened()
             row.attempts += 1
@@ -111,7 +117,7 @@ class Going:
 
     def _probed(self, row: Row) -> bool:
         """Whether it is known, or could be paid, to know whether the server can go on with a reply."""
-        if not self.process.chat or self.server.probes.known("continuation"):
+        if not self.process.undecided:
             return True
         price = self.server.prices.cost(prompt=3 * PROBE, generated=3) + Cost(calls=3)
         if not self.limit.pay([row.place], [price]).all():
@@ -126,7 +132,7 @@ class Going:
         first, process, rows = flight.rows[0], self.process, flight.rows
         for row in rows:
             row.hold = process.hold(row)
-        flight.begun = process.prefix(first)
+        flight.begun, flight.made = process.prefix(first), first.generated
         cap = process.cap(first)
         expected = self.server.meter.estimate(first.began.prompt, flight.begun, first.generated)
         room = cap if self.server.context is None else self.server.context - expected
@@ -202,7 +208,7 @@ class Going:
         asked = flight.attempt.body
         cap = next(asked[name] for name in body.CAPS if name in asked) * len(flight.rows)
         sent = len(str(asked.get("messages") or asked.get("prompt")).encode("utf-8", "replace"))
-        received = sum(row.heard for row in flight.rows)
+        received = flight.rows[0].heard if len(flight.rows) == 1 else 0
         if possible(delta.usage, sent, received, cap) and not flight.account.report(delta.usage, delta.choice):
             flight.stop()
 
@@ -210,7 +216,7 @@ class Going:
         """A request is over: its account is settled, and each of its rows goes on, or has ended."""
         account, attempt, rows = flight.account, flight.attempt, flight.rows
         if account.usage is None:  # another request may have told meanwhile
-            account.expected = self.server.meter.estimate(rows[0].began.prompt, flight.begun, account.expected)
+            account.expected = self.server.meter.estimate(rows[0].began.prompt, flight.begun, flight.made)
         account.settle(attempt, trouble)
         if account.usage is not None:
             self.server.meter.learn(rows[0].began.prompt, flight.begun, account.usage.prompt)
@@ -227,6 +233,7 @@ class Going:
             if row.finish is not None or row.stopped is not None:
                 self._ended(row)
             elif flight.stopped:
+                row.broken()
                 row.cut = True
             else:
                 self._again(row, trouble or Trouble("the reply did not come", again=True))
@@ -249,15 +256,13 @@ class Going:
         """Asks again where that may help, going on with what has come; else the row has failed."""
         server = self.server
         wait = trouble.wait or 0.0
+        row.broken()
         if not trouble.again or row.attempts > server.retries or wait > server.patience:
             row.status, row.error = Status.FAILED, exhausted(trouble, row.attempts, server.patience)
         elif row.begun and not self._probed(row):
             return  # it cannot be paid any more to find out whether it can go on
         elif row.begun and not self.process.continues:
             row.status, row.error = Status.FAILED, f"{trouble}; {row.heard} tokens in, and {self.process.unable}"
-        elif self.process.cap(row) < 1:
-            row.finish = "length"
-            self._ended(row)
         else:
             self._launch([row], pause(row.key, row.attempts, trouble.wait))
 
