@@ -231,7 +231,10 @@ class Going:
             if row.finish is None and row.stopped is None and trouble is None and not flight.stopped:
                 row.finish = "stop"  # a stream that ended well, and did not say why
             if row.finish is not None or row.stopped is not None:
-                self._ended(row)
+                if self._decided:
+                    row.lost()
+                else:
+                    self._ended(row)
             elif flight.stopped:
                 row.broken()
                 row.cut = True
@@ -268,10 +271,14 @@ class Going:
 
     def _race(self) -> None:
         """With until=k, the others are cancelled once k rows are done."""
-        if isinstance(self.until, str) or sum(row.status == Status.DONE for row in self.rows) < self.until:
-            return
-        for flight in self.flights.values():
-            flight.stop()
+        if self._decided:
+            for flight in self.flights.values():
+                flight.stop()
+
+    @property
+    def _decided(self) -> bool:
+        """Whether it was a race, and is over."""
+        return isinstance(self.until, int) and sum(row.status == Status.DONE for row in self.rows) >= self.until
 
     def _abandon(self) -> None:
         """Whatever happened, nothing is left on the wire; what was spent there is charged."""

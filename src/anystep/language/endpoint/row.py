@@ -55,6 +55,11 @@ class Row:
         """From the beginning, where the server cannot go on with a reply that was cut."""
         self._was(Transcript(self.began.prompt))
 
+    def lost(self) -> None:
+        """Back to where it stood: its reply may have ended, but after the race was over."""
+        self._was(self.began)
+        self.logp, self.unscored, self.cut = 0.0, False, True
+
     def opened(self) -> None:
         """A new request goes out for what is missing."""
         self.finish, self.stopped, self.heard, self.begun, self.mute = None, None, 0, False, (0, 0.0)
