@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from anystep.language.endpoint.attempt import Attempt
+from anystep.language.endpoint.deltas import WHOLE
 from anystep.language.endpoint.trouble import Trouble
 from anystep.language.endpoint.usage import Prices, Usage
 from anystep.ledger import FREE, Cost, Limit
@@ -20,6 +21,8 @@ class Account:
         self.limit, self.places, self.prices, self.expected = limit, list(places), prices, expected
         self.paid, self.counted = FREE, 0
         self.usage: Usage | None = None
+        self.reports: list[Usage] = []
+        self.riding: dict[int, Usage] = {}
 
     def open(self) -> bool:
         """Pays for sending: a call and the prompt."""
@@ -39,10 +42,21 @@ class Account:
         self.counted += tokens
         return granted
 
-    def report(self, usage: Usage) -> bool:
-        """Takes in the server's own figures so far, which may be ahead of what was counted."""
-        self.usage = usage
-        ahead = usage.generated - self.counted
+    def report(self, usage: Usage, choice: int) -> bool:
+        """Takes in the server's own figures so far, which may be ahead of what was counted.
+
+        With several choices, servers differ: one report of the whole, one a choice at the end (llama.cpp's chats), or
+        one that comes with each choice (its completions).
+        """
+        if len(self.places) == 1:
+            self.reports = [usage]
+        elif choice == WHOLE:
+            self.reports.append(usage)
+        else:
+            self.riding[choice] = usage
+        told = self.reports or list(self.riding.values())
+        self.usage = Usage(max(u.prompt for u in told), sum(u.generated for u in told), max(u.cached for u in told))
+        ahead = self.usage.generated - self.counted
         return self.piece(self.places[0], ahead) if ahead > 0 else True
 
     def settle(self, attempt: Attempt, trouble: Trouble | None) -> None:
@@ -54,13 +68,16 @@ class Account:
     def _true(self, attempt: Attempt, trouble: Trouble | None) -> Cost:
         """Exact where the server reported it; else counted, and said to be estimated. A request that never left cost
         nothing, one that was refused by a status a call."""
-        call = Cost(calls=1)
+        call, guess = Cost(calls=1), Cost(estimated=True)
         if not attempt.sent:
             return FREE
         if not attempt.answered and trouble is not None and trouble.status is not None:
             return call
         if self.usage is None:
-            return call + self.prices.cost(self.expected, self.counted) + Cost(estimated=True)
-        usage = self.usage
-        cost = call + self.prices.cost(usage.prompt - usage.cached, max(usage.generated, 0), usage.cached)
-        return cost if attempt.whole else cost + Cost(estimated=True)
+            return call + self.prices.cost(self.expected, self.counted) + guess
+        cost = call + self.prices.of(self.usage)
+        if len(self.places) == 1:
+            return cost if attempt.whole else cost + guess
+        missing = max(0, self.counted - self.usage.generated)  # llama.cpp reports one choice of several, not streamed
+        sure = attempt.whole and attempt.streamed and not missing
+        return cost + self.prices.cost(generated=missing) + (FREE if sure else guess)

@@ -55,12 +55,13 @@ Inbox = SimpleQueue[Asks | Said | Closed]
 class Attempt:
     """One request, from waiting for its place to its last byte.
 
-    sent: the request has left. answered: the server has begun to answer it with a 200. whole: all choices have ended.
+    sent: the request has left. answered: the server has begun to answer it with a 200, streamed: in pieces. whole: all
+    choices have ended.
     """
 
     def __init__(self, server: Endpoint, path: str, body: dict[str, Any], inbox: Inbox, delay: float = 0.0) -> None:
         self.server, self.path, self.body, self.inbox, self.delay = server, path, body, inbox, delay
-        self.sent = self.answered = self.whole = False
+        self.sent = self.answered = self.streamed = self.whole = False
         self.closed = threading.Event()
         self._granted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -141,7 +142,8 @@ class Attempt:
             if response.status_code != 200:
                 raise await self._refused(response)
             self.answered = True
-            if "event-stream" in response.headers.get("content-type", ""):
+            self.streamed = "event-stream" in response.headers.get("content-type", "")
+            if self.streamed:
                 await self._streamed(response)
             else:
                 self._say(deltas(parsed(await _body(response))))

@@ -85,7 +85,7 @@ class Going:
         """Rows that share a request: up to n of one fresh prompt; every other row has its own."""
         n, groups, waiting = self.process.n, [], list[Row]()
         for row in self.rows:
-            if n == 1 or row.text or row.thought:
+            if n == 1 or row.text or row.thought or row.asked:
                 groups.append([row])
             elif waiting and len(waiting) < n and waiting[0].began == row.began:
                 waiting.append(row)
@@ -97,16 +97,22 @@ class Going:
     def _launch(self, rows: list[Row], delay: float = 0.0) -> None:
         """Sends the request that `rows` need next."""
         first, process = rows[0], self.process
-        if (first.text or first.thought) and not process.continues:
+        if (first.text or first.thought or first.asked) and not process.continues:
             first.again()
         for row in rows:
             row.opened()
             row.attempts += 1
+            row.hold = process.hold(row)
         begun = process.prefix(first)
         cap = process.cap(first)
-        position = body.seed(self.server, first.key, first.generated)
-        path, asked = body.body(process, first.began.prompt, begun, cap, first.stops, position, len(rows))
         expected = self.server.meter.estimate(first.began.prompt, begun, first.generated)
+        room = cap if self.server.context is None else self.server.context - expected
+        for row in rows:
+            row.clamped = min(room, cap) < process.max_tokens - row.generated
+        seed = body.seed(self.server, first.key, first.generated)
+        path, asked = body.body(
+            process, first.began.prompt, begun, max(1, min(cap, room)), first.stops, seed, len(rows)
+        )
         account = Account(self.limit, [row.place for row in rows], self.server.prices, expected)
         attempt = self.server.attempt(path, asked, self.inbox, delay)
         self.flights[attempt] = Flight(attempt, rows, account, begun)
@@ -164,7 +170,8 @@ class Going:
                     self.limit.show(row.key, piece, row.place)
         granted = [flight.account.piece(row.place, tokens) for row, tokens in come.items() if tokens]
         done = all(row.stopped is not None for row in flight.rows)
-        if not all(granted) or (done and "stop" not in flight.attempt.body):
+        held = any(row.hold and row.thought and row.stopped for row in flight.rows)
+        if not all(granted) or held or (done and "stop" not in flight.attempt.body):
             flight.stop()
 
     def _report(self, flight: Flight, come: dict[Row, int], delta: Delta) -> None:
@@ -176,7 +183,7 @@ class Going:
         cap = next(asked[name] for name in body.CAPS if name in asked) * len(flight.rows)
         sent = len(str(asked.get("messages") or asked.get("prompt")).encode("utf-8", "replace"))
         received = sum(row.heard for row in flight.rows)
-        if possible(delta.usage, sent, received, cap) and not flight.account.report(delta.usage):
+        if possible(delta.usage, sent, received, cap) and not flight.account.report(delta.usage, delta.choice):
             flight.stop()
 
     def _closed(self, flight: Flight, trouble: Trouble | None) -> None:
@@ -187,7 +194,7 @@ class Going:
             self.server.meter.learn(rows[0].began.prompt, flight.begun, account.usage.prompt)
             if attempt.whole and len(rows) == 1:
                 rows[0].generated += account.usage.generated - rows[0].heard
-        if trouble is not None and not flight.stopped and body.dropped(self.process, attempt.body, trouble):
+        if trouble is not None and not flight.stopped and self._adapted(flight, trouble):
             for row in rows:
                 row.attempts -= 1
             self._launch(rows)
@@ -202,6 +209,13 @@ class Going:
             else:
                 self._again(row, trouble or Trouble("the reply did not come", again=True))
         self._race()
+
+    def _adapted(self, flight: Flight, trouble: Trouble) -> bool:
+        """Whether the request can be said in another way."""
+        chat = flight.attempt.path.startswith("/chat")
+        if chat and not self.process.chat:
+            return True  # another row has found out meanwhile
+        return body.dropped(self.process, flight.attempt.body, trouble) or self.process.rerouted(trouble)
 
     def _ended(self, row: Row) -> None:
         """A request has brought what it was to bring."""

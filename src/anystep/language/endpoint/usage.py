@@ -46,6 +46,10 @@ class Prices:
         money = (prompt * self.prompt + generated * self.generated + cached * found) / 1e6
         return Cost(prompt=prompt, cached=cached, generated=generated, money=money)
 
+    def of(self, usage: Usage) -> Cost:
+        """What a report of usage is worth."""
+        return self.cost(usage.prompt - usage.cached, usage.generated, usage.cached)
+
 
 NO_PRICES = Prices()
 

@@ -10,22 +10,33 @@ with engine.open(plan) as session:     # prefill what is missing
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anystep.errors import UsageError
 from anystep.language.engine.attention import add_levels, look_back, look_past, merge
 from anystep.language.engine.cache import Path, PrefixCache, cut
 from anystep.language.engine.decoding import Decoding
-from anystep.language.engine.llama import Attend, Config, Llama
+from anystep.language.engine.llama import Attend, Config
 from anystep.language.engine.plan import Plan, Unit, make_plan, passes
 from anystep.language.engine.rows import Counters, Rows
 from anystep.language.engine.tokenizer import Tokenizer
 from anystep.ledger import Cost
+
+
+class Model(Protocol):
+    """What the engine asks of a model; `Llama` is one."""
+
+    @property
+    def config(self) -> Config: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def logits(self, hidden: Tensor) -> Tensor: ...
+
+    __call__: Callable[..., Any]
 
 
 class Engine:
@@ -33,7 +44,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Llama,
+        model: Model,
         tokenizer: Tokenizer,
         cache_bytes: int = 1 << 30,
         name: str = "model",
@@ -47,8 +58,8 @@ class Engine:
         self.generation = dict(generation or {})  # what `solve` takes where neither the task nor the call says
         self.lock = threading.RLock()  # whoever plans, opens or appends holds it: one thread at a time
         self.cache, self.counters = PrefixCache(cache_bytes), Counters()
-        weight, config = model.embed_tokens.weight, model.config
-        self.like = weight.new_empty(config.layers, 2, config.kv_heads, 0, config.head_dim)
+        config, device = model.config, next(model.parameters()).device
+        self.like = torch.empty(config.layers, 2, config.kv_heads, 0, config.head_dim, device=device)
 
     @property
     def config(self) -> Config:
