@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from anystep import journal as journals
 from anystep.answer import AllFailed
-from anystep.errors import Unsupported
+from anystep.errors import JournalError, Unsupported, UsageError
 from anystep.run import Run, Told
 from anystep.testing.cases import Case, ProcedureCheck
 from anystep.testing.checks_process import some_keys
@@ -45,6 +45,8 @@ def _replayed(case: Case, run: Run, journal: Iterable[Told], whole: Run, reopen:
             run.replay(journal, reopen=reopen)
         except AllFailed:
             assert whole.error is not None, f"{case.method}: all failed, but only when replayed"
+        except UsageError as error:
+            raise AssertionError(f"{case.method} does not replay its own journal: {error}") from error
     assert work.calls == 0, f"{case.method}: replaying {run.rounds} rounds did {work.calls} calls"
 
 
@@ -106,7 +108,11 @@ def _taken_up(case: Case, path: Path) -> Run:
     """The run of the journal at `path`, where it was left."""
     with case.hook() as work:
         journal = journals.open(path)
-        run = journal.resume(case.run(journal=journal), warm=False)
+        try:
+            run = journal.resume(case.run(journal=journal), warm=False)
+        except (UsageError, JournalError) as error:
+            journal.close()
+            raise AssertionError(f"{case.method} does not resume from its own journal: {error}") from error
     assert work.calls == 0, f"{case.method}: resuming from the disk did {work.calls} calls"
     return run
 
