@@ -4,36 +4,25 @@ left running. All that is asserted was counted at the server."""
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import anystep
-from anystep import Budget, Run, drive
+from anystep import Budget
 from anystep.answer import AllFailed
-from anystep.language.endpoint import Endpoint, Prices
-from anystep.solve import run_for
+from anystep.language.endpoint import Endpoint
 from anystep.testing.server import (
     Break,
-    Dressed,
     Edited,
     FakeServer,
     Fault,
     Garbled,
-    Gate,
     Hang,
     Inject,
     Request,
-    Usage,
     busy,
     empty,
     error_event,
