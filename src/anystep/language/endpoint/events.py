@@ -21,38 +21,41 @@ class Events:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest, self._data, self._size = "", list[str](), 0
+        self._line, self._waits, self._held = list[str](), 0, ""  # of the line that is not complete: parts, characters
+        self._data, self._size = list[str](), 0  # of the event that is not complete: lines, characters
         self._first = True
 
     def feed(self, packet: bytes) -> list[str]:
-        """The data of the events that `packet` completes. Raises TooLong."""
+        """The data of the events that `packet` completes, in time that grows with the packet alone. Raises TooLong."""
         text = self._decoder.decode(packet)
         if self._first and text:
             text, self._first = text.removeprefix("\ufeff"), False
-        text = self._rest + text
-        held = "\r" if text.endswith("\r") else ""  # may be half of a CRLF
-        lines = text[: len(text) - len(held)].replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        self._rest = lines.pop() + held
+        text = self._held + text
+        self._held = "\r" if text.endswith("\r") else ""  # may be half of a CRLF
+        text = text[: len(text) - len(self._held)].replace("\r\n", "\n").replace("\r", "\n")
+        *ended, rest = text.split("\n")
         found = []
-        for line in lines:
+        for part in ended:
+            line, self._line, self._waits = "".join([*self._line, part]), [], 0
             if line:
                 self._field(line)
             elif self._data:
                 found.append(self._event())
-        if self._size + len(self._rest) > MOST:
+        self._line.append(rest)
+        self._waits += len(rest)
+        if self._size + self._waits > MOST:
             raise TooLong(f"an event of more than {MOST:,} characters")
         return found
 
     def end(self) -> list[str]:
         """The data of an event that the end of the stream completes: servers forget its blank line."""
-        found = self.feed(b"\n\n") if self._rest or self._data else []
-        return found
+        return self.feed(b"\n\n") if self._held or any(self._line) or self._data else []
 
     def _field(self, line: str) -> None:
         name, _, value = line.partition(":")
         if name == "data":
             self._data.append(value.removeprefix(" "))
-            self._size += len(value)
+            self._size += len(value) + 1
         elif line.startswith("{") and not self._data:
             self._data.append(line)  # a bare object: an error that a gateway writes without framing it
             self._size += len(line)
