@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-MOST = 16 << 20  # characters of one event that are taken in; a server that sends more is broken, not obeyed
+MOST = 4 << 20  # characters of one event that are taken in; a server that sends more is broken, not obeyed
 
 
 class TooLong(Exception):
@@ -21,46 +21,45 @@ class Events:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._line, self._waits, self._held = list[str](), 0, ""  # of the line that is not complete: parts, characters
-        self._data, self._size = list[str](), 0  # of the event that is not complete: lines, characters
-        self._first = True
+        self._line, self._data, self._size = list[str](), list[str](), 0  # the line that is not over, in its packets
+        self._held, self._first = "", True
 
     def feed(self, packet: bytes) -> list[str]:
-        """The data of the events that `packet` completes, in time that grows with the packet alone. Raises TooLong."""
+        """The data of the events that `packet` completes. Raises TooLong."""
         text = self._decoder.decode(packet)
         if self._first and text:
             text, self._first = text.removeprefix("\ufeff"), False
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""  # may be half of a CRLF
-        text = text[: len(text) - len(self._held)].replace("\r\n", "\n").replace("\r", "\n")
-        *ended, rest = text.split("\n")
+        text = text.removesuffix(self._held).replace("\r\n", "\n").replace("\r", "\n")
+        first, *more = text.split("\n")
+        self._line.append(first)
+        self._size += len(first)
         found = []
-        for part in ended:
-            line, self._line, self._waits = "".join([*self._line, part]), [], 0
+        for rest in more:
+            line = "".join(self._line)
+            self._line = [rest]
+            self._size += len(rest)
             if line:
                 self._field(line)
             elif self._data:
                 found.append(self._event())
-        self._line.append(rest)
-        self._waits += len(rest)
-        if self._size + self._waits > MOST:
+        if self._size > MOST:
             raise TooLong(f"an event of more than {MOST:,} characters")
         return found
 
     def end(self) -> list[str]:
         """The data of an event that the end of the stream completes: servers forget its blank line."""
-        return self.feed(b"\n\n") if self._held or any(self._line) or self._data else []
+        return self.feed(b"\n\n")
 
     def _field(self, line: str) -> None:
         name, _, value = line.partition(":")
         if name == "data":
             self._data.append(value.removeprefix(" "))
-            self._size += len(value) + 1
         elif line.startswith("{") and not self._data:
             self._data.append(line)  # a bare object: an error that a gateway writes without framing it
-            self._size += len(line)
 
     def _event(self) -> str:
         found = "\n".join(self._data)
-        self._data, self._size = [], 0
+        self._data, self._size = [], sum(map(len, self._line))
         return found

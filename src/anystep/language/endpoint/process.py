@@ -181,7 +181,7 @@ class EndpointProcess(Process):
         stepped = row.stopped is not None and row.stopped == row.stop
         if row.finish == "content_filter":
             row.status, row.error = Status.FAILED, "the server's content filter ended the completion"
-        elif row.tools and not row.text:
+        elif row.asked and not row.text:
             row.status, row.error = Status.FAILED, "the reply is a tool call, and this process reads text"
         elif self.logprobs and row.unscored:
             row.status, row.error = Status.FAILED, "logprobs=True, but the server gave none for some of the tokens"
@@ -207,6 +207,11 @@ class EndpointProcess(Process):
         """Whether the server can go on with the beginning of a reply."""
         found = True if not self.chat else self.server.probes["continuation"].there
         return self.server.kind.continues if found is None else found
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it takes probes to know that."""
+        return self.chat and not self.server.probes.known("continuation")
 
     @property
     def unable(self) -> str:
