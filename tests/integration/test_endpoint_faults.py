@@ -490,13 +490,17 @@ def test_a_cancel_finds_requests_that_wait_for_their_place() -> None:
 
 @pytest.mark.parametrize("how", ["cancel", "seconds"])
 def test_a_wait_between_attempts_is_no_reason_to_stay(how: str) -> None:
+    now = [0.0]
     with FakeServer(FOUR, faults=busy(50)) as server, Endpoint(server.url) as endpoint:
-        run = run_for(QUESTION, endpoint, "sample(n=4)", Budget(seconds=0.3) if how == "seconds" else None)
+        ledger = Ledger(Budget(seconds=100), clock=lambda: now[0])
+        run = Run(EndpointProcess(endpoint, QUESTION), search.sample(n=4), ledger=ledger)
         thread = threading.Thread(target=drive, args=(run,))
         thread.start()
-        assert server.counting.until(20, completed=4)
+        assert server.counting.until(60, completed=5)  # the list of models, and four refusals
         if how == "cancel":
             run.cancel()
+        else:
+            now[0] = 101.0
         thread.join(20)
         assert not thread.is_alive() and server.counts.requests["/chat/completions"] == 4
 
