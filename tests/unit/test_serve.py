@@ -434,11 +434,16 @@ def test_models_and_paths_that_are_not_there(client: Client) -> None:
     assert client.request("GET", "/health").json() == {"status": "ok"}
 
 
-def test_tokenize_counts_what_a_request_will_read(client: Client) -> None:
+def test_tokenize_counts_what_a_request_will_read(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     found = client.post("/tokenize", prompt=ASK).json()
     assert found == {"count": 14, "tokens": client.engine.tokenizer.encode(ASK), "max_model_len": 160}
     assert client.post("/tokenize", content=ASK).json() == found
     assert client.post("/tokenize", messages=USER).json() == found
+    assert found["count"] == client.complete(max_tokens=1)["usage"]["prompt_tokens"]
+    monkeypatch.setattr(client.engine.tokenizer, "begin", (2,))  # a model whose every prompt begins with this token
+    assert client.post("/tokenize", prompt=ASK).json()["tokens"] == [2, *found["tokens"]]
+    assert client.complete(max_tokens=1)["usage"]["prompt_tokens"] == 15
+    monkeypatch.undo()
     assert client.error("/tokenize", prompt="1", content="2")["param"] == "prompt"
     begun = [*USER, {"role": "assistant", "content": "7-4"}]
     count = client.post("/tokenize", messages=begun).json()["count"]
