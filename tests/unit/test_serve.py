@@ -290,6 +290,17 @@ def test_a_budget_cuts_short_and_says_so(client: Client) -> None:
     assert nothing["usage"]["total_tokens"] == 0 and nothing["choices"][0]["message"]["content"] == ""
 
 
+def test_a_method_whose_samples_all_fail_has_no_answer_and_a_bill(client: Client) -> None:
+    body = {"seed": 1, "max_tokens": 3, "anystep": {"method": "sample(n=2)"}}  # no chain ends so soon
+    found = client.chat(**body)
+    assert found["choices"][0]["message"]["content"] is None and found["choices"][0]["finish_reason"] == "length"
+    assert found["anystep"]["stopped_because"] == "failed" and found["anystep"]["failed"] == 2
+    assert "max_tokens=3" in found["anystep"]["errors"][0] and found["usage"]["completion_tokens"] == 6
+    chunks, _ = client.events(**body)
+    assert [c["choices"][0]["delta"].get("content") for c in chunks] == ["", None]
+    assert chunks[-1]["anystep"]["stopped_because"] == "failed"
+
+
 def test_greedy_is_a_plain_answer(client: Client) -> None:
     found = client.chat(anystep={"method": "greedy"})
     assert found["choices"] == client.chat(temperature=0)["choices"] and found["anystep"]["method"] == "greedy"
