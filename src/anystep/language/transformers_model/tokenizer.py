@@ -44,11 +44,19 @@ class Adopted:
     def written(self, token: int) -> str:
         return str(self.tokenizer.convert_ids_to_tokens(token))
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+    @property
+    def special(self) -> Sequence[str]:
+        return [str(name) for name in self.tokenizer.all_special_tokens]
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         if self.template is None:
             raise Unsupported("This tokenizer has no chat template; give it plain text instead of messages.")
         try:
-            return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+            named = {"tools": list(tools)} if tools else {}
+            written = self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True, **named
+            )
+            return str(written)
         except Exception as error:  # a template is a program from the model's file, and may fail in any way
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UsageError(f"The model's chat template refuses these messages: {reason}") from error
