@@ -18,7 +18,7 @@ from gguf import GGUFReader, ReaderTensor, quants
 from torch import Tensor
 
 from anystep.errors import ModelError
-from anystep.language.engine.architectures import gemma_config, rope_factors, sliding, windows_of
+from anystep.language.engine.architectures import FAMILIES, gemma_config, rope_factors, sliding, windows_of
 from anystep.language.engine.llama import Config
 from anystep.language.engine.tokenizer import Subwords
 from anystep.language.engine.weights import Weights
@@ -43,7 +43,7 @@ SANDWICH = {
 }
 WHOLE = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
 FACTORS = "rope_freqs.weight"  # what each rotary frequency is divided by, where a file says so
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")  # mistral files are of architecture llama
+ARCHITECTURES = tuple(dict.fromkeys(architecture for _, architecture in FAMILIES.values()))
 
 
 def read_gguf(path: Path) -> Weights:
