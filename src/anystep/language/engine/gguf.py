@@ -130,6 +130,8 @@ def gguf_config(meta: dict[str, Any], kind: str, tensors: Collection[str], facto
     window, pattern = own.get("attention.sliding_window"), own.get("attention.sliding_window_pattern", 6)
     if not isinstance(pattern, int):
         raise ModelError("A pattern of windows that is a list is not supported.")
+    if window and kind not in ("llama", "gemma3"):
+        raise ModelError(f"A window in a {kind} file is not supported: it does not say in which layers.")
     gemma = kind == "gemma3"
     windows = windows_of(sliding(layers, pattern if gemma else layers + 1), window, None if gemma else context)
     config = Config(
