@@ -91,18 +91,19 @@ def undecided_server() -> Iterator[FakeServer]:
 @pytest.mark.parametrize("check", process_checks, ids=lambda check: check.__name__)
 def test_it_is_a_process(check: Any, undecided_server: FakeServer) -> None:
     server = undecided_server
-
-    @contextmanager
-    def hook() -> Iterator[Work]:
-        def asked() -> int:
-            assert server.idle()
-            return server.counts.requests.get("/chat/completions", 0)
-
-        work, before = Work(), asked()
-        yield work
-        work.calls = asked() - before
-
     with Endpoint(server.url) as endpoint:
+
+        @contextmanager
+        def hook() -> Iterator[Work]:
+            def asked() -> int:
+                endpoint.ask("GET", "/models")  # what was sent before has been read when this is answered
+                assert server.idle()
+                return server.counts.requests.get("/chat/completions", 0)
+
+            work, before = Work(), asked()
+            yield work
+            work.calls = asked() - before
+
         check(ToolProcess(endpoint, "What time is it?", [now], max_turns=2), hook)
 
 

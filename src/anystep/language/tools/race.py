@@ -11,6 +11,7 @@ import numpy as np
 
 from anystep.keys import Keys
 from anystep.language.tools.dialogues import Dialogues
+from anystep.language.tools.passing import Passing
 from anystep.language.tools.steps import Steps
 from anystep.ledger import FREE, Cost, Limit, Mask, Rows
 from anystep.process import Status, Stepped, Until
@@ -67,15 +68,12 @@ def _joined(replies: Sequence[Stepped], limit: Limit) -> Stepped:
     return Stepped(joined, book("status"), book("logp"), book("logw"), limit.used, book("cut"), errors)
 
 
-class _Own(Limit):
+class _Own(Passing):
     """One row's part of a limit that several threads ask: one at a time, and in vain once the race is over."""
 
     def __init__(self, whole: Limit, lock: Lock, over: Event) -> None:
-        self.whole, self.lock, self.over = whole, lock, over
-
-    @property
-    def used(self) -> Cost:
-        return self.whole.used
+        super().__init__(whole)
+        self.lock, self.over = lock, over
 
     def pay(self, rows: Rows | Sequence[int], each: Cost | Sequence[Cost] = FREE, once: Cost = FREE) -> Mask:
         if self.over.is_set():

@@ -15,9 +15,10 @@ from anystep.errors import AnystepError
 from anystep.keys import Keys
 from anystep.language.tools.calling import WATCH, Job, Outcome, perform
 from anystep.language.tools.dialogues import Dialogues
+from anystep.language.tools.passing import Passing
 from anystep.language.tools.tool import Misuse
 from anystep.language.tools.turns import Turn
-from anystep.ledger import FREE, Cost, Limit, Mask, Rows
+from anystep.ledger import Limit, Rows
 from anystep.process import Status, Stepped, Until
 
 if TYPE_CHECKING:
@@ -183,21 +184,12 @@ _TURN = lineage.named("turn")
 _PIECE = 200  # characters of a result that are streamed to who watches
 
 
-class _Shown(Limit):
-    """A limit that shows pieces under the trajectory's key, for each turn is drawn by a key of its own."""
+class _Shown(Passing):
+    """Shows pieces under the trajectory's key, for each turn is drawn by a key of its own."""
 
     def __init__(self, whole: Limit, own: dict[int, int]) -> None:
-        self.whole, self.own = whole, own
-
-    @property
-    def used(self) -> Cost:
-        return self.whole.used
-
-    def pay(self, rows: Rows | Sequence[int], each: Cost | Sequence[Cost] = FREE, once: Cost = FREE) -> Mask:
-        return self.whole.pay(rows, each, once)
-
-    def charge(self, cost: Cost, row: int | None = None) -> None:
-        self.whole.charge(cost, row)
+        super().__init__(whole)
+        self.own = own
 
     def of(self, rows: Rows | Sequence[int]) -> Limit:
         return _Shown(self.whole.of(rows), self.own)
