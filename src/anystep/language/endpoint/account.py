@@ -14,33 +14,34 @@ from anystep.ledger import FREE, Cost, Limit
 class Account:
     """Payments of one attempt, each before the work it is for, or on arrival; settled once it is over.
 
-    places: the rows of the batch that share it; the first pays for the prompt. expected: the prompt's tokens.
+    places: the rows of the batch that share it; the first pays for the prompt.
     """
 
-    def __init__(self, limit: Limit, places: Sequence[int], prices: Prices, expected: int) -> None:
-        self.limit, self.places, self.prices, self.expected = limit, list(places), prices, expected
-        self.paid, self.counted = FREE, 0
+    def __init__(self, limit: Limit, places: Sequence[int], prices: Prices) -> None:
+        self.limit, self.places, self.prices, self.expected = limit, list(places), prices, 0
+        self.paid, self.counted, self.read, self.cached = FREE, 0, 0, 0
         self.usage: Usage | None = None
         self.reports: list[Usage] = []
         self.riding: dict[int, Usage] = {}
 
-    def open(self) -> bool:
-        """Pays for sending: a call and the prompt."""
+    def open(self, expected: int) -> bool:
+        """Pays for sending: a call, and the prompt's tokens as they are expected."""
+        self.expected = expected
         cost = self.prices.cost(prompt=self.expected) + Cost(calls=1)
         if not self.limit.pay(self.places, [cost, *([FREE] * (len(self.places) - 1))]).all():
             return False
         self.paid += cost
+        self.read = expected
         return True
 
     def piece(self, place: int, tokens: int) -> bool:
-        """Pays for tokens that have come. Those that cannot be paid for are charged: they were made."""
-        cost = self.prices.cost(generated=tokens)
-        granted = bool(self.limit.pay([place], [cost])[0])
-        if not granted:
-            self.limit.charge(cost, place)
-        self.paid += cost
+        """Pays for tokens that have come."""
         self.counted += tokens
-        return granted
+        return self._pay(place, self.prices.cost(generated=tokens))
+
+    def missed(self, tokens: int) -> None:
+        """Tokens that have come when there was nobody left to pay for them; `settle` charges them."""
+        self.counted += tokens
 
     def report(self, usage: Usage, choice: int) -> bool:
         """Takes in the server's own figures so far, which may be ahead of what was counted.
@@ -56,8 +57,22 @@ class Account:
             self.riding[choice] = usage
         told = self.reports or list(self.riding.values())
         self.usage = Usage(max(u.prompt for u in told), sum(u.generated for u in told), max(u.cached for u in told))
-        ahead = self.usage.generated - self.counted
-        return self.piece(self.places[0], ahead) if ahead > 0 else True
+        ahead = max(0, self.usage.generated - self.counted)
+        uncached = self.usage.prompt - self.usage.cached
+        more = self.prices.cost(uncached - self.read, ahead, self.usage.cached - self.cached)
+        self.read, self.cached = uncached, self.usage.cached
+        self.counted += ahead
+        return self._pay(self.places[0], more)
+
+    def _pay(self, place: int, cost: Cost) -> bool:
+        """Pays for what has come; what cannot be paid for is charged, for it was made; what was too much comes back."""
+        if cost == FREE:
+            return True
+        granted = cost.tokens > 0 and bool(self.limit.pay([place], [cost])[0])
+        if not granted:
+            self.limit.charge(cost, place)
+        self.paid += cost
+        return granted or cost.tokens <= 0
 
     def settle(self, attempt: Attempt, trouble: Trouble | None) -> None:
         """Charges the difference between what the attempt cost and what was paid for it."""

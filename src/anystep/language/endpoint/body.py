@@ -102,5 +102,6 @@ def dropped(process: EndpointProcess, asked: Mapping[str, Any], trouble: Trouble
     name = (exact or named)[0]
     if name in CAPS and set(CAPS) & process.server.refused - {name}:
         return False  # it has been called by its other name already: it is too large, then
-    process.server.refused.add(name)
+    extras = {"continuous_usage_stats", *process.server.kind.plain, process.server.kind.keeps or ""}
+    process.server.refused |= extras if name in extras else {name}  # a strict server refuses one as it does another
     return True

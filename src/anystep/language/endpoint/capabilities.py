@@ -67,6 +67,9 @@ class Prober:
         self._found: dict[str, Found] = {}
         self.continue_by = "flags"  # or "trailing", "prefix": see `continued`
 
+    def known(self, name: str) -> bool:
+        return name in self._found
+
     def learn(self, name: str, found: Found) -> None:
         """What was found out otherwise."""
         with self.server.lock:
@@ -135,7 +138,9 @@ class Prober:
         raise error
 
     def _chats(self) -> bool:
-        return self.server.api != "completions" and self["chat"].there is not False
+        if self.server.api == "completions":
+            return False
+        return (self.server.kind.chats and not self.known("chat")) or self["chat"].there is not False
 
     def _takes(self, tokens: int = 1, chat: bool | None = None, **more: Any) -> Found:
         status, found = self._ask(tokens, chat, **more)
@@ -239,12 +244,12 @@ class Prober:
         options = {"include_usage": True, **({"continuous_usage_stats": True} if self.server.kind.continuous else {})}
         body = {"model": self.server.model, self.server.kind.cap: 3, "stream": True, "stream_options": options, **asked}
         inbox: Inbox = SimpleQueue()
-        attempt = self.server.attempt("/chat/completions" if chat else "/completions", body, inbox)
+        attempt = self.server.attempt(inbox)
         told_of, said, trouble = [], False, None
         while True:
             event = inbox.get()
             if isinstance(event, Asks):
-                event.attempt.grant()
+                attempt.grant("/chat/completions" if chat else "/completions", body)
             elif isinstance(event, Closed):
                 trouble = event.trouble
                 break

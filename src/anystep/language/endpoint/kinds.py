@@ -35,13 +35,14 @@ class Kind:
 UNKNOWN = Kind("unknown")
 KEEPS = "include_stop_str_in_output"
 NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0}
+LLAMA = {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
 KINDS = {
     "anystep": Kind(
         "anystep", {}, KEEPS, by_position=True, continuous=True, continues=True, scores_end=True, chats=True
     ),
     "vllm": Kind("vllm", {"top_k": 0, **NEUTRAL}, KEEPS, continuous=True, continues=True, scores_end=True),
     "sglang": Kind("sglang", {"top_k": -1, **NEUTRAL}, "no_stop_trim", continuous=True, continues=True),
-    "llama.cpp": Kind("llama.cpp", {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}, continues=True),
+    "llama.cpp": Kind("llama.cpp", LLAMA, continues=True, chats=True),
     "openai": Kind("openai", cap="max_completion_tokens", chats=True),
 }
 OWNERS = {"llamacpp": "llama.cpp", "system": "openai", "openai": "unknown"}  # gateways say "openai" of anything

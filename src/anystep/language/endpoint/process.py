@@ -209,6 +209,11 @@ class EndpointProcess(Process):
         return self.server.kind.continues if found is None else found
 
     @property
+    def undecided(self) -> bool:
+        """Whether it takes probes to know that."""
+        return self.chat and not self.server.probes.known("continuation")
+
+    @property
     def unable(self) -> str:
         """Why a reply cannot be gone on with."""
         return f"{self.server.url} cannot continue a prefix ({self.server.probes['continuation'].note})"

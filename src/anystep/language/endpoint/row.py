@@ -14,7 +14,8 @@ class Row:
     """place: in the batch. stop: the text that ends a step, None where the step is the whole reply. ends: texts that
     end the reply. finish: why its present request ended, None while it goes on. stopped: the stop text that did it.
     heard: tokens counted in what the present attempt brought, begun: whether it brought anything. clamped: it was
-    asked for fewer tokens than it may have in all. hold: a text at which it is to be held up, as before an answer."""
+    asked for fewer tokens than it may have in all. hold: a text at which it is to be held up, as before an answer. mute: tokens, and their
+    log-probability, since the last one that added text: the end token, or bytes that are no character yet."""
 
     place: int
     key: int
@@ -39,6 +40,7 @@ class Row:
     begun: bool = False
     clamped: bool = False
     hold: str | None = None
+    mute: tuple[int, float] = (0, 0.0)
 
     def __post_init__(self) -> None:
         self._was(self.began)
@@ -60,7 +62,7 @@ class Row:
 
     def opened(self) -> None:
         """A new request goes out for what is missing."""
-        self.finish, self.stopped, self.heard, self.begun = None, None, 0, False
+        self.finish, self.stopped, self.heard, self.begun, self.mute = None, None, 0, False, (0, 0.0)
         self._from = len(self.text)
         self._scan = 0
         if self.stop:
@@ -91,6 +93,8 @@ class Row:
             self.asked[part.index] = call or part.id, name or part.name, arguments + part.arguments
         self.unscored |= delta.tokens is None and bool(text or thought)
         self.begun |= bool(text or thought or delta.asked)
+        added = bool(text or thought or delta.asked)
+        self.mute = (0, 0.0) if added else (self.mute[0] + tokens, self.mute[1] + delta.logp)
         shown = thought
         if self.stopped is None:
             self.thought += thought
@@ -107,6 +111,17 @@ class Row:
         if delta.finish is not None:
             self.finish = delta.finish
         return shown
+
+    def broken(self) -> None:
+        """The request ended before its reply: tokens that added no text will be generated once more."""
+        self.generated -= self.mute[0]
+        self.logp -= self.mute[1]
+        self.mute = (0, 0.0)
+
+    @property
+    def started(self) -> bool:
+        """Whether there is the beginning of a reply."""
+        return bool(self.text or self.thought or self.asked)
 
     def _watch(self) -> None:
         """Ends the text with the first stop text that is complete in what was added; an end of the reply goes before

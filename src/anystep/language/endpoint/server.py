@@ -164,9 +164,9 @@ class Endpoint:
     async def pause(self, seconds: float) -> None:
         await self.sleep(seconds)
 
-    def attempt(self, path: str, body: dict[str, Any], inbox: Inbox, delay: float = 0.0) -> Attempt:
-        """Begin one request; its events come into `inbox`."""
-        made = Attempt(self, path, body, inbox, delay)
+    def attempt(self, inbox: Inbox, delay: float = 0.0) -> Attempt:
+        """Begin one request, after `delay` seconds; its events come into `inbox`, and the first asks what to send."""
+        made = Attempt(self, inbox, delay)
         self.loop.spawn(made.run(), self._tasks)
         return made
 

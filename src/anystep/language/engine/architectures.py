@@ -35,7 +35,7 @@ def folder_config(meta: Mapping[str, Any], where: str) -> Config:
     if family not in FAMILIES:
         raise ModelError(
             f"{where} is of model_type {family!r}; this engine runs {', '.join(FAMILIES)}, and others run through "
-            "anystep.language.transformers_model.from_transformers(model, tokenizer)."
+            "anystep.language.from_transformers(model, tokenizer)."
         )
     if unfit := ", ".join(what for what, found in _unfit(meta, family).items() if found):
         raise ModelError(f"{where} has {unfit}, which this engine does not do.")
@@ -111,9 +111,7 @@ def gemma_config(config: Config, near_theta: float, query_scalar: float) -> Conf
     scores divided by the root of `query_scalar`, and a rotary base of their own for layers with a window."""
     near = near_theta if any(config.windows) else None
     scale = math.sqrt(config.head_dim / query_scalar)
-    return replace(
-        config, sandwich=True, gate="gelu", embed_scale=config.dim**0.5, near_theta=near, query_scale=scale
-    )
+    return replace(config, sandwich=True, gate="gelu", embed_scale=config.dim**0.5, near_theta=near, query_scale=scale)
 
 
 def _windows(meta: Mapping[str, Any], family: str, layers: int, context: int) -> tuple[int | None, ...]:

@@ -142,10 +142,10 @@ class Subwords:
 
     def spelled(self, token: int) -> bytes | None:
         name, added = self.written(token), self.rust.get_added_tokens_decoder().get(token)
-        if added is not None:
-            return None if added.special else name.encode()
+        if added is not None and added.special:
+            return None
         if isinstance(self.rust.decoder, decoders.ByteLevel):
-            return bytes(BYTES[character] for character in name)
+            return bytes(BYTES[character] for character in name) if added is None else name.encode()
         byte = re.fullmatch("<0x([0-9A-F]{2})>", name)  # how a SentencePiece vocabulary falls back to bytes
         return bytes([int(byte[1], 16)]) if byte else name.replace("\u2581", " ").encode()
 
@@ -255,7 +255,7 @@ def begun(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
 
 
 def first_tokens(rust: Rust, adds: bool | None, named: Mapping[str, str]) -> tuple[int, ...]:
-    """What a directory's tokenizer puts before a text: as its config says, else as the tokenizer's own template does."""
+    """What a directory's tokenizer puts before a text: as its config says, else as its own template does."""
     if adds is not None:
         first = rust.token_to_id(named.get("bos_token", "")) if adds else None
         return () if first is None else (first,)

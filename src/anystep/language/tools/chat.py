@@ -69,6 +69,10 @@ class ChatTurn(EndpointProcess):
         return False
 
     @property
+    def undecided(self) -> bool:
+        return False
+
+    @property
     def unable(self) -> str:
         return "a turn with tools cannot be continued"
 
