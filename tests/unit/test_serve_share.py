@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anystep import Answer, Budget, Run, drive, search
+from anystep import Answer, Budget, Run, drive, reward, search
 from anystep.language import LanguageProcess
 from anystep.serve import share
 from anystep.serve.share import Asked, Desk, Shared
@@ -148,6 +148,55 @@ def test_who_cannot_join_gets_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         options: dict[str, Any] = {"max_tokens": process.max_tokens, "name": process.name}
         fresh = LanguageProcess(tiny_engine(), prompt, unit="completion", **options)
         assert texts(process, found[0]) == texts(fresh, drive(run_of(fresh))[0])
+
+
+def test_single_passes_have_their_turn_between_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search over tokens, which shares no batch, beside a long sample: neither waits for the other's end."""
+    engine, desk = tiny_engine(), Watched()
+    gate, turns = Gate(engine, monkeypatch), []
+    perform = share.Errand.perform
+
+    def told(self: share.Errand) -> None:
+        perform(self)
+        turns.append(gate.passes)
+
+    monkeypatch.setattr(share.Errand, "perform", told)
+    judge = reward(lambda states: [text.count("e") for text in states.texts()], "e", (0, 9))
+    long = Shared(desk, engine, "what is next? ", unit="completion", max_tokens=200)
+    tokens = Shared(desk, engine, "and then? ", unit="token", max_tokens=6)
+    first = go(lambda: drive(run_of(long))[0])
+    gate.let(3)
+    second = go(lambda: drive(Run(tokens, search.beam(width=2, branch=3, reward=judge), seed=1))[0])
+    desk.come(2)
+    gate.free()
+    for thread, _ in (first, second):
+        thread.join(WAIT)
+    assert len(turns) == 6 and turns[-1] < 100 < gate.passes
+    fresh = LanguageProcess(tiny_engine(), "and then? ", unit="token", max_tokens=6)
+    (expected,) = drive(Run(fresh, search.beam(width=2, branch=3, reward=judge), seed=1))
+    assert second[1][0].text == expected.text
+    assert len(first[1][0].text) == 200 or first[1][0].population.done.all()
+
+
+def test_a_race_goes_on_after_it_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, desk = chain_engine(), Watched()
+    gate = Gate(engine, monkeypatch)
+    race = Shared(desk, engine, PROMPTS[0], unit="completion")
+    other = Shared(desk, engine, PROMPTS[1], unit="token", max_tokens=4)
+    first = go(lambda: drive(Run(race, search.first_finish(n=4, k=2), seed=1))[0])
+    gate.let(3)
+    judge = reward(lambda states: [len(text) for text in states.texts()], "length", (0, 99))
+    second = go(lambda: drive(Run(other, search.beam(width=1, branch=2, reward=judge), seed=1))[0])
+    desk.come(2)
+    gate.free()
+    for thread, _ in (first, second):
+        thread.join(WAIT)
+    fresh = LanguageProcess(chain_engine(), PROMPTS[0], unit="completion")
+    (expected,) = drive(Run(fresh, search.first_finish(n=4, k=2), seed=1))
+    assert texts(race, first[1][0]) == texts(fresh, expected)
+    mine, its = first[1][0].cost, expected.cost
+    assert (mine.prompt, mine.generated) == (its.prompt, its.generated)
+    assert mine.evaluations <= its.evaluations  # rows that are still equal when they are opened again share a pass
 
 
 def test_a_batch_has_a_largest_size_and_is_not_cut_for_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,8 +119,8 @@ def test_forks_and_windows_give_the_models_own_logits(engine):
 
 PROCESSES = {
     "token of GPT2": ("GPT2", {"unit": "token", "max_tokens": 6}),
-    "step of Llama": ("Llama", {"unit": "step", "stop": "a", "end": ("b",), "max_tokens": 12, "at_cap": "failed"}),
-    "step of Gemma3": ("Gemma3", {"unit": "step", "stop": "a", "max_tokens": 9}),
+    "step of Llama": ("Llama", {"unit": "step", "stop": "a", "end": ("b",), "max_tokens": 8, "at_cap": "failed"}),
+    "step of Gemma3": ("Gemma3", {"unit": "step", "stop": "a", "max_tokens": 7}),
 }
 
 
@@ -238,7 +238,45 @@ def test_models_with_another_memory_are_refused_by_name(kind):
     options = options | {"pad_token_id": 0}
     with pytest.raises(ModelError, match=line) as error:
         from_transformers(theirs(config, model, options), characters())
-    assert "\n" not in str(error.value) and kind in str(error.value)
+    assert "\n" not in str(error.value) and kind in str(error.value) and "whole=True" in str(error.value)
+
+
+def refused(kind):
+    config, model, options, _ = REFUSED[kind]
+    return theirs(config, model, options | {"pad_token_id": 0})
+
+
+@pytest.mark.parametrize("check", process_checks, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("kind, unit", [("Mamba", "token"), ("Bloom", "step")])
+def test_a_model_run_whole_is_a_process(kind, unit, check):
+    """Every position that the model is fed is paid, also those it had been fed before."""
+    engine = from_transformers(refused(kind), characters(), whole=True)
+    process = LanguageProcess(engine, "12+34=", unit=unit, stop="a", max_tokens=4)
+    check(process, lambda: counted_torch(engine.model.model, lambda _, named: named["input_ids"].numel()))
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_whole_sequences_give_the_models_own_tokens(kind):
+    model = refused(kind)
+    engine = from_transformers(model, characters(), whole=True)
+    prompts = [text(9), text(9), text(4, 2)]
+    with engine.open(engine.plan(prompts)) as session:
+        for step in range(5):
+            for row, logits in enumerate(session.logits()):
+                with torch.no_grad():
+                    want = model(torch.tensor([session.tokens[row]]), use_cache=False).logits[0, -1]
+                assert (logits - want).abs().max() < 1e-4
+            session.append([5 + 3 * step + row for row in range(3)])
+        session.drop([1])
+        with pytest.raises(UsageError, match="a live row"):
+            session.append([5], [1])
+    assert engine.counters.positions == 9 + 9 + 4 + sum(10 + s + 10 + s + 5 + s for s in range(5))
+    assert engine.counters.passes == 3 + 5 * 3
+    tokens = torch.tensor([text(7)])
+    with torch.no_grad():
+        assert (engine.forward(tokens) - model(tokens, use_cache=False).logits).abs().max() < 1e-4
+    with pytest.raises(Unsupported, match="no mask"):
+        engine.forward(tokens, hidden=True)
 
 
 def test_what_is_no_pair_of_model_and_tokenizer_is_refused():
@@ -258,7 +296,7 @@ def test_the_tokenizer_streams_as_it_decodes_and_begins_as_it_says():
     rust.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
     rust.add_special_tokens(["<s>", "</s>"])
     theirs_ = transformers.PreTrainedTokenizerFast(tokenizer_object=rust, bos_token="<s>", eos_token="</s>")
-    from anystep.language.transformers_tokenizer import Adopted
+    from anystep.language.transformers_model.tokenizer import Adopted
 
     tokenizer = Adopted(theirs_, frozenset())
     assert tokenizer.begin == (0,) and tokenizer.ends == {1} and tokenizer.size == 261

@@ -64,7 +64,7 @@ class App:
 
     def log(self, request: Request, status: int, began: float, made: Job | None) -> None:
         """One line a request: what was asked, how it ended, how long it took, and what it cost."""
-        work = "" if made is None else f", {made.run.spent.tokens:,} tokens, {made.model} {made.method}"
+        work = "" if made is None else f", {made.run.spent.tokens:,} tokens, {made.model} {made.method[:80]}"
         left = " (client left)" if status == LEFT else ""
         self.say(f"{request.method} {request.url.path} {status}{left} {time.perf_counter() - began:.2f} s{work}")
 

@@ -85,6 +85,10 @@ class Engine:
 
         Raises UsageError for an empty sequence, one longer than the context, or a token outside the vocabulary.
         """
+        return make_plan(self.cache, self.checked(sequences))
+
+    def checked(self, sequences: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+        """`sequences` as tuples; UsageError for one that this model cannot be fed."""
         rows = [tuple(map(int, tokens)) for tokens in sequences]
         for tokens in rows:
             if not tokens:
@@ -94,7 +98,12 @@ class Engine:
         for tokens in set(rows):
             if min(tokens) < 0 or max(tokens) >= self.config.vocab:
                 raise UsageError(f"Tokens lie in 0..{self.config.vocab - 1}; got {min(tokens)}..{max(tokens)}.")
-        return make_plan(self.cache, rows)
+        return rows
+
+    def feed(self, lengths: Sequence[int]) -> tuple[list[Cost], Cost]:
+        """What one more token costs each row, whose `length` it is part of, and once for the batch, logits included."""
+        each = [Cost(generated=1, evaluations=1, attended=n, flops=self.flops(1, n, heads=1)) for n in lengths]
+        return each, Cost(calls=1)
 
     def price(self, plan: Plan) -> tuple[list[Cost], Cost]:
         """What opening `plan` costs each row, and once for the batch; logits are not in it (`flops(0, 0, heads)`)."""

@@ -1,4 +1,4 @@
-"""Any causal language model of Hugging Face transformers as an engine: `from_transformers(model, tokenizer)`.
+"""A transformers model under the engine's own attention, cache and prices.
 
 transformers lets a model's attention be replaced by a registered function. Ours hands queries, keys and values to the
 engine, so that the cache, what forks share, windows and prices are the engine's own, and the model computes all the
@@ -8,71 +8,30 @@ few tokens are packed, forked and continued through the engine, and must give th
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from anystep.errors import AnystepError, ModelError, UsageError
+from anystep.errors import ModelError
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Attend, Config, causal, within
 from anystep.language.engine.rows import Counters
-from anystep.language.transformers_tokenizer import Adopted
+from anystep.language.transformers_model.attention import NAME, RUN, Pass, register
+from anystep.language.transformers_model.tokenizer import Adopted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NAME = "anystep"  # of the attention function that is registered with transformers
 PROBE = 12  # tokens that the adapted model is checked on
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-UNDONE = {"softcap": "a soft cap on attention scores", "s_aux": "attention sinks", "position_bias": "position biases"}
-
-
-def from_transformers(
-    model: PreTrainedModel, tokenizer: Any, name: str | None = None, cache_bytes: int = 1 << 30
-) -> Engine:
-    """An engine of a transformers model and its tokenizer, for `LanguageProcess`, `solve` and all that takes an engine.
-
-    model: any causal language model that attends through transformers' attention functions, in evaluation mode from
-    here on; it stays usable on its own while no engine call runs. name: for costs and keys, so two engines draw the
-    same tokens only under one name; by default the model's own. cache_bytes: as in `load`. Attention is computed in
-    fp32 and keys are cached so, whatever the model's type.
-
-    Preserves: the model's distribution, up to float rounding. Costs are the positions that are really fed to it.
-    Raises UsageError for what is no such pair, ModelError for a model whose past is more than keys and values.
-    """
-    try:
-        from transformers import PreTrainedModel
-    except ImportError as error:
-        raise UsageError("from_transformers needs transformers: pip install 'anystep[transformers]'.") from error
-    if not isinstance(model, PreTrainedModel) or not callable(getattr(tokenizer, "encode", None)):
-        raise UsageError(
-            "from_transformers(AutoModelForCausalLM.from_pretrained(id), AutoTokenizer.from_pretrained(id)): got "
-            f"{type(model).__name__} and {type(tokenizer).__name__}."
-        )
-    name = name or model.config.name_or_path or type(model).__name__
-    try:
-        adapted = _Adapted(model.eval())
-        engine = TransformersEngine(adapted, Adopted(tokenizer, _ends(model)), cache_bytes, name)
-        _check(engine, adapted)
-    except AnystepError:
-        raise
-    except Exception as error:  # a model is a program, and may fail in any way where it is asked for something new
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ModelError(f"{type(model).__name__} cannot be run by the engine ({reason}).") from error
-    return engine
 
 
 class TransformersEngine(Engine):
     """An engine over a model of transformers."""
 
-    def __init__(self, model: _Adapted, tokenizer: Adopted, cache_bytes: int, name: str) -> None:
+    def __init__(self, model: Adapted, tokenizer: Adopted, cache_bytes: int, name: str) -> None:
         super().__init__(model, tokenizer, cache_bytes, name)
         self.matrices = model.matrices
 
@@ -83,7 +42,7 @@ class TransformersEngine(Engine):
         return 2.0 * (evaluations * self.matrices + scores + heads * c.dim * c.vocab)
 
 
-class _Adapted(nn.Module):
+class Adapted(nn.Module):
     """A transformers model with the face of `Llama`: hidden states under an `attend`, and logits of hidden states."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -98,9 +57,10 @@ class _Adapted(nn.Module):
         self.config = self._shape()
         self.attend = within(self.config.windows) if self.config.windows else causal
 
+    @torch.no_grad()
     def _shape(self) -> Config:
         """The engine's shape of the model, as its layers show it when one token goes through."""
-        seen = _Pass(causal)
+        seen = Pass(causal)
         hidden = self._run(torch.tensor([[0]], device=self.model.device), torch.tensor([[0]]), seen)
         meta = self.model.config.get_text_config()
         total = getattr(meta, "num_hidden_layers", len(seen.layers))
@@ -126,7 +86,7 @@ class _Adapted(nn.Module):
             kv_heads=kv_heads.pop(),
             hidden=0,
             head_dim=max(x.width for x in seen.layers),
-            context=_context(meta),
+            context=context_of(meta),
             windows=windows if any(windows) else (),
         )
 
@@ -134,19 +94,19 @@ class _Adapted(nn.Module):
         """Hidden states (batch, time, dim) of tokens (batch, time), as `Llama.forward`."""
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        return self._run(tokens, positions, _Pass(attend or self.attend, self.config.head_dim))
+        return self._run(tokens, positions, Pass(attend or self.attend, self.config.head_dim))
 
-    def _run(self, tokens: Tensor, positions: Tensor, run: _Pass) -> Tensor:
+    def _run(self, tokens: Tensor, positions: Tensor, run: Pass) -> Tensor:
         config = self.model.config
-        own, mark = config._attn_implementation, _RUN.set(run)
-        _register()
+        own, mark = config._attn_implementation, RUN.set(run)
+        register()
         try:
             config._attn_implementation = NAME
             body = getattr(self.model, self.part)
             out = body(input_ids=tokens, position_ids=positions.to(tokens.device), use_cache=False)
         finally:
             config._attn_implementation = own
-            _RUN.reset(mark)
+            RUN.reset(mark)
         return out.last_hidden_state.float()
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -160,64 +120,6 @@ class _Adapted(nn.Module):
         finally:
             self.model._modules[self.part] = body
         return logits.float().reshape(*hidden.shape[:-1], -1)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """What one call of the attention function shows of its layer."""
-
-    heads: int
-    kv_heads: int
-    width: int
-    window: int | None
-
-
-@dataclass
-class _Pass:
-    """One pass of a model: its attention calls come layer by layer, and `attend` answers them in fp32.
-
-    Heads are padded with zeros to `width`, so that layers, or keys and values, of different widths fit one cache.
-    """
-
-    attend: Attend
-    width: int = 0
-    layers: list[_Layer] = field(default_factory=list)
-
-    def answer(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> Tensor:
-        """(batch, time, heads, d) for query, key and value (batch, heads, time, d)."""
-        width = max(query.shape[-1], value.shape[-1], self.width)
-        self.layers.append(_Layer(query.shape[1], key.shape[1], width, window))
-        scale = (query.shape[-1] ** -0.5 if scaling is None else scaling) * math.sqrt(width)  # `attend` divides by it
-        q, k, v = (F.pad(x.float(), (0, width - x.shape[-1])) for x in (query, key, value))
-        out = self.attend(len(self.layers) - 1, q * scale, k, v)[..., : value.shape[-1]]
-        return out.transpose(1, 2).to(query.dtype).contiguous()
-
-
-_RUN: ContextVar[_Pass] = ContextVar("anystep pass")
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    **named: Any,
-) -> tuple[Tensor, None]:
-    """The attention function that transformers calls; whom it answers to is the pass that is under way."""
-    for word, what in UNDONE.items():
-        if named.get(word) is not None:
-            raise ModelError(f"{type(module).__name__} has {what}, which this engine does not do.")
-    return _RUN.get().answer(query, key, value, scaling, sliding_window), None
-
-
-@functools.cache
-def _register() -> None:
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(NAME, _attention)
 
 
 class _Said(nn.Module):
@@ -247,14 +149,7 @@ class _Output:
         return (self.last_hidden_state,)[index]
 
 
-def _ends(model: PreTrainedModel) -> frozenset[int]:
-    """The tokens that end an answer: the generation config has the last word where there is one."""
-    found = getattr(model.generation_config, "eos_token_id", None)
-    found = getattr(model.config.get_text_config(), "eos_token_id", None) if found is None else found
-    return frozenset([found] if isinstance(found, int) else found or ())
-
-
-def _context(meta: Any) -> int:
+def context_of(meta: Any) -> int:
     """The longest sequence: where rotary positions change with the length, what they are before they do."""
     longest = int(getattr(meta, "max_position_embeddings", None) or 2048)
     ropes = getattr(meta, "rope_parameters", None) or {}
@@ -264,7 +159,7 @@ def _context(meta: Any) -> int:
     return longest
 
 
-def _check(engine: Engine, adapted: _Adapted) -> None:
+def check(engine: Engine, adapted: Adapted) -> None:
     """ModelError unless packed, forked and continued tokens give the logits of the model's own pass."""
     tokens = tuple((37 * i + 11) % engine.config.vocab for i in range(PROBE))
     rows = [tokens, tokens[:4] + tokens[:7:-1], tokens]
