@@ -28,11 +28,23 @@ class ContractError(AnystepError):
     """A process or reward broke its contract: a cost that differs from what it paid, or rows that are missing."""
 
 
+Verb = Literal["start", "step", "expand", "fuse", "score"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a reply answered: its verb, the name of who was asked, and the family's ids of the states it was about."""
+
+    verb: Verb
+    by: str
+    ids: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Call:
     """One piece of work for a process or a reward, to be performed by a driver, alone or merged with others."""
 
-    verb: Literal["start", "step", "expand", "fuse", "score"]
+    verb: Verb
     by: Any
     limit: Limit
     states: Any = None
@@ -40,6 +52,11 @@ class Call:
     until: Until = "step"
     k: int = 1
     of: Hashable = None  # for a score: what its states have in common, for only their own kind can join them
+    ids: tuple[int, ...] = ()  # of its states, in the family
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.verb, self.by.name, self.ids)
 
     def perform(self) -> Reply:
         match self.verb:
@@ -154,7 +171,7 @@ class Books:
             self.started += n
             call = Call("start", by, Limit(self.ledger, by.name), keys=keys)
         else:
-            call = Call("fuse", by, Limit(self.ledger, by.name), ask.parents.states, keys)
+            call = Call("fuse", by, Limit(self.ledger, by.name), ask.parents.states, keys, ids=mothers)
         zeros = np.zeros(n)
         return [call], lambda replies: self._enter(replies[0], keys, [mothers for _ in range(n)], by.name, zeros, zeros)
 
@@ -178,6 +195,7 @@ class Books:
             keys,
             until,
             ask.branch,
+            ids=tuple(old.id[rows].tolist()),
         )
 
         def absorb(replies: Sequence[Reply]) -> Population:
@@ -232,7 +250,7 @@ class Books:
         scores.update({(by, i): np.nan for i in ids})  # reserved, so that asks performed together pay once
         states, limit = ask.population.states, Limit(self.ledger, by.name)
         of = self.process.merges()
-        calls = [Call("score", by, limit, states.take(np.array(rows)), of=of)] if ids else []
+        calls = [Call("score", by, limit, states.take(np.array(rows)), of=of, ids=tuple(ids))] if ids else []
 
         def absorb(replies: Sequence[Reply]) -> Floats:
             for reply in replies:

@@ -15,3 +15,7 @@ class ModelError(AnystepError):
 
 class Unsupported(AnystepError):
     """The method needs something this process lacks; the message says what would work instead."""
+
+
+class JournalError(AnystepError):
+    """A journal cannot be used: damaged, locked, written by a newer version, or by another run."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from anystep.answer import AllFailed, Answer, failure
-from anystep.calls import Books, Call, Reply
+from anystep.calls import Asked, Books, Call, Reply
 from anystep.errors import Unsupported, UsageError
 from anystep.ledger import Budget, Cost, Ledger
 from anystep.population import Population
@@ -22,12 +22,13 @@ from anystep.process import Floats, Process, Reward, Status
 
 @dataclass(frozen=True)
 class Told:
-    """One round of a run's journal: the replies, why the ledger had refused by then, if it had, and the seconds the run
-    had taken."""
+    """One round of a run's journal: the replies, why the ledger had refused by then, if it had, the seconds the run had
+    taken, and what each reply answered (empty where that is not known)."""
 
     replies: tuple[Reply, ...]
     refused: str | None = None
     seconds: float = 0.0
+    asked: tuple[Asked, ...] = ()
 
 
 class Journal(Protocol):
@@ -113,7 +114,7 @@ class Run:
             raise UsageError(
                 f"This run waits for {len(self.calls)} replies and was told {len(replies)}; tell one reply a call."
             )
-        self.journal.append(Told(tuple(replies), self.ledger.refused, self.ledger.elapsed()))
+        self.journal.append(Told(tuple(replies), self.ledger.refused, self.ledger.elapsed(), self._asked))
         self._advance(tuple(replies))
 
     def replay(self, journal: Iterable[Told], warm: bool = False) -> None:
@@ -138,6 +139,10 @@ class Run:
             if not own:
                 self.journal.append(told)
             self._advance(told.replies)
+
+    @property
+    def _asked(self) -> tuple[Asked, ...]:
+        return tuple(call.asked for call in self.calls)
 
     def _advance(self, replies: tuple[Reply, ...] | None) -> None:
         try:

@@ -141,7 +141,7 @@ class EnumerableLM(Stepwise):
         open_: list[tuple[Tokens, Fraction]] = [((), Fraction(1))]
         while open_:
             prefix, mass = open_.pop()
-            row = self.numerators[self._number(prefix)].tolist()
+            row = self.numerators[self.number(prefix)].tolist()
             for token, numerator in enumerate(row):
                 longer, p = (*prefix, token), mass * Fraction(numerator, sum(row))
                 if token == EOS or len(longer) == self.length:
@@ -167,10 +167,10 @@ class EnumerableLM(Stepwise):
         """The exact log-probability of the likeliest way to finish: A*'s perfect heuristic."""
         best = np.zeros(self._offset[-1])
         for prefix in sorted(self.prefixes(), key=len, reverse=True):
-            row = self.numerators[self._number(prefix)]
+            row = self.numerators[self.number(prefix)]
             ends = len(prefix) + 1 == self.length
-            after = [0.0 if t == EOS or ends else best[self._number((*prefix, t))] for t in range(self.vocab)]
-            best[self._number(prefix)] = np.max(np.log(row / row.sum()) + after)
+            after = [0.0 if t == EOS or ends else best[self.number((*prefix, t))] for t in range(self.vocab)]
+            best[self.number(prefix)] = np.max(np.log(row / row.sum()) + after)
 
         def togo(states: Sequences) -> Floats:
             live = self.status(states) == Status.LIVE
@@ -181,7 +181,8 @@ class EnumerableLM(Stepwise):
     def prefixes(self) -> set[Tokens]:
         return {x[:i] for x in self.outputs for i in range(len(x))}
 
-    def _number(self, prefix: Tokens) -> int:
+    def number(self, prefix: Tokens) -> int:
+        """The row of `numerators` that says what follows an unfinished prefix."""
         number = 0
         for token in prefix:
             number = number * (self.vocab - 1) + token - 1

@@ -1,0 +1,60 @@
+"""Does a client hold against a hostile world? OpenAI-compatible servers for tests: a faulty one, a counting proxy."""
+
+from anystep.testing.server.counts import Counts
+from anystep.testing.server.fake import FakeServer, Offers
+from anystep.testing.server.faults import (
+    Break,
+    Cut,
+    Dressed,
+    Edited,
+    Fault,
+    Garbled,
+    Gate,
+    Hang,
+    Inject,
+    Plan,
+    Reply,
+    Usage,
+    busy,
+    empty,
+    error_event,
+    page,
+    status,
+    too_long,
+)
+from anystep.testing.server.proxy import CountingProxy
+from anystep.testing.server.script import Piece, Request, Said, Script, ToolCall, Toy, pieces, says, words
+
+__all__ = [
+    "Break",
+    "CountingProxy",
+    "Counts",
+    "Cut",
+    "Dressed",
+    "Edited",
+    "FakeServer",
+    "Fault",
+    "Garbled",
+    "Gate",
+    "Hang",
+    "Inject",
+    "Offers",
+    "Piece",
+    "Plan",
+    "Reply",
+    "Request",
+    "Said",
+    "Script",
+    "ToolCall",
+    "Toy",
+    "Usage",
+    "busy",
+    "empty",
+    "error_event",
+    "page",
+    "pieces",
+    "says",
+    "status",
+    "too_long",
+    "words",
+]

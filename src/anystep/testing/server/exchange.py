@@ -1,0 +1,140 @@
+"""One completion, from the request that was read to the last byte that answers it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from anystep.testing.server import shapes
+from anystep.testing.server.counts import Counting, Flight
+from anystep.testing.server.faults import Cut, Fault
+from anystep.testing.server.http import LAST_CHUNK, Peer, chunk, head_of
+from anystep.testing.server.script import Request
+from anystep.testing.server.shapes import Choice, Object
+
+JSON = {"content-type": "application/json"}
+STREAM = {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"}
+
+
+@dataclass
+class Exchange:
+    """Makes the choices token by token, counts each, and sends them as the fault at work would have it.
+
+    The books say "completed" before the last byte goes out, so whoever has the answer finds it counted.
+    """
+
+    peer: Peer
+    counting: Counting
+    flight: Flight
+    request: Request
+    model: str
+    choices: list[Choice]
+    prompt: int
+    cached: int
+    usage: bool
+    continuous: bool
+    stop_reason: bool
+    fault: Fault = field(default_factory=Fault)
+    _made: list[int] = field(default_factory=list)
+    _begun: bool = False
+
+    async def run(self) -> bool:
+        """Whether the connection can take another request."""
+        self._made = [0] * len(self.choices)
+        try:
+            if await self.fault.before(self):
+                return True
+            self.counting.add(prompt=self.prompt)
+            await (self._stream() if self.request.stream else self._answer())
+            return True
+        except Cut as cut:
+            return await self._cut(cut)
+
+    async def reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """The whole answer at once."""
+        self.flight.end("completed")
+        sized = {"content-length": str(len(body)), **headers}
+        await self._packets(head_of(status, reason(status), sized) + body, chunked=False)
+
+    async def send(self, data: bytes) -> None:
+        """Bytes into a stream; a whole answer has no place for them."""
+        if self._begun:
+            await self._packets(data)
+
+    async def _packets(self, data: bytes, chunked: bool = True) -> None:
+        for packet in self.fault.packets(data):
+            await self.peer.write(chunk(packet) if chunked else packet)
+            await self.fault.pause()
+
+    async def _make(self) -> Any:
+        """Each token of each choice in turn, paid for; the choices of a request grow side by side."""
+        longest = max(len(choice.tokens) for choice in self.choices)
+        for t in range(longest):
+            for index, choice in enumerate(self.choices):
+                if t < len(choice.tokens):
+                    await self.fault.at(self, sum(self._made))
+                    self.counting.add(generated=1)
+                    self._made[index] += 1
+                    await asyncio.sleep(0)  # a client that left is noticed between tokens
+                    yield index, choice.tokens[t]
+        await self.fault.at(self, sum(self._made))
+
+    def _usage(self) -> Object | None:
+        made = sum(self._made)
+        reasoning = sum(min(n, choice.reasoning) for n, choice in zip(self._made, self.choices, strict=True))
+        found: Object | None = self.fault.usage(shapes.usage(self.prompt, self.cached, made, reasoning))
+        return found
+
+    async def _answer(self) -> None:
+        async for _ in self._make():
+            pass
+        choices = shapes.whole(self.request, self.choices, self.stop_reason)
+        found = self.fault.edit(shapes.frame(self.request, self.model, choices, self._usage()))
+        await self.reply(200, self.fault.wire(json.dumps(found).encode()), JSON)
+
+    async def _stream(self) -> None:
+        self._begun = True
+        await self.peer.write(head_of(200, "OK", STREAM))
+        for opening in shapes.opening(self.request, len(self.choices)):
+            await self._event([opening])
+        offsets = [0] * len(self.choices)
+        async for index, token in self._make():
+            await self._event([shapes.part(self.request, token, index, offsets[index])], self.continuous)
+            offsets[index] += len(token.text)
+            if self._made[index] == len(self.choices[index].tokens):
+                await self._event([shapes.closing(self.request, self.choices[index], index, self.stop_reason)])
+        for index, choice in enumerate(self.choices):
+            if not choice.tokens:
+                await self._event([shapes.closing(self.request, choice, index, self.stop_reason)])
+        if self.usage:
+            await self._event([], usage=True)
+        self.flight.end("completed")
+        await self.send(self.fault.wire(shapes.DONE))
+        await self.peer.write(LAST_CHUNK)
+
+    async def _event(self, choices: list[Object], usage: bool = False) -> None:
+        found = shapes.frame(self.request, self.model, choices, self._usage() if usage else None)
+        if usage or choices:
+            await self.send(self.fault.wire(shapes.event(self.fault.edit(found))))
+
+    async def _cut(self, cut: Cut) -> bool:
+        """End as the cut says; a whole answer that was not begun is cut in the middle of its body."""
+        self.flight.end("broken")
+        if cut.how == "end" and self._begun:
+            await self.peer.write(LAST_CHUNK)
+            return True
+        if cut.how in ("end", "short"):
+            half = b'ff\r\ndata: {"choices": ['
+            await self.peer.write(
+                half if self._begun else head_of(200, "OK", {**JSON, "content-length": "400"}) + b'{"ch'
+            )
+        if cut.how == "reset":
+            self.peer.reset()
+        return False
+
+
+def reason(status: int) -> str:
+    return HTTPStatus(status).phrase
