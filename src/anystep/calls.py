@@ -19,7 +19,7 @@ from anystep.keys import Keys
 from anystep.ledger import Ledger, Limit
 from anystep.population import Population
 from anystep.procedure import All, Ask, Draw, Score, Start, Step
-from anystep.process import Floats, Process, Reward, Scored, Status, Stepped, Until
+from anystep.process import Floats, Process, Reward, Scored, Stepped, Until
 
 Reply = Stepped | Scored
 
@@ -73,23 +73,39 @@ class Call:
 
     def warm(self, reply: Reply) -> None:
         """Have this call's process or reward cache what answering had left there, after a replay of `reply`."""
-        if isinstance(reply, Scored):
-            self.by.warm(self.states)
+        if isinstance(reply, Scored):  # what was refused was not computed
+            self.by.warm(self.states.take(np.flatnonzero(~np.isnan(reply.values))))
         else:
-            self.by.warm(reply.states.take(np.flatnonzero(reply.status != Status.FAILED)))
+            self.by.warm(reply.states)
 
     def _checked(self, reply: Reply) -> Reply:
         if not reply.cost.same(self.limit.used):
             raise ContractError(
                 f"{self.by.name} declared {reply.cost} for {self.verb} but paid {self.limit.used}; declare limit.used."
             )
-        rows = len(reply.values) if isinstance(reply, Scored) else len(reply.status)
-        due = len(self.states) if self.verb in ("score", "step") else len(self.keys)
-        if rows != due and self.verb != "expand":
+        if not self.fits(reply):
             raise ContractError(
-                f"{self.by.name} returned {rows} rows for {due} in {self.verb}; return one a row, failed ones included."
+                f"{self.by.name} returned {self._rows(reply)} rows for {self._due()} in {self.verb}; return one a row, "
+                "failed ones included, and from expand 1 to k of every parent, in order."
             )
         return reply
+
+    def fits(self, reply: Reply) -> bool:
+        """Whether a reply has the rows that this call is due."""
+        if isinstance(reply, Scored) != (self.verb == "score"):
+            return False
+        if isinstance(reply, Scored) or self.verb != "expand":
+            return self._rows(reply) == self._due() and getattr(reply, "parent", None) is None
+        each = np.bincount(reply.parent, minlength=self._due()) if reply.parent is not None else np.zeros(0)
+        ordered = reply.parent is not None and bool((np.diff(reply.parent) >= 0).all())
+        return ordered and len(each) == self._due() and bool((each >= 1).all() and (each <= self.k).all())
+
+    def _rows(self, reply: Reply) -> int:
+        return len(reply.values) if isinstance(reply, Scored) else len(reply.status)
+
+    def _due(self) -> int:
+        """How many rows it has, or parents in an expansion."""
+        return len(self.keys) if self.verb in ("start", "fuse") else len(self.states)
 
 
 @dataclass

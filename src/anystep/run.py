@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from anystep.again import remaining, whole
 from anystep.answer import AllFailed, Answer, failure
 from anystep.calls import Asked, Books, Call, Reply
 from anystep.errors import Unsupported, UsageError
-from anystep.ledger import Budget, Cost, Ledger
+from anystep.ledger import FREE, Budget, Cost, Ledger
 from anystep.population import Population
 from anystep.procedure import Ask, Method, Score, Step
 from anystep.process import Floats, Process, Reward, Status
@@ -23,12 +24,17 @@ from anystep.process import Floats, Process, Reward, Status
 @dataclass(frozen=True)
 class Told:
     """One round of a run's journal: the replies, why the ledger had refused by then, if it had, the seconds the run had
-    taken, and what each reply answered (empty where that is not known)."""
+    taken, and what each reply answered (empty where that is not known).
+
+    again: the run was taken up again after a refusal. These replies, at what was still to pay of them, take the place
+    of the last refused round and of those that closed the run after it.
+    """
 
     replies: tuple[Reply, ...]
     refused: str | None = None
     seconds: float = 0.0
     asked: tuple[Asked, ...] = ()
+    again: bool = False
 
 
 class Journal(Protocol):
@@ -36,6 +42,14 @@ class Journal(Protocol):
 
     def append(self, told: Told, /) -> None: ...
     def __iter__(self) -> Iterator[Told]: ...
+
+
+@runtime_checkable
+class Attached(Protocol):
+    """A journal that is told whose it is before the first round, and how it ended."""
+
+    def begin(self, run: Run, /) -> None: ...
+    def end(self, run: Run, /) -> None: ...
 
 
 class Run:
@@ -81,9 +95,14 @@ class Run:
             )
         self.books = Books(process, self.ledger, seed, next(iter(method.rewards()), None))
         self.journal: Journal = [] if journal is None else journal
+        self.rounds = 0  # of its journal, how many it has been through
         self.calls: tuple[Call, ...] = ()
+        self._cut: tuple[tuple[Call, Reply], ...] = ()  # of a run taken up again: what its calls are the rest of
+        self._refused: str | None = None  # by the end of the last round: a cancel that comes later is met by the next
         self.answer: Answer | None = None
         self.error: Exception | None = None  # why there is no answer, once there never will be
+        if isinstance(self.journal, Attached):
+            self.journal.begin(self)
         self.ledger.begin()
         self._life = self._living()
         self._advance(None)
@@ -110,51 +129,116 @@ class Run:
 
     def tell(self, replies: Sequence[Reply]) -> None:
         """Hand in the replies to `calls`, in their order; `calls` then holds the next ones, or is empty at the end."""
-        if len(replies) != len(self.calls) or not self.calls:
+        if len(replies) != len(self.calls) or not (self.calls or self._cut):
             raise UsageError(
                 f"This run waits for {len(self.calls)} replies and was told {len(replies)}; tell one reply a call."
             )
-        self.journal.append(Told(tuple(replies), self.ledger.refused, self.ledger.elapsed(), self._asked))
-        self._advance(tuple(replies))
+        again = bool(self._cut)
+        if again:
+            replies, asked = self._made_whole(replies), tuple(call.asked for call, _ in self._cut)
+            self._cut = ()
+        else:
+            asked = tuple(call.asked for call in self.calls)
+        told = Told(tuple(replies), self.ledger.refused, self.ledger.elapsed(), asked, again)
+        self.journal.append(told)
+        self.rounds += 1
+        self._refused = told.refused
+        self._advance(told.replies)
 
-    def replay(self, journal: Iterable[Told], warm: bool = False) -> None:
+    def replay(self, journal: Iterable[Told], warm: bool = False, reopen: bool = False) -> None:
         """Come to the point where `journal` ends without performing anything; costs and seconds are charged, and what
         was refused is refused, as they were. A run may replay its own journal, which then stays as it is.
 
         warm: fill the caches of processes and rewards again, so that going on costs what it would have cost.
+        reopen: where a refusal (a budget, a cancel) had closed the run, go on with what was refused, under the budget
+        that this run has. The answer is that of a run with this budget from the beginning. What closing had cost stays
+        charged, and nothing else is paid twice.
         """
         own = journal is self.journal
-        for told in list(journal):
-            if len(told.replies) != len(self.calls):
-                raise UsageError(
-                    f"This journal tells {len(told.replies)} replies where {self.method.name} waits for "
-                    f"{len(self.calls)}: it belongs to another method, seed or version."
-                )
-            for call, reply in zip(self.calls, told.replies, strict=True):
-                call.limit.charge(reply.cost)
-                if warm:
-                    call.warm(reply)
-            self.ledger.resume(told.seconds)
-            self.ledger.refused = told.refused
+        held: list[Told] = []  # a round that was refused, and those that closed the run after it
+        for told in journal:
             if not own:
                 self.journal.append(told)
-            self._advance(told.replies)
+            self.rounds += 1
+            if told.again:
+                self._charge(held)
+                held = []
+            if held or told.refused:
+                held.append(told)
+            else:
+                self._replayed(told, warm)
+        if held and reopen:
+            self._reopen(held, warm)
+            return
+        for told in held:
+            self._replayed(told, warm)
 
-    @property
-    def _asked(self) -> tuple[Asked, ...]:
-        return tuple(call.asked for call in self.calls)
+    def _replayed(self, told: Told, warm: bool) -> None:
+        self._expect(told)
+        self._charge([told])
+        if warm:
+            self._warm(told)
+        self.ledger.resume(told.seconds)
+        self.ledger.refused = self._refused = told.refused
+        self._advance(told.replies)
+
+    def _reopen(self, held: Sequence[Told], warm: bool) -> None:
+        """Ask for the rest of a refused round; what closed the run after it was paid for, and is forgotten."""
+        self._expect(held[0])
+        self._charge(held)
+        if warm:
+            self._warm(held[0])
+        self.ledger.resume(held[-1].seconds)
+        self._cut = tuple(zip(self.calls, held[0].replies, strict=True))
+        self.calls = tuple(rest for rest in (remaining(*pair) for pair in self._cut) if rest is not None)
+        if not self.calls:
+            self.tell(())
+
+    def _made_whole(self, replies: Sequence[Reply]) -> tuple[Reply, ...]:
+        """The refused round's replies with their rest, at the cost of the rest."""
+        rests = iter(zip(self.calls, replies, strict=True))
+        found = []
+        for call, reply in self._cut:
+            rest = None if remaining(call, reply) is None else next(rests)
+            found.append(replace(reply, cost=FREE) if rest is None else whole(call, reply, *rest))
+        return tuple(found)
+
+    def _expect(self, told: Told) -> None:
+        """UsageError for a round that answers something else than what this run asks."""
+        asked = tuple(call.asked for call in self.calls)
+        fits = len(told.replies) == len(asked) and told.asked in ((), asked)
+        if not fits or not all(call.fits(reply) for call, reply in zip(self.calls, told.replies, strict=True)):
+            raise UsageError(
+                f"This journal tells {_described(told)} where {self.method.name} waits for {_described(asked)}: "
+                "it belongs to another method, process, seed or version."
+            )
+
+    def _charge(self, rounds: Iterable[Told]) -> None:
+        for told in rounds:
+            names = [asked.by for asked in told.asked] or [call.by.name for call in self.calls]
+            for name, reply in zip(names, told.replies, strict=True):
+                self.ledger.charge(reply.cost, name)
+
+    def _warm(self, told: Told) -> None:
+        for call, reply in zip(self.calls, told.replies, strict=True):
+            call.warm(reply)
 
     def _advance(self, replies: tuple[Reply, ...] | None) -> None:
         try:
             self.calls = tuple(self._life.send(replies))
         except StopIteration:
-            self.calls = ()
-            self.ledger.end()
+            self._ended()
         except Exception as error:
-            self.calls, self.error = (), error
-            self.ledger.end()
+            self.error = error
+            self._ended()
             raise
         self.watch(self)
+
+    def _ended(self) -> None:
+        self.calls = ()
+        self.ledger.end()
+        if isinstance(self.journal, Attached):
+            self.journal.end(self)
 
     def _living(self) -> Generator[list[Call], Any, None]:
         """The whole life of a run: explore until done or refused, close, decide."""
@@ -166,8 +250,8 @@ class Run:
                 population: Population | None = end.value
                 break
             reply = yield from self._answer(ask)
-            if self.ledger.refused:
-                reason = self.ledger.refused
+            if self._refused:
+                reason = self._refused
                 exploring.close()
                 population = yield from self._close()
                 break
@@ -190,7 +274,7 @@ class Run:
             and last is not None
             and last.live.any()
             and self.process.horizon is not None
-            and not self.ledger.refused
+            and self._refused != "cancelled"
         ):
             best = last.take(last.live).take([int(np.argmax(self._standing(last.take(last.live))))])
             yield from self._answer(Step(best, until="done"))
@@ -206,7 +290,7 @@ class Run:
     def _score_finished(self, population: Population, by: Reward) -> Generator[list[Call], Any, Population]:
         """Score all finished states if that can be paid, else the likeliest one; what is already paid is read."""
         yield from self._answer(Score(population, by))
-        if np.isnan(self.books.verdicts(population, by)).all() and self.ledger.refused != "cancelled":
+        if np.isnan(self.books.verdicts(population, by)).all() and self._refused != "cancelled":
             self.ledger.reopen()
             yield from self._answer(Score(population.take([int(np.argmax(population.logp))]), by))
         return population.scored(self.books.verdicts(population, by))
@@ -277,3 +361,11 @@ class Run:
         if failed:
             notes.append(f"{failed} of {len(self.books.family.leaves())} samples failed.")
         return " ".join(notes)
+
+
+def _described(what: Told | Sequence[Asked]) -> str:
+    """What a round answers, or a run asks, in a few words."""
+    if isinstance(what, Told) and not what.asked:
+        return f"{len(what.replies)} replies"
+    asked = what.asked if isinstance(what, Told) else what
+    return " and ".join(f"{a.verb} by {a.by}" for a in asked[:3]) or "nothing"

@@ -13,7 +13,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,8 @@ def encode(told: Told, process: Process, keep: Callable[[bytes], Blob] = inline)
             asked = told.asked[i]
             record |= {"verb": asked.verb, "by": asked.by, "ids": list(asked.ids)}
         replies.append(record)
-    return {"replies": replies, "refused": told.refused, "seconds": number(told.seconds)}
+    record = {"replies": replies, "refused": told.refused, "seconds": number(told.seconds)}
+    return record | {"again": True} if told.again else record
 
 
 def decode(record: Mapping[str, Any], process: Process, fetch: Callable[[Blob], bytes] = inlined) -> Told:
@@ -84,7 +85,8 @@ def decode(record: Mapping[str, Any], process: Process, fetch: Callable[[Blob], 
     if asked and len(asked) != len(replies):
         raise JournalError("some replies do not say what they answer")
     seconds = float(floats([record.get("seconds")], 1)[0])
-    return Told(tuple(_reply(reply, process, fetch) for reply in replies), refused, seconds, asked)
+    found = tuple(_reply(reply, process, fetch) for reply in replies)
+    return Told(found, refused, seconds, asked, record.get("again") is True)
 
 
 def _scored(reply: Scored) -> dict[str, Any]:
@@ -114,10 +116,10 @@ def _stepped(reply: Stepped, process: Process, keep: Callable[[bytes], Blob]) ->
 
 
 def _asked(reply: dict[str, Any]) -> Asked:
-    verb, by, ids = (reply.get(name) for name in ("verb", "by", "ids"))
+    verb, by, ids = reply["verb"], reply.get("by"), reply.get("ids")
     if verb not in get_args(Verb) or not isinstance(by, str):
         raise JournalError(f"a reply answers {verb!r:.40} of {by!r:.40}")
-    return Asked(verb, by, tuple(_whole_numbers(ids, None, "ids").tolist()))
+    return Asked(cast(Verb, verb), by, tuple(_whole_numbers(ids, None, "ids").tolist()))
 
 
 def _reply(record: Any, process: Process, fetch: Callable[[Blob], bytes]) -> Reply:
@@ -129,7 +131,7 @@ def _reply(record: Any, process: Process, fetch: Callable[[Blob], bytes]) -> Rep
     states = loaded(process, fetch(_of(record, "states", dict)))
     n = len(states)
     status = _whole_numbers(record.get("status"), n, "status")
-    if n and not (0 <= status.min() and status.max() <= max(Status)):
+    if n and status.max() > max(Status):
         raise JournalError("a status is none of live, done and failed")
     parent = record.get("parent")
     return Stepped(
