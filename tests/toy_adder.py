@@ -6,6 +6,7 @@ state's own key, so batching changes nothing. `slow` seconds pass a step, for te
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -96,6 +97,12 @@ class Adder(Process):
         right = u < self.skill if not self.greedy else self.skill >= 0.5
         written[i] += f" {self.total if right else wrong}"
         return Status.DONE, float(np.log(max(self.skill if right else (1 - self.skill) / 2, 1e-9)))
+
+    def dump(self, states: Words) -> bytes:
+        return json.dumps(states.written).encode()
+
+    def load(self, data: bytes) -> Words:
+        return Words(tuple(json.loads(data)))
 
     def answers(self, states: Words) -> tuple[str | None, ...]:
         return tuple(w.split()[-1] if " " in w else None for w in states.written)

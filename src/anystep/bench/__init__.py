@@ -3,7 +3,8 @@
 from anystep.bench.compare import Comparison, Progress, compare
 from anystep.bench.entry import Entry, baselines, entry
 from anystep.bench.interval import Interval, bootstrap_mean, level, paired_difference, wilson
-from anystep.bench.report import AtBudget, Point, Report, equal_cost
+from anystep.bench.report import AtBudget, Item, Point, Report, equal_cost
+from anystep.bench.store import Store, is_store
 from anystep.bench.trial import Trial
 
 __all__ = [
@@ -11,15 +12,18 @@ __all__ = [
     "Comparison",
     "Entry",
     "Interval",
+    "Item",
     "Point",
     "Progress",
     "Report",
+    "Store",
     "Trial",
     "baselines",
     "bootstrap_mean",
     "compare",
     "entry",
     "equal_cost",
+    "is_store",
     "level",
     "paired_difference",
     "wilson",

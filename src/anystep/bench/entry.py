@@ -21,7 +21,8 @@ class Entry:
     """One line of a comparison: `family(n, task)` is its method at size n.
 
     greedy: run on the model's greedy process, once. oracle: it reads the answer key, so it is an upper bound and is
-    labelled so. Raises UsageError for an empty or non-positive `ns`.
+    labelled so. key: what tells it from another of the same label. Raises UsageError for an
+    empty or non-positive `ns`.
     """
 
     label: str
@@ -29,6 +30,7 @@ class Entry:
     ns: tuple[int, ...] = NS
     greedy: bool = False
     oracle: bool = False
+    key: str = ""
 
     def __post_init__(self) -> None:
         check_ns(self.ns)
@@ -69,7 +71,7 @@ def entry(text: str, ns: Sequence[int] = NS, label: str | None = None) -> Entry:
         return named_method(f"{name}({', '.join([f'{size}={n}', *kept])})", task).method
 
     oracle = any(isinstance(k.value, ast.Name) and k.value.id == "oracle" for k in options)
-    return Entry(label or text, family, points, oracle=oracle)
+    return Entry(label or text, family, points, oracle=oracle, key=text)
 
 
 def baselines(entries: Sequence[Entry], ns: Sequence[int] = NS) -> tuple[Entry, ...]:

@@ -16,7 +16,7 @@ from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.language.prefill import opened
 from anystep.language.train.reward import StepReward, step_reward
-from anystep.ledger import Limit
+from anystep.ledger import Ledger, Limit
 from anystep.process import Floats, Reward, Scored
 from anystep.tasks.chains import CHAIN_END, STEP_END
 
@@ -77,6 +77,9 @@ class ChainSteps(Reward):
 
     def forget(self) -> None:
         self.engine.cache.trim(0)
+
+    def warm(self, states: Any) -> None:
+        self(states, Limit(Ledger(), self.name))
 
 
 def finished(chain: str) -> str:
