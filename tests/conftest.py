@@ -27,6 +27,6 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def pytest_report_header() -> str:
-    extras = {"reasoning-gym": "reasoning_gym", "math-verify": "math_verify", "transformers": "transformers"}
+    extras = {name: name.replace("-", "_") for name in ("reasoning-gym", "math-verify", "transformers", "xllamacpp")}
     missing = [name for name, module in extras.items() if importlib.util.find_spec(module) is None]
     return "extras missing: " + ", ".join(missing) if missing else "extras: all here"

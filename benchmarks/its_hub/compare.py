@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from service import Service
+from service import Service, ended
 
 from anystep import search, solve, tasks, verify
 from anystep.bench.interval import bootstrap_mean
@@ -129,7 +129,7 @@ def run(python: str, items: int, ns: list[int], seed: int) -> tuple[list[Trial],
                                     method,
                                     n,
                                     task.id,
-                                    task.score(said["text"] or ""),
+                                    task.score(ended(said["text"] or "")),
                                     now.prompt - before.prompt,
                                     now.generated - before.generated,
                                     now.calls - before.calls,

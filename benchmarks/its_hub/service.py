@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from anystep import verify
 from anystep.ledger import Ledger, Limit
+from anystep.tasks.chains import CHAIN_END
 from anystep.tasks.task import Task
 
 
@@ -29,6 +30,11 @@ class Texts:
 
     def texts(self) -> tuple[str, ...]:
         return self.said
+
+
+def ended(text: str) -> str:
+    """A chain with its full stop: the peer takes the stop token off a finished chain, and keeps a step's line end."""
+    return text if not text or text.endswith(("\n", CHAIN_END)) else text + CHAIN_END
 
 
 class Service:
@@ -57,9 +63,10 @@ class Service:
 
     def reply(self, path: str, body: dict[str, Any]) -> Any:
         if path == "/score":
-            scored = self.reward(Texts(tuple(body["prompts"]), tuple(body["texts"])), Limit(Ledger(), "reward"))
+            texts = Texts(tuple(body["prompts"]), tuple(ended(text) for text in body["texts"]))
+            scored = self.reward(texts, Limit(Ledger(), "reward"))
             return scored.values.tolist()
-        return self.tasks[body["item"]].extract(body["text"])
+        return self.tasks[body["item"]].extract(ended(body["text"]))
 
     def __enter__(self) -> Self:
         self.thread.start()

@@ -51,7 +51,8 @@ def solve(
     """Answer one question with a model, a method and a budget.
 
     task: a question, chat messages, or a `Task` with its scorer. model: a name that `language.load` takes, a path, a
-    Hugging Face id, a loaded engine, or any `Process`. method: a `Method`, or its call as text; where left out,
+    Hugging Face id, a server's URL ("http://127.0.0.1:8080/v1#model-name"), an engine, an `Endpoint`, or any `Process`.
+    method: a `Method`, or its call as text; where left out,
     `default_method` says. options: show, watch and reserve of `Run`; the rest go to `process_for`. Raises UsageError
     for what cannot be meant, AllFailed where every state failed.
     """
@@ -138,40 +139,57 @@ def default_method(task: Question, model: str | Process | Any = DEFAULT_MODEL, o
 
 
 def process_for(task: Question, model: str | Process | Any = DEFAULT_MODEL, **options: Any) -> Process:
-    """The process that answers `task` with `model`. options are those of `language.LanguageProcess`; where they
-    say nothing, the task's own `generation` options stand, and then the model's."""
+    """The process that answers `task` with `model`. options are those of `language.LanguageProcess`, or on a server of
+    `language.endpoint.EndpointProcess`; where they say nothing, the task's own `generation` options stand, and then the
+    model's."""
     if isinstance(model, Process):
         if options:
             raise UsageError(
                 f"solve(model={model!r}): a process is already made; give {_call(options)} where you make it."
             )
         return model
-    from anystep.language import LanguageProcess
-    from anystep.language.engine.engine import Engine
-
     engine = engine_for(model) if isinstance(model, str) else model
-    if not isinstance(engine, Engine):
-        raise UsageError(f"solve(model={model!r}): give a name such as {DEFAULT_MODEL!r}, an engine, or a Process.")
+    make = _process_class(engine)
+    if make is None:
+        raise UsageError(
+            f"solve(model={model!r}): give a name such as {DEFAULT_MODEL!r}, a URL, an engine, or a Process."
+        )
     prompt: Any = task
     if isinstance(task, Task):
         options = {**task.generation, "extract": task.extract, **options}
         prompt = task.prompt
     options = {**engine.generation, **options}
-    accepted = inspect.signature(LanguageProcess).parameters
+    accepted = inspect.signature(make).parameters
     for name in options:
         if name not in accepted:
             meant = difflib.get_close_matches(name, accepted, n=1) or ["temperature"]
             raise UsageError(f"no option {name!r}: did you mean solve(..., {meant[0]}=...)?")
-    return LanguageProcess(engine, prompt, **options)
+    return make(engine, prompt, **options)
+
+
+def _process_class(engine: Any) -> Callable[..., Process] | None:
+    """The class that makes a process of this engine; a server's needs no torch, whose import takes seconds."""
+    from anystep.language.endpoint import Endpoint, EndpointProcess
+
+    if isinstance(engine, Endpoint):
+        return EndpointProcess
+    from anystep.language import LanguageProcess
+    from anystep.language.engine.engine import Engine
+
+    return LanguageProcess if isinstance(engine, Engine) else None
 
 
 def engine_for(model: str) -> Any:
-    """The engine of a model name, loaded once a process however it is spelled."""
+    """The engine of a model name, loaded once a process however it is spelled, or the endpoint of a server's URL."""
     return _loaded(model)
 
 
 @functools.cache
 def _loaded(model: str) -> Any:
+    if model.startswith(("http://", "https://")):
+        from anystep.language.endpoint import Endpoint
+
+        return Endpoint(model)
     from anystep.language import load
 
     return load(model)

@@ -17,6 +17,9 @@ import pytest
 from anystep.errors import UsageError
 from anystep.testing.oracles import EnumerableLM
 from anystep.testing.server import (
+    LLAMA_CPP,
+    OPENAI,
+    VLLM,
     Break,
     CountingProxy,
     Dressed,
@@ -194,6 +197,31 @@ def test_a_prefix_goes_on_as_it_would_have_gone_on(client: httpx.Client) -> None
             chat(client, server, messages=going, **asks).json()["choices"][0]["message"]["content"]
             == "The answer is 4."
         )
+
+
+def test_a_server_like_llama_cpp_differs_as_the_real_one_does(client: httpx.Client) -> None:
+    """Each of these was measured on a real one; see tests/integration/test_real_server.py."""
+    going = [*HELLO, {"role": "assistant", "content": "The answer"}]
+    with FakeServer(SCRIPT, LLAMA_CPP) as server:
+        whole = chat(client, server, n=3).json()
+        assert whole["usage"]["completion_tokens"] == MADE and server.counts.generated == 3 * MADE
+        told = [e for e in events(client, server, n=3, stream_options={"include_usage": True})[:-1] if "usage" in e]
+        assert [e["usage"]["completion_tokens"] for e in told] == [MADE] * 3 and not any(e["choices"] for e in told)
+        raw = events(client, server, "completions", n=2, logprobs=1, stream_options={"include_usage": True})
+        assert all(e["choices"][0]["finish_reason"] for e in raw[:-1] if "usage" in e)
+        assert "content" in raw[0]["choices"][0]["logprobs"]
+        assert chat(client, server, messages=going).json()["choices"][0]["message"]["content"] == "The answer is 4."
+        sent = events(client, server, messages=going)
+        assert text(sent) == " is 4." and sent[0]["choices"][0]["delta"]["content"] is None
+        assert "stop_reason" not in whole["choices"][0]
+    with FakeServer(SCRIPT, OPENAI) as server:
+        assert chat(client, server, top_k=3).status_code == 400
+        assert client.post(f"{server.url}/completions", json={"prompt": "?"}).status_code == 404
+        assert chat(client, server, reasoning_effort="low").status_code == 200
+    with FakeServer(SCRIPT, VLLM) as server:
+        found = [chat(client, server, stop=stop).json()["choices"][0]["stop_reason"] for stop in (["is"], [])]
+        assert found == ["is", None]
+        assert client.post(f"{server.url}/tokenize", json={"messages": HELLO}).json()["count"] == READ
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -546,6 +574,17 @@ def test_the_proxy_changes_nothing_and_counts_what_is_true(
     assert counts.prompt == 3 * READ and counts.generated == 3 * MADE
     assert counts.completed == 4 and counts.cut == counts.in_flight == 0
     assert [bool(r.get("stream")) for r in proxy.requests] == [False, True, True]
+
+
+@pytest.mark.parametrize("route", ["chat/completions", "completions"])
+def test_the_proxy_adds_up_what_a_server_reports_choice_by_choice(client: httpx.Client, route: str) -> None:
+    every = {"include_usage": True, "continuous_usage_stats": True}
+    for offers in (LLAMA_CPP, VLLM):
+        with FakeServer(SCRIPT, offers) as server, CountingProxy(server.url) as proxy:
+            events(client, proxy, route, n=3)
+            events(client, proxy, route, n=2, max_tokens=2, stream_options=every)
+            assert proxy.counts.generated == server.counts.generated == 3 * MADE + 4
+            assert proxy.counts.prompt == server.counts.prompt and proxy.counts.cut == 0
 
 
 def test_the_proxy_does_not_hold_events_back(client: httpx.Client) -> None:

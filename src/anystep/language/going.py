@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from anystep import keys as lineage
 from anystep.keys import Keys
 from anystep.language.engine.decoding import Decoding
-from anystep.language.engine.sampling import draw
-from anystep.language.states import Sequences
+from anystep.language.engine.sampling import alternatives, draw
+from anystep.language.states import Piece, Sequences
 from anystep.ledger import Cost, Limit
 from anystep.process import Status, Stepped, Until
 
@@ -63,14 +63,18 @@ class Going:
         process = self.process
         at = [len(self.tokens[row]) for row in self.rows.tolist()]
         u = lineage.uniforms(self.keys[self.rows], np.array(at, np.uint64))
-        chosen, logp = draw(session.logits(places), u, process.temperature, process.top_p)
+        logits = session.logits(places)
+        chosen, logp = draw(logits, u, process.temperature, process.top_p)
+        told = None if process.logprobs is None else alternatives(logits, chosen, process.logprobs)
         self.logp[self.rows] += logp
         stepped = np.zeros(len(self.rows), bool)
         for i, (row, token) in enumerate(zip(self.rows.tolist(), chosen.tolist(), strict=True)):
             before, piece = self.texts[row], self.streams[row].push(token)
             self.tokens[row] += (token,)
             self.texts[row] = before + piece
-            if piece:
+            if told is not None:
+                self.limit.show(int(self.keys[row]), Piece.of(piece, token, *told[i]), row)
+            elif piece:
                 self.limit.show(int(self.keys[row]), piece, row)
             whole = process.unit == "completion" or self.until == "done" or not isinstance(self.until, str)
             stop = process.unit == "token" or before.count(process.stop) < self.texts[row].count(process.stop)

@@ -34,6 +34,7 @@ class LanguageProcess(Process):
     max_tokens: the longest completion; at_cap says whether one that long is "done" or "failed". extract: reads an
     answer out of a completion's text, None where it gives none; by default the stripped text. chat: whether the
     prompt goes through the model's chat template; by default when it is messages, or the model has a template.
+    logprobs: every token is shown as a `states.Piece`, with this many likeliest tokens, also where it adds no text yet.
 
     Nothing is computed at the start: the prompt is prefilled, and paid, at the first step, once for all rows that
     share it. A state's last token is fed when the next one is wanted.
@@ -56,12 +57,16 @@ class LanguageProcess(Process):
         extract: Callable[[str], Hashable | None] | None = None,
         chat: bool | None = None,
         name: str | None = None,
+        logprobs: int | None = None,
     ) -> None:
         ends = (end,) if isinstance(end, str) else tuple(end)
         _check(unit, stop, ends, temperature, top_p, max_tokens, at_cap)
         self.engine, self.unit, self.stop, self.end = engine, unit, stop, ends
         self.temperature, self.top_p, self.max_tokens, self.at_cap = temperature, top_p, max_tokens, at_cap
         self.extract, self.name, self.horizon = extract, name or engine.name, max_tokens
+        if logprobs is not None and not 0 <= logprobs <= engine.config.vocab:
+            raise UsageError(f"LanguageProcess(logprobs={logprobs!r}): how many likeliest tokens to tell, such as 5.")
+        self.logprobs = logprobs
         self.branches, self.expands = temperature > 0, unit == "token"
         self.prompt = tuple(engine.tokenizer.encode(self._written(prompt, chat)))
         room = engine.config.context - len(self.prompt)
@@ -165,7 +170,7 @@ class LanguageProcess(Process):
     def merges(self) -> Hashable:
         """Prompts of different problems share a batch, as long as they are continued by the same rules."""
         rules = (self.unit, self.stop, self.end, self.temperature, self.top_p, self.max_tokens, self.at_cap)
-        return ("language", id(self.engine), *rules)
+        return ("language", id(self.engine), self.logprobs, *rules)
 
     def forget(self) -> None:
         """Empties the prefix cache, so that the next run pays for its own prompts."""

@@ -60,3 +60,18 @@ class Sequences:
     def read(cls, data: bytes, tokenizer: Tokenizer) -> Self:
         record = json.loads(data)
         return cls(tuple(map(tuple, record["tokens"])), tuple(record["starts"]), tokenizer)
+
+
+class Piece(str):
+    """A token's text as it is shown, the token, and its log-probability and those of the likeliest tokens under the
+    model itself: at temperature 1 and over the whole vocabulary, however it was drawn."""
+
+    token: int
+    logp: float
+    top: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def of(cls, text: str, token: int, logp: float, top: tuple[tuple[int, float], ...]) -> Self:
+        piece = cls(text)
+        piece.token, piece.logp, piece.top = token, logp, top
+        return piece

@@ -39,3 +39,17 @@ def draw(
     p = distribution(logits, temperature, top_p)
     tokens = p.argmax(-1) if temperature == 0 else keys.choose(p, u)
     return tokens, np.log(p[np.arange(len(p)), tokens])
+
+
+def alternatives(
+    logits: Tensor, tokens: NDArray[np.int64], k: int
+) -> list[tuple[float, tuple[tuple[int, float], ...]]]:
+    """For each row the log-probability of its token under softmax(logits), and the k likeliest tokens with theirs."""
+    scores = logits.double().cpu().numpy()
+    logp = scores - scores.max(-1, keepdims=True)
+    logp -= np.log(np.exp(logp).sum(-1, keepdims=True))
+    top = np.argsort(-logp, -1, kind="stable")[:, :k]
+    return [
+        (float(row[token]), tuple((t, float(row[t])) for t in best.tolist()))
+        for row, token, best in zip(logp, tokens.tolist(), top, strict=True)
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,6 +45,14 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
     def decode(self, tokens: Sequence[int]) -> str: ...
     def stream(self) -> Stream: ...
+    def spelled(self, token: int) -> bytes | None:
+        """The bytes that a token stands for; None for a special one, which stands for no text."""
+        ...
+
+    def written(self, token: int) -> str:
+        """A token's name in the vocabulary."""
+        ...
+
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The text that asks for the next answer in a conversation; Unsupported without a template."""
         ...
@@ -114,6 +123,18 @@ class Subwords:
     def stream(self) -> Stream:
         return _Pieces(self.rust)
 
+    def spelled(self, token: int) -> bytes | None:
+        name, added = self.written(token), self.rust.get_added_tokens_decoder().get(token)
+        if added is not None:
+            return None if added.special else name.encode()
+        if isinstance(self.rust.decoder, decoders.ByteLevel):
+            return bytes(BYTES[character] for character in name)
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", name)  # how a SentencePiece vocabulary falls back to bytes
+        return bytes([int(byte[1], 16)]) if byte else name.replace("\u2581", " ").encode()
+
+    def written(self, token: int) -> str:
+        return self.rust.id_to_token(token) or ""
+
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         if self.template is None:
             raise Unsupported("This model's file has no chat template; give it plain text instead of messages.")
@@ -163,6 +184,12 @@ class Alphabet:
     def stream(self) -> Stream:
         return _Characters(self)
 
+    def spelled(self, token: int) -> bytes | None:
+        return self.decode([token]).encode() or None
+
+    def written(self, token: int) -> str:
+        return self.symbols[token]
+
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         raise Unsupported("This model continues text and has no chat template; give it plain text, not messages.")
 
@@ -181,6 +208,16 @@ class _Characters:
 
     def push(self, token: int) -> str:
         return self.alphabet.decode([token])
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letters in which byte-level vocabularies write bytes: printable Latin-1 as itself, others from U+0100 on."""
+    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in kept]
+    return {chr(byte): byte for byte in kept} | {chr(0x100 + i): byte for i, byte in enumerate(rest)}
+
+
+BYTES = _byte_letters()
 
 
 def splitter(name: str) -> pre_tokenizers.PreTokenizer:

@@ -1,20 +1,16 @@
 """Does a client hold against a hostile world? OpenAI-compatible servers for tests: a faulty one, a counting proxy."""
 
 from anystep.testing.server.counts import Counts
-from anystep.testing.server.fake import FakeServer, Offers
+from anystep.testing.server.fake import FakeServer
 from anystep.testing.server.faults import (
     Break,
     Cut,
-    Dressed,
-    Edited,
     Fault,
-    Garbled,
     Gate,
     Hang,
     Inject,
     Plan,
     Reply,
-    Usage,
     busy,
     empty,
     error_event,
@@ -22,10 +18,15 @@ from anystep.testing.server.faults import (
     status,
     too_long,
 )
+from anystep.testing.server.odd import Dressed, Edited, Garbled, Usage
+from anystep.testing.server.offers import LLAMA_CPP, OPENAI, VLLM, Offers
 from anystep.testing.server.proxy import CountingProxy
 from anystep.testing.server.script import Piece, Request, Said, Script, ToolCall, Toy, pieces, says, words
 
 __all__ = [
+    "LLAMA_CPP",
+    "OPENAI",
+    "VLLM",
     "Break",
     "CountingProxy",
     "Counts",

@@ -12,6 +12,7 @@ from anystep.testing.server import shapes
 from anystep.testing.server.counts import Counting, Flight
 from anystep.testing.server.faults import Cut, Fault
 from anystep.testing.server.http import LAST_CHUNK, Peer, chunk, head_of
+from anystep.testing.server.offers import Offers
 from anystep.testing.server.script import Request
 from anystep.testing.server.shapes import Choice, Object
 
@@ -36,7 +37,7 @@ class Exchange:
     cached: int
     usage: bool
     continuous: bool
-    stop_reason: bool
+    offers: Offers
     fault: Fault = field(default_factory=Fault)
     _made: list[int] = field(default_factory=list)
     _begun: bool = False
@@ -82,43 +83,54 @@ class Exchange:
                     yield index, choice.tokens[t]
         await self.fault.at(self, sum(self._made))
 
-    def _usage(self) -> Object | None:
-        made = sum(self._made)
-        reasoning = sum(min(n, choice.reasoning) for n, choice in zip(self._made, self.choices, strict=True))
+    def _usage(self, only: int | None = None) -> Object | None:
+        """The figures of all choices, or of one; of the first alone where a server knows no better."""
+        which = range(len(self.choices)) if only is None else (only,)
+        made = sum(self._made[i] for i in which)
+        reasoning = sum(min(self._made[i], self.choices[i].reasoning) for i in which)
         found: Object | None = self.fault.usage(shapes.usage(self.prompt, self.cached, made, reasoning))
         return found
 
     async def _answer(self) -> None:
         async for _ in self._make():
             pass
-        choices = shapes.whole(self.request, self.choices, self.stop_reason)
-        found = self.fault.edit(shapes.frame(self.request, self.model, choices, self._usage()))
+        choices = shapes.whole(self.request, self.choices, self.offers)
+        usage = self._usage(0 if self.offers.each else None)
+        found = self.fault.edit(shapes.frame(self.request, self.model, choices, usage))
         await self.reply(200, self.fault.wire(json.dumps(found).encode()), JSON)
 
     async def _stream(self) -> None:
         self._begun = True
         await self.peer.write(head_of(200, "OK", STREAM))
-        for opening in shapes.opening(self.request, len(self.choices)):
+        for opening in shapes.opening(self.request, len(self.choices), self.offers):
             await self._event([opening])
         offsets = [0] * len(self.choices)
         async for index, token in self._make():
-            await self._event([shapes.part(self.request, token, index, offsets[index])], self.continuous)
+            part = shapes.part(self.request, token, index, offsets[index], self.offers)
+            await self._event([part], self._usage() if self.continuous else None)
             offsets[index] += len(token.text)
             if self._made[index] == len(self.choices[index].tokens):
-                await self._event([shapes.closing(self.request, self.choices[index], index, self.stop_reason)])
+                await self._close(index)
         for index, choice in enumerate(self.choices):
             if not choice.tokens:
-                await self._event([shapes.closing(self.request, choice, index, self.stop_reason)])
-        if self.usage:
-            await self._event([], usage=True)
+                await self._close(index)
+        if self.usage and not self.offers.each:
+            await self._event([], self._usage())
         self.flight.end("completed")
         await self.send(self.fault.wire(shapes.DONE))
         await self.peer.write(LAST_CHUNK)
 
-    async def _event(self, choices: list[Object], usage: bool = False) -> None:
-        found = shapes.frame(self.request, self.model, choices, self._usage() if usage else None)
-        if usage or choices:
-            await self.send(self.fault.wire(shapes.event(self.fault.edit(found))))
+    async def _close(self, index: int) -> None:
+        """The chunk that says why a choice ended, with or before its own figures where the server gives them so."""
+        closing = shapes.closing(self.request, self.choices[index], index, self.offers)
+        usage = self._usage(index) if self.usage and self.offers.each else None
+        await self._event([closing], None if self.request.chat else usage)
+        if usage is not None and self.request.chat:
+            await self._event([], usage)
+
+    async def _event(self, choices: list[Object], usage: Object | None = None) -> None:
+        found = shapes.frame(self.request, self.model, choices, usage)
+        await self.send(self.fault.wire(shapes.event(self.fault.edit(found))))
 
     async def _cut(self, cut: Cut) -> bool:
         """End as the cut says; a whole answer that was not begun is cut in the middle of its body."""

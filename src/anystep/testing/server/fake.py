@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from anystep import keys as lineage
 from anystep.testing.server import shapes
@@ -14,9 +13,8 @@ from anystep.testing.server.exchange import JSON, Exchange, reason
 from anystep.testing.server.faults import Plan, planned
 from anystep.testing.server.http import Head, Peer, head_of
 from anystep.testing.server.listener import Listener
+from anystep.testing.server.offers import Offers
 from anystep.testing.server.script import Request, Script, Toy, words
-
-Support = Literal["yes", "ignored", "refused"]
 
 CORE = {"messages", "prompt", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "stop", "n"}
 SHAPE = {"temperature", "top_p", "seed", "logprobs", "top_logprobs", "frequency_penalty", "presence_penalty"}
@@ -26,31 +24,6 @@ KNOWN = frozenset(
 )  # what OpenAI's routes take; a script may read what this server does nothing with
 OURS = frozenset({"top_k", "min_p", "include_stop_str_in_output"})  # what it honours besides, as vLLM does
 CONTINUES = frozenset({"continue_final_message", "add_generation_prompt"})
-
-
-@dataclass(frozen=True)
-class Offers:
-    """What a server can do. A thing is honoured, ignored in silence, or refused with a 400.
-
-    chat, completions, models, tokenize: the routes it has. usage: `stream_options.include_usage`. continuous: figures
-    in every chunk. continuation: a trailing assistant message goes on when `continue_final_message` asks for it, or
-    always, as llama.cpp does. stop_reason: says which stop string ended a choice, as vLLM does. others: parameters
-    that it does not know, `accepts` apart, which a script may read.
-    """
-
-    chat: bool = True
-    completions: bool = True
-    models: bool = True
-    tokenize: bool = False
-    n: Support = "yes"
-    logprobs: Support = "yes"
-    seed: Support = "yes"
-    usage: Support = "yes"
-    continuous: Support = "yes"
-    continuation: Literal["yes", "ignored", "refused", "always"] = "yes"
-    stop_reason: bool = True
-    others: Literal["ignored", "refused"] = "ignored"
-    accepts: tuple[str, ...] = ()
 
 
 class Refused(Exception):
@@ -126,7 +99,7 @@ class FakeServer(Listener):
             raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
 
     def _list(self) -> dict[str, Any]:
-        of = {"object": "model", "created": 1_700_000_000, "owned_by": "anystep"}
+        of = {"object": "model", "created": 1_700_000_000, "owned_by": self.offers.owner}
         more = {} if self.context is None else {"max_model_len": self.context}
         return {"object": "list", "data": [{"id": name, **of, **more} for name in self.models]}
 
@@ -168,7 +141,7 @@ class FakeServer(Listener):
             cached=cached,
             usage=usage,
             continuous=continuous,
-            stop_reason=self.offers.stop_reason,
+            offers=self.offers,
             fault=fault,
         )
 

@@ -16,15 +16,18 @@ from anystep.testing.server.http import LAST_CHUNK, Head, Left, Peer, chunk, hea
 from anystep.testing.server.listener import Listener
 
 HOP = frozenset({"connection", "content-length", "transfer-encoding", "keep-alive", "host", "accept-encoding"})
+MADE = ("content", "reasoning_content", "reasoning", "tool_calls")
 
 
 class CountingProxy(Listener):
     """`with CountingProxy("http://127.0.0.1:8080/v1") as proxy: client(base_url=proxy.url)`
 
-    True tokens come from the server's own usage: a stream is asked for it where the client did not ask (the chunk that
-    answers is kept from the client). Of a stream that ends without usage the content deltas are counted, and `cut` and
-    `unread` say so; its prompt is known where the same one was reported before. Events pass on one by one as they
-    arrive. When the client leaves, the connection to the server is closed. requests: bodies, in the order of arrival.
+    True tokens come from the server's own usage: a stream is asked for it where the client did not ask (the chunk
+    that answers is kept from the client). Where a server reports each choice apart they are added up; llama.cpp's
+    whole answers to n > 1 report the first choice alone, and nobody between can know the rest. Of a stream that ends
+    without usage the content deltas are counted, and `cut` and `unread` say so; its prompt is known where the same
+    one was reported before. Events pass on one by one as they arrive. When the client leaves, the connection to the
+    server is closed. requests: bodies, in the order of arrival.
     """
 
     def __init__(self, upstream: str, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -112,7 +115,9 @@ class Tally:
         self.counting, self.prompts = counting, prompts
         self.prompt: bytes | None = None  # what was asked, for the length of a prompt whose usage does not come
         self.hides, self.rest = False, b""
-        self._usage: dict[str, Any] | None = None
+        self._finals: list[Any] = []  # figures that came without a choice: one, or one a choice
+        self._ends: dict[int, Any] = {}  # figures that came with the end of a choice
+        self._latest: Any = None
         self._said, self._streams, self._closed = 0, False, False
         self._body = bytearray()
 
@@ -133,20 +138,20 @@ class Tally:
         data = b"".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))
         try:
             found = json.loads(data)
-            choices = found.get("choices") or []
+            choices, usage = found.get("choices") or [], found.get("usage")
         except (ValueError, AttributeError):
             return True
         for choice in choices:
             delta = choice.get("delta") or {}
-            made = (
-                choice.get("text"),
-                *(delta.get(k) for k in ("content", "reasoning_content", "reasoning", "tool_calls")),
-            )
+            made = (choice.get("text"), *(delta.get(name) for name in MADE))
             self._said += any(made)
-        if isinstance(found.get("usage"), dict):
-            self._usage = found["usage"]
-            return bool(choices) or not self.hides
-        return True
+            if usage and choice.get("finish_reason"):
+                self._ends[choice.get("index", 0)] = usage
+        if not usage:
+            return True
+        self._latest = usage
+        self._finals += [] if choices else [usage]
+        return bool(choices) or not self.hides
 
     def close(self, whole: bool = False) -> None:
         """Write what passed into the books, once. whole: the answer came to its end."""
@@ -154,12 +159,20 @@ class Tally:
             return
         self._closed = True
         with suppress(ValueError, AttributeError):
-            self._usage = json.loads(bytes(self._body)).get("usage") if self._body else self._usage
-        figures = self._usage if isinstance(self._usage, dict) else {}
-        read, made = (figures.get(name) for name in ("prompt_tokens", "completion_tokens"))
-        if isinstance(read, int) and isinstance(made, int):
-            self.prompts[self.prompt] = read
-            self.counting.add(prompt=read, generated=made)
-        elif self._streams or not whole:
-            read = self.prompts.get(self.prompt, 0)
-            self.counting.add(prompt=read, generated=self._said, cut=1, unread=int(self.prompt not in self.prompts))
+            self._finals += [json.loads(bytes(self._body)).get("usage")] if self._body else []
+        told = self._finals or ([*self._ends.values()] if whole else []) or [self._latest]
+        read = [n for n in (_figure(usage, "prompt_tokens") for usage in told) if n is not None]
+        made = [n for n in (_figure(usage, "completion_tokens") for usage in told) if n is not None]
+        if read:
+            self.prompts[self.prompt] = max(read)
+        elif not (self._streams or not whole):
+            return  # an error, or a server that says nothing
+        known = self.prompt in self.prompts
+        lost = not (self._finals or (whole and read))
+        prompt, generated = self.prompts.get(self.prompt, 0), max(sum(made), self._said)
+        self.counting.add(prompt=prompt, generated=generated, cut=int(lost), unread=int(not known))
+
+
+def _figure(usage: Any, name: str) -> int | None:
+    found = usage.get(name) if isinstance(usage, dict) else None
+    return found if isinstance(found, int) and found >= 0 else None

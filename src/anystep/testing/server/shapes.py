@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from anystep.testing.server.offers import Offers
 from anystep.testing.server.script import Piece, Request, Said, words
 
 Kind = Literal["reasoning", "text", "name", "arguments"]
@@ -75,13 +76,13 @@ def _stopped(pieces: tuple[Piece, ...], stops: tuple[str, ...], include: bool) -
     return [p.text for p in pieces], None
 
 
-def logprobs(tokens: tuple[Token, ...], request: Request, offset: int = 0) -> Object | None:
+def logprobs(tokens: tuple[Token, ...], request: Request, offers: Offers, offset: int = 0) -> Object | None:
     """The log-probabilities of text tokens, as the request's route shapes them; None where it asked for none."""
     asked = request.get("logprobs", None)
     texts = [t for t in tokens if t.kind == "text"]
     if asked is None or asked is False:
         return None
-    if not request.chat:
+    if not request.chat and not offers.plain:
         starts = [offset + sum(len(t.text) for t in texts[:i]) for i in range(len(texts))]
         return {
             "tokens": [t.piece.text for t in texts],
@@ -89,7 +90,7 @@ def logprobs(tokens: tuple[Token, ...], request: Request, offset: int = 0) -> Ob
             "top_logprobs": [dict(t.piece.top[: int(asked)]) for t in texts],
             "text_offset": starts,
         }
-    top = int(request.get("top_logprobs", 0))
+    top = int(request.get("top_logprobs", 0) if request.chat else asked)
     return {
         "content": [
             {**_said(t.piece.text, t.piece.logprob), "top_logprobs": [_said(*pair) for pair in t.piece.top[:top]]}
@@ -111,16 +112,17 @@ def frame(request: Request, model: str, choices: list[Object], usage: Object | N
     return found if usage is None else {**found, "usage": usage}
 
 
-def whole(request: Request, choices: list[Choice], stop_reason: bool) -> list[Object]:
+def whole(request: Request, choices: list[Choice], offers: Offers) -> list[Object]:
     """The choices of an answer that is sent in one piece."""
-    return [_whole(request, choice, i, stop_reason) for i, choice in enumerate(choices)]
+    return [_whole(request, choice, i, offers) for i, choice in enumerate(choices)]
 
 
-def _whole(request: Request, choice: Choice, index: int, stop_reason: bool) -> Object:
-    found: Object = {"index": index, "logprobs": logprobs(choice.tokens, request), "finish_reason": choice.finish}
-    if stop_reason:
+def _whole(request: Request, choice: Choice, index: int, offers: Offers) -> Object:
+    told = logprobs(choice.tokens, request, offers)
+    found: Object = {"index": index, "logprobs": told, "finish_reason": choice.finish}
+    if offers.stop_reason:
         found["stop_reason"] = choice.stopped_by
-    text = choice.text("text")
+    text = (request.prefix if offers.echoes else "") + choice.text("text")
     if not request.chat:
         return {**found, "text": text}
     message: Object = {"role": "assistant", "content": text}
@@ -137,15 +139,19 @@ def _whole(request: Request, choice: Choice, index: int, stop_reason: bool) -> O
     return {**found, "message": message}
 
 
-def opening(request: Request, n: int) -> Iterator[Object]:
+def opening(request: Request, n: int, offers: Offers) -> Iterator[Object]:
     """A chat stream's first chunk a choice: the role."""
     for index in range(n if request.chat else 0):
-        yield {"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+        yield {
+            "index": index,
+            "delta": {"role": "assistant", "content": None if offers.plain else ""},
+            "finish_reason": None,
+        }
 
 
-def part(request: Request, token: Token, index: int, offset: int) -> Object:
+def part(request: Request, token: Token, index: int, offset: int, offers: Offers) -> Object:
     """A token as a choice of a stream's chunk."""
-    found: Object = {"index": index, "finish_reason": None, "logprobs": logprobs((token,), request, offset)}
+    found: Object = {"index": index, "finish_reason": None, "logprobs": logprobs((token,), request, offers, offset)}
     if not request.chat:
         return {**found, "text": token.text if token.kind == "text" else ""}
     match token.kind:
@@ -162,10 +168,10 @@ def part(request: Request, token: Token, index: int, offset: int) -> Object:
     return {**found, "delta": delta}
 
 
-def closing(request: Request, choice: Choice, index: int, stop_reason: bool) -> Object:
+def closing(request: Request, choice: Choice, index: int, offers: Offers) -> Object:
     """A choice's last chunk: why it ended."""
     found: Object = {"index": index, "logprobs": None, "finish_reason": choice.finish}
-    if stop_reason:
+    if offers.stop_reason:
         found["stop_reason"] = choice.stopped_by
     return {**found, "delta": {}} if request.chat else {**found, "text": ""}
 

@@ -1,0 +1,118 @@
+"""What the objects of a reply say: text, thinking, the end of a choice, usage. Nothing in them is trusted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anystep.language.endpoint.trouble import Trouble
+from anystep.language.endpoint.usage import Usage, usage_of
+
+THOUGHTS = ("reasoning_content", "reasoning")  # DeepSeek, vLLM, llama.cpp; OpenRouter and newer vLLM
+ENDED_BY = ("stop_reason", "matched_stop")  # vLLM and anystep; SGLang
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What one object adds to one choice.
+
+    tokens: how many, as its log-probabilities' entries tell; None where it has none. logp: their sum. finish: why the
+    choice ended. said: whether the object tells which stop text ended it; stopped: that text. usage: figures of the
+    whole request so far, which belong to no choice.
+    """
+
+    choice: int = 0
+    text: str = ""
+    thought: str = ""
+    tokens: int | None = None
+    logp: float = 0.0
+    finish: str | None = None
+    said: bool = False
+    stopped: str | None = None
+    tools: bool = False
+    usage: Usage | None = None
+
+
+def parsed(data: str | bytes) -> dict[str, Any]:
+    """The object that `data` is. Raises Trouble for what is none, or is the server's report of an error."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        shown = (data.decode("utf-8", "replace") if isinstance(data, bytes) else data)[:60]
+        raise Trouble(f"the reply is no JSON: {shown!r}" if shown else "the reply is empty", again=True) from None
+    if not isinstance(found, dict):
+        raise Trouble(f"the reply is no object: {str(found)[:60]!r}", again=True)
+    if found.get("error"):
+        raise Trouble("the server reported an error", again=True, said=told(found))
+    return found
+
+
+def told(found: Any) -> str:
+    """What an error object says, in one line."""
+    error = found.get("error", found) if isinstance(found, Mapping) else found
+    for name in ("message", "detail", "error"):
+        if isinstance(error, Mapping) and error.get(name):
+            error = error[name]
+    return " ".join(str(error).split())[:300]
+
+
+def deltas(found: Mapping[str, Any]) -> list[Delta]:
+    """The deltas of one object: a stream's chunk, or a whole reply. Raises Trouble for a choice that is no choice."""
+    choices = found.get("choices")
+    usage = usage_of(found.get("usage"))
+    if choices is None and usage is None:
+        raise Trouble("the reply has no choices", again=True)
+    every = [_delta(choice) for choice in (choices if isinstance(choices, Sequence) else ())]
+    return every + ([Delta(usage=usage)] if usage is not None else [])
+
+
+def _delta(choice: Any) -> Delta:
+    if not isinstance(choice, Mapping):
+        raise Trouble(f"the reply has a choice that is no object: {str(choice)[:60]!r}", again=True)
+    inside = choice.get("delta") or choice.get("message")
+    message = inside if isinstance(inside, Mapping) else {"content": choice.get("text")}
+    index = choice.get("index")
+    tokens, logp = _logprobs(choice.get("logprobs"))
+    finish = choice.get("finish_reason")
+    ended = next((choice[name] for name in ENDED_BY if isinstance(choice.get(name), str)), None)
+    return Delta(
+        choice=index if isinstance(index, int) and not isinstance(index, bool) and index >= 0 else 0,
+        text=_text(message.get("content")),
+        thought=next((t for name in THOUGHTS if (t := _text(message.get(name)))), ""),
+        tokens=tokens,
+        logp=logp,
+        finish=finish if isinstance(finish, str) and finish else None,
+        said=any(name in choice for name in ENDED_BY),
+        stopped=ended,
+        tools=bool(message.get("tool_calls")),
+    )
+
+
+def _text(found: Any) -> str:
+    """A content: text, or a list of parts of which the text ones count."""
+    if isinstance(found, str):
+        return found
+    if isinstance(found, list):
+        parts = [part.get("text") for part in found if isinstance(part, Mapping)]
+        return "".join(part for part in parts if isinstance(part, str))
+    return ""
+
+
+def _logprobs(found: Any) -> tuple[int | None, float]:
+    """How many tokens have a log-probability, and the sum: of a chat's `content`, or a completion's lists."""
+    if not isinstance(found, Mapping):
+        return None, 0.0
+    entries = found.get("content")
+    values = found.get("token_logprobs")
+    if isinstance(entries, list):
+        values = [entry.get("logprob") if isinstance(entry, Mapping) else None for entry in entries]
+    if not isinstance(values, list) or not all(_number(value) for value in values):
+        return None, 0.0
+    return len(values), float(sum(min(value, 0.0) for value in values))
+
+
+def _number(found: Any) -> bool:
+    return isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found)

@@ -1,0 +1,217 @@
+"""A served language model as a process: whole completions, or reasoning steps, by requests to an endpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from anystep.errors import Unsupported, UsageError
+from anystep.keys import Keys
+from anystep.language.endpoint.going import Going
+from anystep.language.endpoint.row import Row
+from anystep.language.endpoint.server import Endpoint
+from anystep.language.endpoint.states import Prompt, Transcript, Transcripts
+from anystep.ledger import Limit
+from anystep.process import Process, Status, Stepped, Until
+
+OURS = {
+    "model": "Endpoint(url, model=...)",
+    "messages": "the prompt",
+    "prompt": "the prompt",
+    "stop": "stop=, end=",
+    "logprobs": "logprobs=True",
+    "seed": "the run's seed",
+    "max_completion_tokens": "max_tokens=",
+    **{name: f"{name}=" for name in ("n", "temperature", "top_p", "max_tokens")},
+    **{name: "nothing: replies are always streamed" for name in ("stream", "stream_options")},
+}
+HARMLESS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
+
+
+class EndpointProcess(Process):
+    """Continues a prompt with a served model, one request a row.
+
+    Preserves: samples follow the model's distribution at `temperature` and `top_p`, as far as the server samples from
+    it; what it would do by default beside that (a top_k, a penalty) is turned off on servers of a known kind. Seeds
+    follow the keys where the server takes them; what it draws from them is its own affair, so answers repeat as far as
+    the server's do.
+
+    prompt: text, or chat messages, with parts of any kind (images) as they are. unit: a step is the whole "completion",
+    or a "step" of reasoning, up to and with `stop`, which needs a server that can continue a prefix. end: texts that
+    end a completion; they belong to it. max_tokens: the longest completion; at_cap says whether one that long is "done"
+    or "failed". extract: reads an answer out of the text; by default the stripped text, None where it is empty.
+    logprobs: sum the tokens' log-probabilities; `logp` is "mass" with them at temperature 1 and top_p 1. n: choices a
+    request: rows of one fresh prompt share a request and pay its prompt once, are cancelled together, and draw as the
+    server will. chat: whether the chat route is used, where the endpoint leaves that open. extra: further fields of the
+    request, as they are: response_format, reasoning_effort, guided_json.
+
+    Costs: a call a request, prompt tokens as sent, generated ones with their reasoning. What the server found in its
+    cache is `cached`: shown, free in tokens, and priced by `Prices.cached`. Figures are the server's own wherever it
+    reports them; else they are counted by pieces, and marked `estimated`, as those of a request that was cut. A budget
+    is overshot by no more than what is on the wire when it runs out. Where a server does not stream, a limit can act
+    only between requests.
+
+    A row that was cut keeps its text, and goes on from there where the server can; else it is asked for anew.
+    """
+
+    concurrent = True
+
+    def __init__(
+        self,
+        server: Endpoint | str,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        unit: Literal["completion", "step"] = "completion",
+        stop: str = "\n\n",
+        end: Sequence[str] = (),
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_tokens: int = 1024,
+        at_cap: Literal["done", "failed"] = "done",
+        extract: Callable[[str], Hashable | None] | None = None,
+        logprobs: bool = False,
+        n: int = 1,
+        extra: Mapping[str, Any] | None = None,
+        chat: bool | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.server = Endpoint(server) if isinstance(server, str) else server
+        self.end = (end,) if isinstance(end, str) else tuple(end)
+        self.extra = dict(extra or {})
+        _check(unit, stop, self.end, temperature, top_p, max_tokens, at_cap, n, self.extra)
+        self.unit, self.stop, self.temperature, self.top_p = unit, stop, float(temperature), float(top_p)
+        self.max_tokens, self.at_cap, self.extract, self.n = max_tokens, at_cap, extract, n
+        self.logprobs, self.prompt = logprobs, _read(prompt)
+        self.name, self.horizon = name or self.server.name, max_tokens
+        self.branches = temperature > 0
+        plain = temperature == 1 and top_p == 1 and set(self.extra) <= HARMLESS
+        self.logp = "mass" if logprobs and plain else "unknown"
+        self.chat = chat is not False if self.server.api == "auto" else self.server.api == "chat"
+        if not self.chat and not isinstance(self.prompt, str):
+            raise UsageError("api='completions' continues plain text: give the prompt as a string, not as messages.")
+
+    def start(self, keys: Keys, limit: Limit) -> Stepped:
+        """Nothing is sent yet: the prompt is paid at the first step, once a request."""
+        n = len(keys)
+        states = Transcripts((Transcript(self.prompt),) * n)
+        return Stepped(states, np.zeros(n, np.int8), np.zeros(n), np.zeros(n), limit.used)
+
+    def step(self, states: Transcripts, keys: Keys, limit: Limit, until: Until) -> Stepped:
+        """Raises Unsupported for reasoning steps on a server that cannot continue a prefix, before anything is sent."""
+        if self.unit == "step" and until == "step" and not self.continues:
+            raise Unsupported(
+                f"{self.name} cannot be stepped through its reasoning: {self.unable}; use unit='completion', or a "
+                "method of whole completions such as best_of_n(n=16)."
+            )
+        return Going(self, states, keys, limit, until).run()
+
+    def cap(self, row: Row) -> int:
+        """The most tokens that a row's next request may generate."""
+        return self.max_tokens - row.generated
+
+    def prefix(self, row: Row) -> str:
+        """The reply's beginning that a row goes on from."""
+        return row.text
+
+    def ended(self, row: Row) -> bool:
+        """Judges a row whose request has ended; False where another has to follow."""
+        stepped = row.stopped is not None and row.stopped == row.stop
+        if row.finish == "content_filter":
+            row.status, row.error = Status.FAILED, "the server's content filter ended the completion"
+        elif row.tools and not row.text:
+            row.status, row.error = Status.FAILED, "the reply is a tool call, and this process reads text"
+        elif self.logprobs and row.unscored:
+            row.status, row.error = Status.FAILED, "logprobs=True, but the server gave none for some of the tokens"
+        elif row.stopped in self.end:
+            row.status = Status.DONE
+        elif (row.finish == "length" and not stepped) or (stepped and row.generated >= self.max_tokens):
+            row.status = Status.DONE if self.at_cap == "done" else Status.FAILED
+            if self.at_cap == "failed":
+                cap = f"max_tokens={self.max_tokens}" if row.generated >= self.max_tokens else "the server's own limit"
+                row.error = f"reached {cap} without an end"
+        elif not stepped:
+            row.status = Status.DONE
+        return True
+
+    @property
+    def continues(self) -> bool:
+        """Whether the server can go on with the beginning of a reply."""
+        return not self.chat or self.server.kind.name == "anystep"
+
+    @property
+    def unable(self) -> str:
+        """Why a reply cannot be gone on with."""
+        return f"{self.server.url} cannot continue a prefix"
+
+    def continuing(self) -> dict[str, Any]:
+        """What tells a chat server to go on with the last message."""
+        return {"continue_final_message": True, "add_generation_prompt": False}
+
+    def texts(self, states: Transcripts) -> tuple[str, ...]:
+        return states.texts()
+
+    def answers(self, states: Transcripts) -> tuple[Hashable, ...]:
+        read = self.extract or (lambda text: text.strip() or None)
+        return tuple(read(text) if text else None for text in self.texts(states))
+
+    def merges(self) -> Hashable:
+        """Prompts of different problems share a step, as long as they are continued by the same rules."""
+        rules = (self.unit, self.stop, self.end, self.temperature, self.top_p, self.max_tokens, self.at_cap)
+        more = (self.chat, self.logprobs, self.n, json.dumps(self.extra, sort_keys=True))
+        return ("endpoint", id(self.server), *rules, *more)
+
+    def dump(self, states: Transcripts) -> bytes:
+        return states.dump()
+
+    def load(self, data: bytes) -> Transcripts:
+        return Transcripts.read(data)
+
+
+def _read(prompt: Any) -> Prompt:
+    """The prompt, its messages copied. UsageError where it is none."""
+    example = "[{'role': 'user', 'content': 'Hello'}]"
+    if isinstance(prompt, str):
+        if not prompt:
+            raise UsageError("An empty prompt cannot be continued: EndpointProcess(server, 'What is 2 + 2?').")
+        return prompt
+    if not isinstance(prompt, (list, tuple)) or not prompt or not all(isinstance(m, Mapping) for m in prompt):
+        raise UsageError(f"{prompt!r:.60} is no prompt: give text, or messages such as {example}.")
+    try:
+        return tuple(json.loads(json.dumps(list(prompt))))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"The messages cannot be sent as JSON ({error}); they look like {example}.") from None
+
+
+def _check(
+    unit: str,
+    stop: str,
+    ends: tuple[str, ...],
+    temperature: Any,
+    top_p: Any,
+    max_tokens: Any,
+    at_cap: str,
+    n: Any,
+    extra: Mapping[str, Any],
+) -> None:
+    """UsageError for an option that cannot be meant."""
+    if unit == "token":
+        raise UsageError("EndpointProcess(unit='token'): a request a token is waste; use 'step' or 'completion'.")
+    if unit not in ("step", "completion"):
+        raise UsageError(f"EndpointProcess(unit={unit!r}): a unit is 'completion' or 'step'.")
+    if not isinstance(stop, str) or not stop or not all(isinstance(end, str) and end for end in ends):
+        raise UsageError("EndpointProcess(stop='\\n\\n', end=('.',)): neither may be empty text.")
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 <= temperature < np.inf:
+        raise UsageError(f"EndpointProcess(temperature={temperature!r}): 0 (greedy) or more, such as 0.8.")
+    if isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1:
+        raise UsageError(f"EndpointProcess(top_p={top_p!r}): above 0 and at most 1, such as 0.95.")
+    for what, value in (("max_tokens", max_tokens), ("n", n)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"EndpointProcess({what}={value!r}): a positive whole number.")
+    if at_cap not in ("done", "failed"):
+        raise UsageError(f"EndpointProcess(at_cap={at_cap!r}): 'done' or 'failed'.")
+    for field in extra:
+        if field in OURS:
+            raise UsageError(f"EndpointProcess(extra={{{field!r}: ...}}): say it by {OURS[field]} instead.")
