@@ -3,6 +3,7 @@
 from anystep.bench.compare import Comparison, Progress, compare
 from anystep.bench.entry import Entry, baselines, entry
 from anystep.bench.interval import Interval, bootstrap_mean, level, paired_difference, wilson
+from anystep.bench.plugin import MethodsFile, methods_file
 from anystep.bench.report import AtBudget, Item, Point, Report, equal_cost
 from anystep.bench.store import Store, is_store
 from anystep.bench.trial import Trial
@@ -13,6 +14,7 @@ __all__ = [
     "Entry",
     "Interval",
     "Item",
+    "MethodsFile",
     "Point",
     "Progress",
     "Report",
@@ -24,6 +26,7 @@ __all__ = [
     "entry",
     "equal_cost",
     "is_store",
+    "methods_file",
     "level",
     "paired_difference",
     "wilson",

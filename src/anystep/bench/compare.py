@@ -160,16 +160,21 @@ class Comparison:
         """What the store has, once it is found to be this comparison's."""
         if self.store is None:
             return {}
+        self.claim()
+        methods = {e.label: list(e.ns) for e in self.entries}
+        wanted = {"methods": methods, "items": [t.id for t in self.tasks], "seeds": list(self.seeds), "rows": self.rows}
+        self.store.begin(wanted)
+        return self.store.trials()
+
+    def claim(self) -> None:
+        """Make the store this comparison's; UsageError where it is another's."""
+        assert self.store is not None
         caps = {} if self.budget is None else self.budget.caps()
         same = {"anystep": anystep.__version__, "model": self.model, "budget": json.dumps(caps) if caps else ""}
         items = {t.id: str(t.meta.get("digest") or digest(t.prompt, t.reference)) for t in self.tasks}
         self.store.claim(
             {**same, **self.same}, {"item": items, "method": {e.label: self._content(e) for e in self.entries}}
         )
-        methods = {e.label: list(e.ns) for e in self.entries}
-        wanted = {"methods": methods, "items": [t.id for t in self.tasks], "seeds": list(self.seeds), "rows": self.rows}
-        self.store.begin(wanted)
-        return self.store.trials()
 
     def _content(self, e: Entry) -> str:
         """What a method's label stands for, the same in every process."""
