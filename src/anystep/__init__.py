@@ -7,6 +7,7 @@ from anystep.ledger import Budget, Cost, Ledger, Limit
 from anystep.population import Decision, Population, Verdict
 from anystep.procedure import procedure
 from anystep.process import Potential, Process, Reward, Scored, Status, Stepped, potential, reward
+from anystep.resuming import resume
 from anystep.run import Run
 from anystep.solve import asolve, solve, solve_many
 
@@ -37,6 +38,7 @@ __all__ = [
     "drive",
     "potential",
     "procedure",
+    "resume",
     "reward",
     "solve",
     "solve_many",

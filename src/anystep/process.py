@@ -137,6 +137,10 @@ class Process(ABC):
         """Compute again, at nobody's cost, what these states had in a cache: a resumed run then pays what it would have
         paid without the interruption."""
 
+    def settings(self) -> str:
+        """What decides its outputs beside its name, as text without secrets: a journal is replayed on an equal one."""
+        return ""
+
     def dump(self, states: Any) -> bytes:
         """States as bytes, for a journal; `load` is its inverse."""
         raise Unsupported(f"{self.name} cannot write its states down; implement dump(states) and load(data).")

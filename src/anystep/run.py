@@ -88,6 +88,7 @@ class Run:
             )
         self.process, self.method, self.seed, self.watch = process, method, seed, watch
         self.ledger = ledger or Ledger(budget or Budget(), reserve, show=show)
+        self.reserve = self.ledger.reserve  # as it was at first: the ledger's own is released
         if method.needs_end and process.horizon is None and not self.ledger.budget.caps():
             raise Unsupported(
                 f"{method.name} steps until all are done, but {process.name} is endless: give a Budget, "
@@ -133,17 +134,27 @@ class Run:
             raise UsageError(
                 f"This run waits for {len(self.calls)} replies and was told {len(replies)}; tell one reply a call."
             )
-        again = bool(self._cut)
-        if again:
-            replies, asked = self._made_whole(replies), tuple(call.asked for call, _ in self._cut)
-            self._cut = ()
-        else:
-            asked = tuple(call.asked for call in self.calls)
-        told = Told(tuple(replies), self.ledger.refused, self.ledger.elapsed(), asked, again)
-        self.journal.append(told)
+        told = self._told(replies, self.ledger.refused)
+        self._cut = ()
+        try:
+            self.journal.append(told)
+        except Exception as error:
+            self._ended(error)
+            raise
         self.rounds += 1
         self._refused = told.refused
         self._advance(told.replies)
+
+    def cut_off(self, replies: Sequence[Reply]) -> Told:
+        """The round under way as the journal would have it were the run cancelled now, with these replies to `calls`: a
+        keeper may write it down before the round is over, and `replay(..., reopen=True)` goes on with what is cut."""
+        return self._told(replies, "cancelled")
+
+    def _told(self, replies: Sequence[Reply], refused: str | None) -> Told:
+        again = bool(self._cut)
+        asked = tuple(call.asked for call, _ in self._cut) if again else tuple(call.asked for call in self.calls)
+        found = self._made_whole(replies) if again else tuple(replies)
+        return Told(found, refused, self.ledger.elapsed(), asked, again)
 
     def replay(self, journal: Iterable[Told], warm: bool = False, reopen: bool = False) -> None:
         """Come to the point where `journal` ends without performing anything; costs and seconds are charged, and what
@@ -217,7 +228,8 @@ class Run:
         for told in rounds:
             names = [asked.by for asked in told.asked] or [call.by.name for call in self.calls]
             for name, reply in zip(names, told.replies, strict=True):
-                self.ledger.charge(reply.cost, name)
+                if reply.cost != FREE:  # who was never paid has no account
+                    self.ledger.charge(reply.cost, name)
 
     def _warm(self, told: Told) -> None:
         for call, reply in zip(self.calls, told.replies, strict=True):
@@ -229,13 +241,12 @@ class Run:
         except StopIteration:
             self._ended()
         except Exception as error:
-            self.error = error
-            self._ended()
+            self._ended(error)
             raise
         self.watch(self)
 
-    def _ended(self) -> None:
-        self.calls = ()
+    def _ended(self, error: Exception | None = None) -> None:
+        self.calls, self.error = (), error
         self.ledger.end()
         if isinstance(self.journal, Attached):
             self.journal.end(self)

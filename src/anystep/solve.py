@@ -10,15 +10,19 @@ import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from anystep import journal as journals
 from anystep import search
 from anystep.answer import AllFailed, Answer, failure
 from anystep.drive import adrive, drive
 from anystep.errors import AnystepError, ModelError, UsageError
+from anystep.journal import FileJournal
 from anystep.ledger import Budget
 from anystep.procedure import Method
 from anystep.process import Process, Reward
+from anystep.recipe import recipe
 from anystep.run import Run
 from anystep.tasks.task import Task
 
@@ -52,11 +56,13 @@ def solve(
 
     task: a question, chat messages, or a `Task` with its scorer. model: a name that `language.load` takes, a path, a
     Hugging Face id, a server's URL ("http://127.0.0.1:8080/v1#model-name"), an engine, an `Endpoint`, or any `Process`.
-    method: a `Method`, or its call as text; where left out,
-    `default_method` says. options: show, watch and reserve of `Run`; the rest go to `process_for`. Raises UsageError
-    for what cannot be meant, AllFailed where every state failed.
+    method: a `Method`, or its call as text; where left out, `default_method` says. options: show, watch and reserve of
+    `Run`; journal, a path where the run is written as it goes, and gone on with where it is written already; the rest
+    go to `process_for`. Raises UsageError for what cannot be meant, AllFailed where every state failed.
     """
-    return drive(run_for(task, model, method, budget, seed, **options))[0]
+    run = run_for(task, model, method, budget, seed, **options)
+    with journals.kept(run):
+        return drive(run)[0]
 
 
 async def asolve(
@@ -68,7 +74,9 @@ async def asolve(
     **options: Any,
 ) -> Answer:
     """As `solve`, without blocking the event loop; cancelling the task stops the model at its next unit of work."""
-    return (await adrive(run_for(task, model, method, budget, seed, **options)))[0]
+    run = run_for(task, model, method, budget, seed, **options)
+    with journals.kept(run):
+        return (await adrive(run))[0]
 
 
 def solve_many(
@@ -91,6 +99,8 @@ def solve_many(
         raise UsageError(f"solve_many(at_once={at_once!r}): a whole number, 1 or more, such as 32.")
     if isinstance(tasks, (str, Task)):
         raise UsageError("solve_many(tasks) takes several questions: solve_many(['What is 2 + 2?', 'And 3 + 3?']).")
+    if "journal" in options:
+        raise UsageError("a journal keeps one run: call solve(task, journal=path) for each of them.")
     model = engine_for(model) if isinstance(model, str) else model
     answers: list[Answer] = []
     waiting = enumerate(tasks)
@@ -124,11 +134,19 @@ def run_for(
     mine = {k: options.pop(k) for k in ("show", "watch", "reserve") if k in options}
     if method is None:
         method = default_method(task, model, options)
+    journal = options.pop("journal", None)
+    if isinstance(journal, (str, Path)):
+        journal = journals.open(journal, recipe(task, model, method, options))
     chosen = named_method(method, task) if isinstance(method, str) else Choice(method)
     if chosen.greedy:
         options.setdefault("temperature", 0.0)
-    process = process_for(task, model, **options)
-    return Run(process, chosen.method, budget, seed, **mine)
+    try:
+        run = Run(process_for(task, model, **options), chosen.method, budget, seed, journal=journal, **mine)
+        return journal.resume(run) if isinstance(journal, FileJournal) else run
+    except BaseException:
+        if isinstance(journal, FileJournal):
+            journal.close()
+        raise
 
 
 def default_method(task: Question, model: str | Process | Any = DEFAULT_MODEL, options: Any = ()) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from anystep.cli import main
 from anystep.language import load
 from anystep.language.engine.engine import Engine
 from anystep.ledger import Ledger
@@ -171,14 +172,15 @@ def test_the_command_prints_its_url_and_ends_at_ctrl_c() -> None:
             httpx.get(f"{url}/models")
 
 
-def refused(*args: str) -> tuple[int, str]:
-    """Exit code and standard error of a server that does not start."""
-    done = subprocess.run([*COMMAND, *args], capture_output=True, text=True, env=environment(), timeout=WAIT)
-    assert done.stdout == "" and done.stderr.count("\n") == 1 and done.stderr.startswith("anystep: ")
-    return done.returncode, done.stderr
+def test_what_cannot_be_served_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANYSTEP_KEY", raising=False)
 
+    def refused(*args: str) -> tuple[int, str]:
+        code = main(["serve", *args])
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and err.startswith("anystep: ")
+        return code, err
 
-def test_what_cannot_be_served_is_one_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -192,7 +194,8 @@ def test_what_cannot_be_served_is_one_line() -> None:
     assert refused("--model", "a=", "--port", "0")[0] == 2
     assert refused("--model", "chainlm-2m", "--model", "chainlm-2m")[0] == 2
     assert refused("--port", "70000")[0] == 2
-    assert refused("--host", "not a host", "--port", "0")[0] == 2
+    assert refused("--host", "not a host", "--key", "k", "--port", "0")[0] == 2
+    assert refused("--key", "schlüssel", "--port", "0")[0] == 2
 
 
 def test_beyond_this_machine_a_key_is_asked_for() -> None:

@@ -7,33 +7,49 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from anystep.bench.apart import Apart
 from anystep.bench.desk import Desk, Job
 from anystep.bench.lockstep import replay
 from anystep.bench.store import Key, Store, packed
 from anystep.bench.trial import broken, not_run, trial_of
 from anystep.drive import drive
 from anystep.errors import AnystepError, Unsupported
-from anystep.process import Process
+from anystep.process import Process, Stepped
 from anystep.run import Run, Told
 
 LANES = 32  # runs at once: a client bounds its requests itself, this bounds the threads that wait for it
 
 
 class Kept:
-    """A run's journal that writes each round into the store as it is told."""
+    """A run's journal that writes each round into the store as it is told, and each row's end in the middle of one."""
 
     def __init__(self, store: Store | None, key: Key, process: Process) -> None:
         self.store, self.key, self.process = store, key, process
         self.rounds: list[Told] = [] if store is None else store.rounds(key, process)
+        self.run: Run | None = None
 
     def __iter__(self) -> Iterator[Told]:
         return iter(list(self.rounds))
 
     def append(self, told: Told) -> None:
+        self._write(len(self.rounds), told)
         self.rounds.append(told)
+
+    def begin(self, run: Run) -> None:
+        self.run = run
+
+    def end(self, run: Run) -> None:
+        self.run = None
+
+    def note(self, reply: Stepped) -> None:
+        """A step has come so far. Written where its round will be, which takes its place."""
+        if self.run is not None and len(self.run.calls) == 1:  # of several calls the others are not known
+            self._write(len(self.rounds), self.run.cut_off([reply]))
+
+    def _write(self, at: int, told: Told) -> None:
         if self.store is not None:
             with contextlib.suppress(Unsupported):  # without dump() only ended runs are kept
-                self.store.write([(self.key, len(self.rounds) - 1, packed(told, self.process))])
+                self.store.write([(self.key, at, packed(told, self.process))])
 
 
 def run_queue(desk: Desk, jobs: Iterable[Job], rows: int) -> None:
@@ -74,7 +90,7 @@ def _one(desk: Desk, job: Job) -> None:
     try:
         process = desk.process_of(job.task, job.entry.greedy)
         journal = Kept(desk.store, job.key, process)
-        run = desk.run_of(job, process, journal)
+        run = desk.run_of(job, process if desk.store is None else Apart(process, journal.note), journal)
         desk.running[job.key] = run
         if desk.cancelled:  # between the look above and the line before
             run.cancel()

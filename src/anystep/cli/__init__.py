@@ -1,4 +1,4 @@
-"""What does one type? The command `anystep`: solve, compare, reproduce, catalogue, models, demo."""
+"""What does one type? The command `anystep`: solve, resume, view, compare, reproduce, catalogue, models, demo."""
 
 from anystep.cli.app import app, main
 

@@ -15,6 +15,7 @@ from anystep.cli.compare import compare
 from anystep.cli.demo import demo
 from anystep.cli.models import models
 from anystep.cli.reproduce import reproduce
+from anystep.cli.resume import resume, view
 from anystep.cli.serve import serve
 from anystep.cli.solve import solve
 from anystep.errors import AnystepError, Unsupported, UsageError
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"max_content_width": 100, "terminal_width": 100, "help_option_names": ["-h", "--help"]},
 )
-for command in (solve, compare, serve, reproduce, catalogue, models, demo):
+for command in (solve, resume, view, compare, serve, reproduce, catalogue, models, demo):
     app.command()(command)
 
 

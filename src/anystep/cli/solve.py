@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +18,6 @@ from anystep.cli.interrupt import stopping
 from anystep.errors import UsageError
 
 if TYPE_CHECKING:
-    from anystep.answer import Answer
     from anystep.run import Run
     from anystep.tasks.task import Task
     from anystep.view import Live
@@ -41,6 +43,9 @@ def solve(
     money: o.Money = None,
     seed: o.Seed = 0,
     temperature: o.Temperature = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Write the run into this file as it goes; `anystep resume` goes on with it.")
+    ] = None,
     as_json: o.AsJson = False,
     debug: o.Debug = False,
     quiet: o.Quiet = False,
@@ -49,37 +54,65 @@ def solve(
 
     Ctrl-C stops the run and prints the best answer so far; a second Ctrl-C aborts.
     """
-    from anystep.answer import AllFailed
-    from anystep.drive import drive
+    from anystep import journal as journals
+    from anystep.recipe import recipe
     from anystep.solve import default_method, engine_for, named_method, run_for
-    from anystep.view import Live
 
     limit = o.budget(tokens, seconds, calls, money)
     asked = asked_for(question, task, item)
     method = default_method(asked) if method is None else method
     named_method(method, asked)  # a wrong method is said before a model is loaded
     more: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
-    live = Live(f"{method} on {model}", quiet=quiet)
-    failure = ""
+    named = None if task is None else (task, item or 0)
+    kept = None if journal is None else journals.open(journal, recipe(asked, model, method, more, named))
+
+    def make(live: Live) -> Run:
+        return run_for(
+            asked, engine_for(model), method, limit, seed, show=live.show, watch=live.watch, journal=kept, **more
+        )
+
+    with contextlib.nullcontext() if kept is None else kept:
+        raise typer.Exit(conduct(make, lambda: engine_for(model), f"{method} on {model}", model, asked, as_json, quiet))
+
+
+def conduct(
+    make: Callable[[Live], Run],
+    before: Callable[[], Any],
+    title: str,
+    model: str,
+    asked: str | Task | Any,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Make a run and drive it, shown live; say its answer and what it cost. The exit code.
+
+    before: loads what takes long, and may say so itself.
+    """
+    from anystep.answer import AllFailed
+    from anystep.drive import drive
+    from anystep.journal import FileJournal, summary
+    from anystep.tasks.task import Task
+    from anystep.view import Live
+
+    live = Live(title, quiet=quiet)
     with stopping(lambda: cancel(live)) as stop:
-        engine = engine_for(model)
-        with live:
-            run = run_for(asked, engine, method, limit, seed, show=live.show, watch=live.watch, **more)
-            try:
-                drive(run)
-            except AllFailed as error:
-                failure = str(error)
-    found = None if run.answer is None or run.answer.text is None else run.answer
-    task_asked = None if isinstance(asked, str) else asked
+        before()
+        with live, contextlib.suppress(AllFailed):  # its summary says so
+            run = make(live)
+            drive(run)
+    end = summary(run)
+    task = asked if isinstance(asked, Task) else None
     if as_json:
-        print(json.dumps(record(run, model, task_asked, failure), indent=2, allow_nan=False))
-    elif found is not None:
-        tell_answer(found)
+        print(json.dumps(record(end, repr(run.method), model, run.seed, task), indent=2, allow_nan=False))
+    elif end["text"] is not None:
+        tell_answer(end["text"])
     if not quiet:
-        tell_run(run, live, task_asked, failure)
-    elif failure:
-        print(f"anystep: {failure}", file=sys.stderr)
-    raise typer.Exit(130 if stop.asked else 0 if found is not None else 1)
+        tell_end(end, task, live.tail)
+        if isinstance(run.journal, FileJournal):
+            tell_journal(end, run.journal.path)
+    elif run.error is not None:
+        print(f"anystep: {run.error}", file=sys.stderr)
+    return 130 if stop.asked else 0 if end["text"] is not None else 1
 
 
 def cancel(live: Live) -> bool:
@@ -111,64 +144,53 @@ def asked_for(question: str | None, task: str | None, item: int | None) -> str |
     return tasks.load(task, at + 1)[at]
 
 
-def tell_answer(answer: Answer) -> None:
+def tell_answer(text: str) -> None:
     """The answer on standard output, made printable."""
     from anystep.view import printable
 
-    print(printable(answer.text or "").strip())
+    print(printable(text).strip())
     sys.stdout.flush()
 
 
-def tell_run(run: Run, live: Live, task: Task | None, failure: str) -> None:
-    """On standard error: how it ended, how sure the vote was, what it cost and by whom."""
-    from anystep.view import clipped, cost_line, printable
+def tell_end(end: Mapping[str, Any], task: Task | None, tail: str = "") -> None:
+    """On standard error: how a run ended, how sure the vote was, what it cost and by whom."""
+    from anystep.view import clipped, end_lines, printable
 
-    answer = run.answer
-    lines = []
-    if failure:
-        lines.append(f"failed: {failure}")
-    elif answer is None or answer.text is None:
-        written = f"; one was writing: {clipped(live.tail, 200)}" if live.tail.strip() else ""
-        lines.append(f"no answer: nothing has finished{written}")
-    if answer is not None:
-        share = "" if answer.support is None else f", {100 * answer.support:.0f}% of the votes"
-        value = "" if answer.value is None else f"answer {clipped(str(answer.value), 60)}{share}; "
-        of = f" of {answer.started}" if answer.finished <= answer.started else ""  # branches finish too
-        lines.append(f"{value}{answer.finished}{of} finished; stopped because {answer.stopped_because}")
-        lines += [answer.note] if answer.note else []
-        if task is not None and answer.text is not None:
-            lines.append(f"scored {task.score(answer.text):g}; the reference is {clipped(task.reference, 60)}")
-    lines.append(f"spent {cost_line(run.spent)}")
-    costs = run.ledger.by
-    lines += [f"  {by}: {cost_line(cost)}" for by, cost in costs.items()] if len(costs) > 1 else []
-    print(printable("\n".join(lines)), file=sys.stderr)
+    scored = ""
+    if task is not None and end["text"] is not None:
+        scored = f"scored {task.score(end['text']):g}; the reference is {clipped(task.reference, 60)}"
+    print(printable("\n".join(end_lines(end, tail, scored))), file=sys.stderr)
 
 
-def record(run: Run, model: str, task: Task | None, failure: str) -> dict[str, Any]:
-    """The run as JSON: the answer, why it stopped, and the ledger. What is not known is null."""
+def tell_journal(end: Mapping[str, Any], path: Path) -> None:
+    """On standard error: how a run that was stopped can go on."""
+    from anystep.view import printable
+
+    reason = end["stopped_because"]
+    if reason == "cancelled":
+        print(printable(f"to go on: anystep resume {path}"), file=sys.stderr)
+    elif reason in o.EXAMPLES:
+        print(printable(f"to go on with more: anystep resume {path} --{reason} MORE"), file=sys.stderr)
+
+
+def record(end: Mapping[str, Any], method: str, model: str | None, seed: int, task: Task | None) -> dict[str, Any]:
+    """A run as JSON: the answer, why it stopped, and the ledger. What is not known is null."""
     import anystep
+    from anystep.journal import costs_of
 
-    answer = run.answer
-    text = None if answer is None else answer.text
-    score = None if task is None or text is None else task.score(text)
-    evidence = None if answer is None else answer.evidence
+    total, costs = costs_of(end)
+    score = None if task is None or end["text"] is None else task.score(end["text"])
+    evidence = end["evidence"]
     return {
-        "answer": None if answer is None or answer.value is None else str(answer.value),
-        "text": text,
-        "support": None if answer is None else answer.support,
-        "confidence": None if answer is None else answer.confidence,
-        "evidence": evidence if evidence is not None and math.isfinite(evidence) else None,
-        "stopped_because": "failed" if answer is None else answer.stopped_because,
-        "started": run.books.started,
-        "finished": run.finished,
-        "failed": 0 if answer is None else answer.failed,
-        "errors": [failure] if failure else list(() if answer is None else answer.errors),
-        "note": "" if answer is None else answer.note,
-        "cost": {**asdict(run.spent), "tokens": run.spent.tokens},
-        "costs": {by: {**asdict(cost), "tokens": cost.tokens} for by, cost in run.ledger.by.items()},
-        "method": repr(run.method),
+        **{k: end[k] for k in ("answer", "text", "support")},
+        "confidence": None,
+        "evidence": None if isinstance(evidence, str) else evidence,
+        **{k: end[k] for k in ("stopped_because", "started", "finished", "failed", "errors", "note")},
+        "cost": {**asdict(total), "tokens": total.tokens},
+        "costs": {by: {**asdict(cost), "tokens": cost.tokens} for by, cost in costs.items()},
+        "method": method,
         "model": model,
-        "seed": run.seed,
+        "seed": seed,
         "task": None if task is None else task.id,
         "score": None if score is None or math.isnan(score) else score,
         "version": anystep.__version__,

@@ -30,9 +30,9 @@ _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _COST = {f.name: f.type for f in fields(Cost)}
 
 
-def inline(data: bytes) -> Blob:
-    """Bytes within the record: compressed, as text."""
-    return {"bytes": len(data), "zlib": base64.b64encode(zlib.compress(data, 1)).decode()}
+def inline(data: bytes, packed: bytes | None = None) -> Blob:
+    """Bytes within the record: compressed (packed, where that is done already), as text."""
+    return {"bytes": len(data), "zlib": base64.b64encode(packed or zlib.compress(data, 1)).decode()}
 
 
 def inlined(blob: Blob) -> bytes:
@@ -77,6 +77,11 @@ def encode(told: Told, process: Process, keep: Callable[[bytes], Blob] = inline)
 
 def decode(record: Mapping[str, Any], process: Process, fetch: Callable[[Blob], bytes] = inlined) -> Told:
     """The round that `encode` wrote. fetch: the inverse of its `keep`. Raises JournalError for what it did not."""
+    return parsed(record, lambda blob: loaded(process, fetch(blob)))
+
+
+def parsed(record: Mapping[str, Any], load: Callable[[Blob], Any] | None = None) -> Told:
+    """As `decode`, with states from `load`; without it a round without states (None), for readers without a model."""
     replies = _of(record, "replies", list)
     refused = record.get("refused")
     if refused is not None and not isinstance(refused, str):
@@ -85,8 +90,21 @@ def decode(record: Mapping[str, Any], process: Process, fetch: Callable[[Blob], 
     if asked and len(asked) != len(replies):
         raise JournalError("some replies do not say what they answer")
     seconds = float(floats([record.get("seconds")], 1)[0])
-    found = tuple(_reply(reply, process, fetch) for reply in replies)
+    found = tuple(_reply(reply, load) for reply in replies)
     return Told(found, refused, seconds, asked, record.get("again") is True)
+
+
+def said(reply: Mapping[str, Any]) -> dict[int, tuple[str | None, str]]:
+    """What the finished states of an encoded reply say: row to answer and text."""
+    found = reply.get("says", {})
+    if not isinstance(found, dict) or not isinstance(reply.get("status", []), list):
+        raise JournalError("what its states say is no record")
+    rows = _errors(dict.fromkeys(found, ""), len(reply.get("status", [])))
+    for says in found.values():
+        whole = isinstance(says, list) and len(says) == 2 and isinstance(says[1], str)
+        if not whole or not (says[0] is None or isinstance(says[0], str)):
+            raise JournalError("a state says something else than an answer and a text")
+    return {row: (says[0], says[1]) for row, says in zip(rows, found.values(), strict=True)}
 
 
 def _scored(reply: Scored) -> dict[str, Any]:
@@ -122,14 +140,15 @@ def _asked(reply: dict[str, Any]) -> Asked:
     return Asked(cast(Verb, verb), by, tuple(_whole_numbers(ids, None, "ids").tolist()))
 
 
-def _reply(record: Any, process: Process, fetch: Callable[[Blob], bytes]) -> Reply:
+def _reply(record: Any, load: Callable[[Blob], Any] | None) -> Reply:
     if not isinstance(record, dict):
         raise JournalError("a reply is no record")
     cost = cost_of(record.get("cost"))
     if "values" in record:
         return Scored(floats(record["values"], None), cost)
-    states = loaded(process, fetch(_of(record, "states", dict)))
-    n = len(states)
+    blob = _of(record, "states", dict)
+    states = None if load is None else load(blob)
+    n = len(_of(record, "status", list)) if states is None else len(states)
     status = _whole_numbers(record.get("status"), n, "status")
     if n and status.max() > max(Status):
         raise JournalError("a status is none of live, done and failed")

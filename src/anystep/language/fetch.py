@@ -21,8 +21,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 
 from anystep.errors import ModelError
+from anystep.language.engine.architectures import config_json
+from anystep.language.engine.llama import Config
 from anystep.language.engine.tokenizer import Subwords
 from anystep.language.engine.weights import Weights
 
@@ -89,30 +93,20 @@ def keep(weights: Weights, licence: Path, folder: Path) -> Path:
         c, tokenizer = weights.config, weights.tokenizer
         assert isinstance(tokenizer, Subwords)
         save_file(
-            {name if name.startswith("lm_head") else f"model.{name}": t for name, t in weights.tensors.items()},
+            {n if n.startswith("lm_head") else f"model.{n}": _as_filed(n, t, c) for n, t in weights.tensors.items()},
             scratch / "model.safetensors",
             metadata={"format": "pt"},
         )
-        config = {
-            "model_type": "llama",
-            "architectures": ["LlamaForCausalLM"],
-            "vocab_size": c.vocab,
-            "hidden_size": c.dim,
-            "num_hidden_layers": c.layers,
-            "num_attention_heads": c.heads,
-            "num_key_value_heads": c.kv_heads,
-            "intermediate_size": c.hidden,
-            "head_dim": c.head_dim,
-            "max_position_embeddings": c.context,
-            "rope_theta": c.rope_theta,
-            "rms_norm_eps": c.norm_eps,
-            "tie_word_embeddings": c.tied,
-            "hidden_act": "silu",
+        config = config_json(c) | {
             "eos_token_id": sorted(tokenizer.ends),
             "torch_dtype": str(next(iter(weights.tensors.values()), torch.empty(0)).dtype).removeprefix("torch."),
         }
         (scratch / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        words = {"chat_template": tokenizer.template, **tokenizer.named}
+        words: dict[str, object] = {"chat_template": tokenizer.template, **tokenizer.named}
+        if tokenizer.begin:
+            words["add_bos_token"] = True
+            name, first = tokenizer.named["bos_token"], tokenizer.begin[0]
+            tokenizer.rust.post_processor = TemplateProcessing(single=f"{name} $A", special_tokens=[(name, first)])
         (scratch / "tokenizer_config.json").write_text(json.dumps(words, indent=2), encoding="utf-8")
         tokenizer.rust.save(str(scratch / "tokenizer.json"))
         shutil.copy(licence, scratch / "LICENSE")
@@ -124,3 +118,8 @@ def keep(weights: Weights, licence: Path, folder: Path) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def _as_filed(name: str, tensor: Tensor, config: Config) -> Tensor:
+    """A tensor as files of its family hold it: Gemma's norms by how far they are from one."""
+    return tensor - 1 if config.sandwich and "norm" in name else tensor

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystep.errors import UsageError
-from anystep.keys import Keys
+from anystep.keys import Keys, named
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.sampling import distribution
+from anystep.language.engine.tokenizer import begun
 from anystep.language.going import Going
 from anystep.language.prefill import opened
 from anystep.language.states import Sequences
@@ -68,7 +69,7 @@ class LanguageProcess(Process):
             raise UsageError(f"LanguageProcess(logprobs={logprobs!r}): how many likeliest tokens to tell, such as 5.")
         self.logprobs = logprobs
         self.branches, self.expands = temperature > 0, unit == "token"
-        self.prompt = tuple(engine.tokenizer.encode(self._written(prompt, chat)))
+        self.prompt = begun(engine.tokenizer, self._written(prompt, chat))
         room = engine.config.context - len(self.prompt)
         if not self.prompt:
             raise UsageError("An empty prompt cannot be continued: LanguageProcess(engine, 'What is 2 + 2?').")
@@ -185,11 +186,16 @@ class LanguageProcess(Process):
             if session is not None:
                 session.close()
 
+    def settings(self) -> str:
+        reads = getattr(self.extract, "__qualname__", None)
+        rules = (self.unit, self.stop, self.end, self.temperature, self.top_p, self.max_tokens, self.at_cap, reads)
+        return f"prompt {named(str(self.prompt)):016x}, {rules}"
+
     def dump(self, states: Sequences) -> bytes:
         return states.dump()
 
     def load(self, data: bytes) -> Sequences:
-        return Sequences.read(data, self.engine.tokenizer)
+        return Sequences.read(data, self.engine.tokenizer, self.engine.config.vocab)
 
 
 def _check(

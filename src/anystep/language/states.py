@@ -57,9 +57,16 @@ class Sequences:
         return json.dumps({"tokens": self.tokens, "starts": self.starts}).encode()
 
     @classmethod
-    def read(cls, data: bytes, tokenizer: Tokenizer) -> Self:
+    def read(cls, data: bytes, tokenizer: Tokenizer, vocab: int) -> Self:
+        """Raises ValueError for what `dump` did not write, or tokens beyond the vocabulary."""
         record = json.loads(data)
-        return cls(tuple(map(tuple, record["tokens"])), tuple(record["starts"]), tokenizer)
+        tokens, starts = tuple(map(tuple, record["tokens"])), tuple(record["starts"])
+        for row, start in zip(tokens, starts, strict=True):
+            if not all(type(token) is int and 0 <= token < vocab for token in row):
+                raise ValueError(f"a token is none of 0..{vocab - 1}")
+            if type(start) is not int or not 0 < start <= len(row):
+                raise ValueError(f"an output begins at {start!r:.20} of {len(row)} tokens")
+        return cls(tokens, starts, tokenizer)
 
 
 class Piece(str):

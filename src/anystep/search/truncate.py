@@ -78,6 +78,9 @@ class Truncated(Process):
     def warm(self, states: Counted) -> None:
         self.process.warm(states.states)
 
+    def settings(self) -> str:
+        return f"at most {self.n} steps of {self.process.settings()}"
+
     def dump(self, states: Counted) -> bytes:
         return len(states).to_bytes(8, "big") + states.steps.astype(">i8").tobytes() + self.process.dump(states.states)
 

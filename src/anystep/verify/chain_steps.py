@@ -45,13 +45,17 @@ class ChainSteps(Reward):
     judge: Any = field(default=None, compare=False, repr=False)
 
     def __call__(self, states: Any, limit: Limit) -> Scored:
-        prompts, chains = self._encoded(states.prompts()), self._encoded(map(finished, states.texts()))
-        values = np.full(len(chains), self.prior)
-        rows = np.flatnonzero([bool(chain) for chain in chains])
+        values = np.full(len(states), self.prior)
+        rows, sequences, starts = self._begun(states)
         if len(rows):
-            starts = [len(prompts[row]) for row in rows]
-            values[rows] = self._read([prompts[row] + chains[row] for row in rows], starts, rows, limit)
+            values[rows] = self._read(sequences, starts, rows, limit)
         return Scored(values, limit.used)
+
+    def _begun(self, states: Any) -> tuple[NDArray[np.int64], list[tuple[int, ...]], list[int]]:
+        """The rows with a finished step, the tokens to be read for each, and where its chain begins."""
+        prompts, chains = self._encoded(states.prompts()), self._encoded(map(finished, states.texts()))
+        rows = np.flatnonzero([bool(chain) for chain in chains])
+        return rows, [prompts[row] + chains[row] for row in rows], [len(prompts[row]) for row in rows]
 
     def _encoded(self, texts: Iterable[str]) -> list[tuple[int, ...]]:
         try:
@@ -79,7 +83,11 @@ class ChainSteps(Reward):
         self.engine.cache.trim(0)
 
     def warm(self, states: Any) -> None:
-        self(states, Limit(Ledger(), self.name))
+        sequences = self._begun(states)[1]
+        with self.engine.lock:
+            _, session = opened(self.engine, sequences, Limit(Ledger(), self.name))
+            if session is not None:
+                session.close()
 
 
 def finished(chain: str) -> str:

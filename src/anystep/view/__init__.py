@@ -4,6 +4,7 @@ from anystep.view.html import Section, check_folder, facts, page, write
 from anystep.view.live import Live
 from anystep.view.plot import curve
 from anystep.view.progress import Meter
+from anystep.view.story import end_lines, story_record, story_text
 from anystep.view.tables import ORACLE, cost_rows, point_rows, text_table
 from anystep.view.text import clipped, cost_line, counted, duration, figure, printable
 
@@ -19,11 +20,14 @@ __all__ = [
     "counted",
     "curve",
     "duration",
+    "end_lines",
     "facts",
     "figure",
     "page",
     "point_rows",
     "printable",
+    "story_record",
+    "story_text",
     "text_table",
     "write",
 ]

@@ -92,13 +92,18 @@ class Decoding:
         """One query for each of the first n slots, over its own keys and those it shares."""
         rows = self.rows
         assert rows is not None
-        levels, mask = rows.levels(n), rows.mask(n, new=1)
+        window = self.engine.config.window
+        views = {
+            size: (rows.levels(n) if size is None else rows.near(n, size, time=1), *rows.mask(n, size))
+            for size in self.engine.config.sizes
+        }
         here, at = torch.arange(n), torch.from_numpy(rows.own[:n].copy())
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            levels, low, mask = views[window(layer)]
             own = rows.buffer[layer]
             own[0, here, :, at], own[1, here, :, at] = k[:, :, 0], v[:, :, 0]
-            seen = own[:, :n, :, : mask.shape[1]]
+            seen = own[:, :n, :, low : low + mask.shape[1]]
             return add_levels(levels, layer, q, look_own(q, seen[0], seen[1], mask))
 
         return attend

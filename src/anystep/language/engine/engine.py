@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anystep.errors import UsageError
-from anystep.language.engine.attention import add_levels, look, merge
+from anystep.language.engine.attention import add_levels, look_back, look_past, merge
 from anystep.language.engine.cache import Path, PrefixCache, cut
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.llama import Attend, Config, Llama
@@ -141,9 +141,11 @@ class Engine:
     def _packed(self, rows: Rows, slots: Tensor, stash: Tensor) -> Attend:
         """Attention of packed stretches: each sees its own past in `rows` and itself causally; keys go to `stash`."""
         n, longest = stash.shape[2], stash.shape[4]
-        groups = self.config.heads // self.config.kv_heads
-        levels, mask, blind = rows.levels(n), rows.mask(n), torch.from_numpy(rows.own == 0)
-        mask[blind] = 0.0  # softmax over nothing is undefined: these look, and what they see weighs nothing
+        groups, window = self.config.heads // self.config.kv_heads, self.config.window
+        views = {
+            size: (rows.levels(n) if size is None else rows.near(n, size, longest), *rows.past(n, size, longest))
+            for size in self.config.sizes
+        }
 
         def spread(x: Tensor) -> Tensor:
             """(1, heads, positions, d) -> (n, heads, longest, d), zero where a stretch is shorter."""
@@ -154,12 +156,12 @@ class Engine:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q, k, v = spread(q), spread(k), spread(v)
             stash[layer, 0], stash[layer, 1] = k, v
-            part = look(q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1), causal=True)
-            if mask.shape[1]:
-                past = rows.buffer[layer].repeat_interleave(groups, 2)
-                values, norm = look(q, past[0], past[1], mask[:, None, None])
-                norm[blind] = -torch.inf
-                part = merge(part, (values, norm))
+            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+            part = look_back(q, k, v, window(layer))
+            levels, low, sight = views[window(layer)]
+            if sight is not None:
+                past = rows.buffer[layer, :, :, :, low : low + sight.mask.shape[2]].repeat_interleave(groups, 2)
+                part = merge(part, look_past(q, past[0], past[1], sight))
             out = add_levels(levels, layer, q, part)
             return out.transpose(1, 2).reshape(n * longest, q.shape[1], -1)[slots].transpose(0, 1)[None]
 
@@ -171,17 +173,21 @@ class Engine:
     ) -> Tensor:
         """Logits (batch, time, vocab) at every position of tokens (batch, time), past the cache.
 
-        `mask` (batch, time, time) is True where a position may look; without it attention is causal. With a tree in
-        `mask`, `positions` (batch, time) should be depths. `hidden=True` gives hidden states (batch, time, dim).
+        `mask` (batch, time, time) is True where a position may look, as far as its layer's window goes back; without it
+        attention is causal. With a tree in `mask`, `positions` (batch, time) should be depths. `hidden=True` gives
+        hidden states (batch, time, dim).
         """
         attend = None
         if mask is not None:
             if mask.shape != (*tokens.shape, tokens.shape[1]) or mask.dtype != torch.bool:
                 raise UsageError(f"forward(tokens {tuple(tokens.shape)}, mask) needs a bool mask (batch, time, time).")
-            allowed = mask[:, None]
+            at = torch.arange(tokens.shape[1]).expand_as(tokens) if positions is None else positions
+            back, window = at[:, :, None] - at[:, None, :], self.config.window
+            allowed = {size: (mask if size is None else mask & (back < size))[:, None] for size in self.config.sizes}
 
             def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-                return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=q.shape[1] != k.shape[1])
+                seen = allowed[window(layer)]
+                return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
 
         states = self._run(tokens, positions, attend)
         return states if hidden else self.model.logits(states)

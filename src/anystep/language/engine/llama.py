@@ -1,14 +1,19 @@
-"""The Llama architecture, once: training calls it with causal attention, the engine with a cache.
+"""The Llama architecture and its relatives, once: training calls it with causal attention, the engine with a cache.
 
 The only thing that differs between the two is what a query may look at, so that is the argument: `attend(layer,
 q, k, v)` receives this pass's rotated queries and keys and returns the attended values. Source: Touvron et al.,
 "LLaMA: Open and Efficient Foundation Language Models" (2023), with grouped queries from Ainslie et al. (2023).
+
+The relatives are the same blocks under other settings of `Config`: Mistral looks back a window (Jiang et al., 2023),
+Qwen 2 has biases and Qwen 3 norms on queries and keys (Yang et al., 2024, 2025), and Gemma 3 has those norms, norms
+around each half of a block, GELU gates, and windows in five layers of six (Gemma Team, 2025).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +24,14 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Config:
-    """Shape of a model: `vocab` tokens, `dim` wide, `layers` deep, `heads` queries on `kv_heads` keys of `head_dim`."""
+    """Shape of a model: `vocab` tokens, `dim` wide, `layers` deep, `heads` queries on `kv_heads` keys of `head_dim`.
+
+    The fields after `tied` tell its relatives from Llama. rope_factors: each rotary frequency is divided by its factor
+    (head_dim / 2 of them, or none). windows: for each layer how many positions a query sees, itself the last, or None
+    for all; empty when no layer has a window. near_theta: the rotary base of layers with a window where it is another;
+    their frequencies are not divided. query_scale: queries are multiplied by it, before the division by the root
+    of head_dim. sandwich: a norm before and after each half of a block.
+    """
 
     vocab: int
     dim: int
@@ -32,6 +44,24 @@ class Config:
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
     tied: bool = True
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    rope_factors: Sequence[float] = ()
+    windows: Sequence[int | None] = ()
+    near_theta: float | None = None
+    query_scale: float = 1.0
+    embed_scale: float = 1.0
+    gate: Literal["silu", "gelu"] = "silu"
+    sandwich: bool = False
+
+    def window(self, layer: int) -> int | None:
+        """How many positions a query of `layer` sees, itself the last; None for all there are."""
+        return self.windows[layer] if self.windows else None
+
+    @property
+    def sizes(self) -> frozenset[int | None]:
+        """The different windows of its layers."""
+        return frozenset(self.windows) or frozenset([None])
 
 
 def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -39,15 +69,29 @@ def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
 
 
+def within(windows: Sequence[int | None]) -> Attend:
+    """`causal` in which layer i sees `windows[i]` positions back, itself included, or all where that is None."""
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        time, window = q.shape[2], windows[layer]
+        if window is None or time <= window:
+            return causal(layer, q, k, v)
+        seen = torch.ones(time, time, dtype=torch.bool, device=q.device).tril().triu(1 - window)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
+
+    return attend
+
+
 class Rotary(nn.Module):
     """Rotary position embedding in the half-split layout of Hugging Face checkpoints."""
 
     inverse: Tensor
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, head_dim: int, theta: float, factors: Sequence[float] = ()) -> None:
         super().__init__()
-        half = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-        self.register_buffer("inverse", config.rope_theta**-half, persistent=False)
+        half = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+        inverse = theta**-half / torch.tensor(factors) if factors else theta**-half
+        self.register_buffer("inverse", inverse, persistent=False)
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Positions (batch, time) to cosines and sines (batch, 1, time, head_dim)."""
@@ -64,17 +108,23 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Attention(nn.Module):
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
-        self.layer, self.head_dim = layer, config.head_dim
-        self.q_proj = nn.Linear(config.dim, config.heads * config.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
+        self.layer, self.head_dim, self.query_scale = layer, config.head_dim, config.query_scale
+        self.q_proj = nn.Linear(config.dim, config.heads * config.head_dim, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=config.qkv_bias)
         self.o_proj = nn.Linear(config.heads * config.head_dim, config.dim, bias=False)
+        self.q_norm = nn.RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = nn.RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         batch, time, _ = x.shape
         q, k, v = (
             p(x).view(batch, time, -1, self.head_dim).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.query_scale != 1:
+            q = q * self.query_scale
         out = attend(self.layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
         return self.o_proj(out.transpose(1, 2).reshape(batch, time, -1))
 
@@ -85,19 +135,30 @@ class FeedForward(nn.Module):
         self.gate_proj = nn.Linear(config.dim, config.hidden, bias=False)
         self.up_proj = nn.Linear(config.dim, config.hidden, bias=False)
         self.down_proj = nn.Linear(config.hidden, config.dim, bias=False)
+        self.silu = config.gate == "silu"
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate = self.gate_proj(x)
+        return self.down_proj((F.silu(gate) if self.silu else F.gelu(gate, approximate="tanh")) * self.up_proj(x))
 
 
 class Block(nn.Module):
+    """Attention, then gates, each added to what came in; norms have the names, and so the places, of checkpoints."""
+
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
         self.self_attn, self.mlp = Attention(config, layer), FeedForward(config)
         self.input_layernorm = nn.RMSNorm(config.dim, config.norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.dim, config.norm_eps)
+        self.sandwich = config.sandwich
+        if config.sandwich:
+            self.pre_feedforward_layernorm = nn.RMSNorm(config.dim, config.norm_eps)
+            self.post_feedforward_layernorm = nn.RMSNorm(config.dim, config.norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        if self.sandwich:
+            x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), cos, sin, attend))
+            return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -119,17 +180,31 @@ class Llama(nn.Module):
         self.embed_tokens = Embedding(config.vocab, config.dim)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.layers))
         self.norm = nn.RMSNorm(config.dim, config.norm_eps)
-        self.rotary = Rotary(config)
+        self.lay_rotary()
+        self.attend = within(config.windows) if config.windows else causal
         self.lm_head = None if config.tied else nn.Linear(config.dim, config.vocab, bias=False)
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal) -> Tensor:
-        """Hidden states (batch, time, dim) of tokens (batch, time), after the final norm."""
+    def lay_rotary(self, device: str | None = None) -> None:
+        """Makes the rotary tables: they follow from the shape and are in no file."""
+        c = self.config
+        self.rotary = Rotary(c.head_dim, c.rope_theta, c.rope_factors).to(device)
+        self.rotary_near = None if c.near_theta is None else Rotary(c.head_dim, c.near_theta).to(device)
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend | None = None) -> Tensor:
+        """Hidden states (batch, time, dim) of tokens (batch, time), after the final norm.
+
+        Without `attend` these tokens see each other causally, within each layer's window.
+        """
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        cos, sin = self.rotary(positions)
+        far = self.rotary(positions)
+        near = far if self.rotary_near is None else self.rotary_near(positions)
         x = self.embed_tokens(tokens)
-        for block in self.layers:
-            x = block(x, cos, sin, attend)
+        if self.config.embed_scale != 1:
+            x = x * self.config.embed_scale
+        for layer, block in enumerate(self.layers):
+            cos, sin = far if self.config.window(layer) is None else near
+            x = block(x, cos, sin, attend or self.attend)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ difference in the last bit of fp32 may grow to one of bf16 downstream.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +19,20 @@ from anystep.language.engine.llama import Llama
 
 GROUP = 32  # input features that share an int4 scale: the blocks of GGUF's Q4_0 and Q4_1
 FORMS = ("fp32", "fp16", "bf16", "int8", "int4")
+
+
+class Biased(nn.Module):
+    """A layer in some form, and its bias in fp32."""
+
+    bias: Tensor
+
+    def __init__(self, layer: nn.Module, bias: Tensor) -> None:
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.bias
 
 
 class Half(nn.Module):
@@ -96,12 +112,16 @@ def quantise(model: Llama, form: str) -> Llama:
     for block in model.layers.modules():
         for name, layer in list(block.named_children()):
             if isinstance(layer, nn.Linear):
-                setattr(block, name, stored(layer, layer.weight, form))
-    model.lm_head = stored(model.lm_head, head, "int8" if form == "int4" else form)  # type: ignore[assignment]
+                form_of = stored(layer, layer.weight, form)
+                if form_of is not layer and layer.bias is not None:
+                    form_of = Biased(form_of, layer.bias.detach())
+                setattr(block, name, form_of)
+    model.lm_head = stored(model.lm_head, head, "int8" if form == "int4" else form)
     return model
 
 
-def stored(layer: nn.Module | None, weight: Tensor, form: str) -> nn.Module | None:
+def stored(layer: Any, weight: Tensor, form: str) -> Any:
+    """`layer` in this form, or as it is where the form does not fit its shape."""
     if form == "int4" and (weight.shape[1] % GROUP or weight.shape[0] % 16):
         return layer
     return {"fp16": Half, "bf16": Bfloat, "int8": Int8, "int4": Int4}[form](weight.detach())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anystep.language.engine.attention import Level
+from anystep.language.engine.attention import Level, Sight
 from anystep.language.engine.cache import Path, Span, path_length
 from anystep.language.engine.plan import SHARE
 
@@ -61,22 +61,73 @@ class Rows:
         """What the first n slots see by reference, as products side by side, from the roots down."""
         if self._levels is None or self._levels[0] != n:
             found = []
-            for depth in range(max((len(path) for path in self.shared[:n]), default=0)):
-                users: dict[Span, list[int]] = {}
-                for slot, path in enumerate(self.shared[:n]):
-                    if depth < len(path):
-                        users.setdefault(path[depth], []).append(slot)
+            for users in self._users(n):
                 slots = tuple(torch.tensor(slots, device=self.buffer.device) for slots in users.values())
                 everyone = len(users) == 1 and len(slots[0]) == n
-                found.append(Level(tuple(span.keys for span in users), slots, everyone))
+                found.append(Level(tuple(span.keys for span in users), slots, (None,) * len(users), everyone))
             self._levels = n, found
         return self._levels[1]
 
-    def mask(self, n: int, new: int = 0) -> Tensor:
-        """Additive (n, longest): which buffer positions each of the first n slots sees, `new` more than it has."""
-        own = torch.from_numpy(self.own[:n] + new)
-        seen = torch.arange(int(own.max())) < own[:, None]
-        return torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf).to(self.buffer.device)
+    def _users(self, n: int) -> Iterator[dict[Span, list[int]]]:
+        """Depth by depth, the slots among the first n that see a stretch by reference."""
+        for depth in range(max((len(path) for path in self.shared[:n]), default=0)):
+            users: dict[Span, list[int]] = {}
+            for slot, path in enumerate(self.shared[:n]):
+                if depth < len(path):
+                    users.setdefault(path[depth], []).append(slot)
+            yield users
+
+    def near(self, n: int, window: int, time: int) -> list[Level]:
+        """`levels` for layers with a window, when each slot has `time` queries at its next positions.
+
+        Of a stretch only what some query sees is left, and only the slots that see any of it.
+        """
+        found, device = [], self.buffer.device
+        begins = np.zeros(n, np.int64)  # where each slot's next stretch begins
+        for users in self._users(n):
+            keys, rows, sights = [], [], []
+            for span, slots in users.items():
+                some = np.array(slots)
+                first = self.lengths[some] - window + 1 - begins[some]  # of the stretch, that the first query sees
+                begins[some] += span.length
+                low, some = max(int(first.min()), 0), some[first < span.length]
+                if not len(some):
+                    continue
+                first = first[first < span.length]
+                sight = None
+                if int(first.max()) + time - 1 > low:
+                    since = torch.from_numpy(first)[:, None] + torch.arange(time)
+                    sight = Sight.of((torch.arange(low, span.length) >= since[..., None]).to(device))
+                keys.append(span.keys[:, :, :, low:])
+                rows.append(torch.from_numpy(some).to(device))
+                sights.append(sight)
+            if keys:
+                found.append(Level(tuple(keys), tuple(rows), tuple(sights), len(keys) == 1 and len(rows[0]) == n))
+        return found
+
+    def mask(self, n: int, window: int | None = None) -> tuple[int, Tensor]:
+        """Which buffer positions the next query of each of the first n slots sees, one more than the slot has: the
+        first that any of them sees, and additive (n, longest) from there on."""
+        own = torch.from_numpy(self.own[:n])
+        low = max(int(own.min()) - window + 1, 0) if window else 0
+        at = torch.arange(low, int(own.max()) + 1)
+        seen = at <= own[:, None]
+        if window:
+            seen &= at > own[:, None] - window
+        return low, torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf).to(self.buffer.device)
+
+    def past(self, n: int, window: int | None, time: int) -> tuple[int, Sight | None]:
+        """What `time` queries at the next positions of each of the first n slots see of the buffer: the first position
+        that any of them sees, and their sight from there on; None where they see nothing of it."""
+        own = torch.from_numpy(self.own[:n])[:, None, None]
+        low = max(int(own.min()) - window + 1, 0) if window else 0
+        at = torch.arange(low, int(own.max()))
+        if not len(at):
+            return low, None
+        seen = at < own
+        if window:
+            seen = seen & (at > own + torch.arange(time)[:, None] - window)
+        return low, Sight.of(seen.expand(n, time if window else 1, len(at)).to(self.buffer.device))
 
     def make_room(self) -> None:
         """One more position for every slot, doubling the buffer when it is full."""

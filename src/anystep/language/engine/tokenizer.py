@@ -11,17 +11,18 @@ from typing import Any, Protocol
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Rust
 from tokenizers.decoders import DecodeStream
 
 from anystep.errors import ModelError, Unsupported, UsageError
+from anystep.language.engine.pieces import add_words, from_scores
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-CONTROL, DEFINED = 3, 4  # GGUF's token types for special tokens and for whole words added by the user
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")  # digits one by one
 
 
 class Stream(Protocol):
@@ -31,9 +32,11 @@ class Stream(Protocol):
 
 
 class Tokenizer(Protocol):
-    """What the engine and its processes ask of a vocabulary. `template` is the chat template, None without one."""
+    """What the engine and its processes ask of a vocabulary. `template` is the chat template, None without one;
+    `begin` is what every prompt begins with, in tokens."""
 
     template: str | None
+    begin: tuple[int, ...]
 
     @property
     def size(self) -> int: ...
@@ -61,23 +64,29 @@ class Tokenizer(Protocol):
 class Subwords:
     """A byte-pair vocabulary run by the `tokenizers` library."""
 
-    def __init__(self, rust: Rust, ends: Iterable[int] = (), template: str | None = None, **named: str) -> None:
+    def __init__(
+        self,
+        rust: Rust,
+        ends: Iterable[int] = (),
+        template: str | None = None,
+        begin: tuple[int, ...] = (),
+        **named: str,
+    ) -> None:
         """`named` are the special tokens a template may mention: bos_token, eos_token and the like."""
-        self.rust, self.ends, self.template, self.named = rust, frozenset(ends), template, named
+        self.rust, self.ends, self.template, self.begin, self.named = rust, frozenset(ends), template, begin, named
 
     @classmethod
     def from_gguf(cls, meta: Mapping[str, Any]) -> Subwords:
-        """From the fields of a GGUF file whose tokenizer is of the GPT-2 kind (byte-level pairs with merges)."""
-        if meta["tokenizer.ggml.model"] != "gpt2":
-            raise ModelError(f"Tokenizer kind {meta['tokenizer.ggml.model']!r} is not supported in GGUF; 'gpt2' is.")
-        tokens, kinds = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"]
-        merges = [tuple(pair.split(" ", 1)) for pair in meta["tokenizer.ggml.merges"]]
-        rust = Rust(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
-        rust.pre_tokenizer = splitter(meta.get("tokenizer.ggml.pre", "gpt-2"))
-        rust.decoder = decoders.ByteLevel()
-        for kind, special in ((CONTROL, True), (DEFINED, False)):
-            words = [token for token, its in zip(tokens, kinds, strict=True) if its == kind]
-            rust.add_tokens([AddedToken(word, special=special, normalized=False) for word in words])
+        """From the fields of a GGUF file whose tokenizer is of the GPT-2 kind (byte-level pairs with merges) or of the
+        kind that llama.cpp calls "llama" (SentencePiece pairs with scores)."""
+        own = {name.removeprefix("tokenizer.ggml."): value for name, value in meta.items()}
+        tokens, kinds, pre = own["tokens"], own["token_type"], own.get("pre", "gpt-2")
+        if own["model"] == "gpt2":
+            rust = byte_level(tokens, kinds, own["merges"], pre)
+        elif own["model"] == "llama":
+            rust = from_scores(tokens, own["scores"], kinds, own.get("add_space_prefix", True))
+        else:
+            raise ModelError(f"Tokenizer kind {own['model']!r} is not supported in GGUF; 'gpt2' and 'llama' are.")
         named = {
             f"{name}_token": tokens[meta[f"tokenizer.ggml.{name}_token_id"]]
             for name in ("bos", "eos")
@@ -85,7 +94,9 @@ class Subwords:
         }
         keys = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
         ends = [meta[key] for key in keys if key in meta]
-        return cls(rust, ends, meta.get("tokenizer.chat_template"), **named)
+        begins = own.get("add_bos_token", own["model"] == "llama" or pre == "llama-bpe")
+        begin = (own["bos_token_id"],) if begins and "bos_token_id" in own else ()
+        return cls(rust, ends, meta.get("tokenizer.chat_template"), begin, **named)
 
     @classmethod
     def from_folder(cls, folder: Path, ends: Iterable[int] = ()) -> Subwords:
@@ -106,7 +117,7 @@ class Subwords:
         values = {name: config.get(name) for name in ("bos_token", "eos_token")}
         named = {n: v if isinstance(v, str) else v["content"] for n, v in values.items() if v}
         ends = frozenset(ends) or frozenset(filter(None, [rust.token_to_id(named.get("eos_token", ""))]))
-        return cls(rust, ends, template, **named)
+        return cls(rust, ends, template, first_tokens(rust, config.get("add_bos_token"), named), **named)
 
     @property
     def size(self) -> int:
@@ -159,6 +170,7 @@ class Alphabet:
     """One token a character, in the order of `symbols`: the vocabulary of ChainLM."""
 
     template: str | None = None
+    begin: tuple[int, ...] = ()
 
     def __init__(self, symbols: Sequence[str], end: str = ".") -> None:
         """`end` is the character that ends an answer; it belongs to the text."""
@@ -220,6 +232,35 @@ def _byte_letters() -> dict[str, int]:
 BYTES = _byte_letters()
 
 
+def begun(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """Tokens of a prompt: those of `text`, after what every prompt begins with unless the text has written it."""
+    tokens = tuple(tokenizer.encode(text))
+    return tokens if not tokens or tokens[: len(tokenizer.begin)] == tokenizer.begin else tokenizer.begin + tokens
+
+
+def first_tokens(rust: Rust, adds: bool | None, named: Mapping[str, str]) -> tuple[int, ...]:
+    """What a directory's tokenizer puts before a text: as its config says, else as the tokenizer's own template does."""
+    if adds is not None:
+        first = rust.token_to_id(named.get("bos_token", "")) if adds else None
+        return () if first is None else (first,)
+    written = rust.encode("a", add_special_tokens=True)
+    text = written.special_tokens_mask.index(0) if 0 in written.special_tokens_mask else 0
+    return tuple(written.ids[:text])
+
+
+def byte_level(tokens: Sequence[str], kinds: Sequence[int], pairs: Sequence[str], pre: str) -> Rust:
+    """A vocabulary of byte-level pairs: its tokens, their kinds, the merges in order, and what splits words before."""
+    merges = [(left, right) for left, _, right in (pair.partition(" ") for pair in pairs)]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    rust = Rust(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre == "llama-bpe"))
+    rust.pre_tokenizer = splitter(pre)
+    if pre == "qwen2":
+        rust.normalizer = normalizers.NFC()
+    rust.decoder = decoders.ByteLevel()
+    add_words(rust, tokens, kinds)
+    return rust
+
+
 def splitter(name: str) -> pre_tokenizers.PreTokenizer:
     """The pre-tokenizer that llama.cpp calls `name`; ModelError for one not known here, never a near miss."""
     plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -228,6 +269,7 @@ def splitter(name: str) -> pre_tokenizers.PreTokenizer:
         "gpt-2": plain,
         "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), plain]),
         "llama-bpe": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3), "isolated"), bare]),
+        "qwen2": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2), "isolated"), bare]),
     }
     if name not in known:
         raise ModelError(f"The GGUF pre-tokenizer {name!r} is not known here; known are {', '.join(known)}.")

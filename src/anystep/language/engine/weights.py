@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from anystep.errors import ModelError
+from anystep.language.engine.architectures import folder_config
 from anystep.language.engine.llama import Config, Llama
 from anystep.language.engine.quantise import quantise
 from anystep.language.engine.tokenizer import Subwords, Tokenizer
@@ -44,9 +45,9 @@ def build(weights: Weights, form: str = "fp32", device: str = "cpu") -> Llama:
         | (tensors.keys() - wanted.keys())
     )
     if wrong:
-        raise ModelError(f"These tensors do not fit {weights.config}: {', '.join(wrong[:4])}; is this a Llama model?")
+        raise ModelError(f"These tensors do not fit {weights.config}: {', '.join(wrong[:4])}; is this that model?")
     model.load_state_dict(tensors, assign=True)
-    model.rotary = type(model.rotary)(weights.config).to(device)  # not in the file, so still without storage
+    model.lay_rotary(device)  # not in the file, so still without storage
     return quantise(model.requires_grad_(False).eval(), form)
 
 
@@ -69,60 +70,28 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_folder(folder: Path) -> Weights:
-    """A Hugging Face Llama directory: config.json, tokenizer.json and one or more safetensors files.
+    """A Hugging Face directory: config.json, tokenizer.json and one or more safetensors files.
 
-    Raises ModelError for other architectures and for what this engine does not do (scaled rotary, biases).
+    Raises ModelError for a family that this engine does not run and for what it does not do (see `architectures`).
     """
-    meta = read_json(folder / "config.json")
+    config = folder_config(read_json(folder / "config.json"), str(folder))
     tensors: dict[str, Tensor] = {}
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder} holds no *.safetensors; pickled weights are not read, convert them first.")
     for file in files:
         tensors |= {name.removeprefix("model."): tensor for name, tensor in read_tensors(file).items()}
-    config = folder_config(meta, folder)
     if config.tied:
         tensors.pop("lm_head.weight", None)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
-    return Weights(config, tensors, Subwords.from_folder(folder, ends=end_ids(meta, folder)))
+    if config.sandwich:  # Gemma's files hold how far its norms are from one
+        tensors = {name: t.float() + 1 if "norm" in name else t for name, t in tensors.items()}
+    return Weights(config, tensors, Subwords.from_folder(folder, ends=end_ids(folder)))
 
 
-def folder_config(meta: Mapping[str, Any], folder: Path) -> Config:
-    """llama.Config from a Hugging Face config.json, refusing what would be silently wrong."""
-    rope = {**(meta.get("rope_scaling") or {}), **(meta.get("rope_parameters") or {})}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    unfit = [
-        what
-        for what, found in {
-            f"model_type {meta.get('model_type')!r}": meta.get("model_type") != "llama",
-            f"rope scaling {kind!r}": kind != "default",
-            "biases": bool(meta.get("attention_bias") or meta.get("mlp_bias")),
-            f"activation {meta.get('hidden_act')!r}": meta.get("hidden_act", "silu") != "silu",
-        }.items()
-        if found
-    ]
-    if unfit:
-        raise ModelError(f"{folder} has {', '.join(unfit)}; this engine runs plain Llama models (model_type 'llama').")
-    try:
-        return Config(
-            vocab=meta["vocab_size"],
-            dim=meta["hidden_size"],
-            layers=meta["num_hidden_layers"],
-            heads=meta["num_attention_heads"],
-            kv_heads=meta.get("num_key_value_heads") or meta["num_attention_heads"],
-            hidden=meta["intermediate_size"],
-            head_dim=meta.get("head_dim") or meta["hidden_size"] // meta["num_attention_heads"],
-            context=meta.get("max_position_embeddings", 2048),
-            rope_theta=float(rope.get("rope_theta") or meta.get("rope_theta") or 10_000.0),
-            norm_eps=meta.get("rms_norm_eps", 1e-6),
-            tied=meta.get("tie_word_embeddings", False),
-        )
-    except KeyError as error:
-        raise ModelError(f"{folder / 'config.json'} lacks {error}; a Llama config was expected.") from error
-
-
-def end_ids(meta: Mapping[str, Any], folder: Path) -> frozenset[int]:
+def end_ids(folder: Path) -> frozenset[int]:
     """The tokens that end an answer: generation_config.json has the last word where there is one."""
+    meta = read_json(folder / "config.json")
     generation = folder / "generation_config.json"
     found = (read_json(generation) if generation.exists() else {}).get("eos_token_id", meta.get("eos_token_id"))
     return frozenset([found] if isinstance(found, int) else found or ())

@@ -1,0 +1,112 @@
+"""A journal as its reader finds it, without the model that wrote it: perhaps while it is being written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anystep.errors import JournalError
+from anystep.journal.codec import parsed, said
+from anystep.journal.head import budget_of, check_end, check_head
+from anystep.journal.lines import Line, lines
+from anystep.ledger import FREE, Budget, Cost
+from anystep.run import Told
+
+Says = dict[int, tuple[str | None, str]]
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round without its states, and for each reply what its finished states say: row to answer and text."""
+
+    told: Told
+    says: tuple[Says, ...]
+
+
+@dataclass
+class Story:
+    """What a journal holds, its states left out.
+
+    head: the first record. rounds: all of them. lives: where it was taken up again, each with the number of rounds
+    there were. end: how the run ended, None where it has not. budget: the one it had last. torn: whether a last line is
+    unfinished, as it is for a moment while it is being written.
+    """
+
+    path: Path
+    head: dict[str, Any] = field(default_factory=dict)
+    rounds: list[Round] = field(default_factory=list)
+    lives: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    end: dict[str, Any] | None = None
+    budget: Budget = field(default_factory=Budget)
+    torn: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far."""
+        return self.rounds[-1].told.seconds if self.rounds else 0.0
+
+    def costs(self) -> dict[str, Cost]:
+        """What was paid so far, by whom it was for."""
+        found: dict[str, Cost] = {}
+        for told in (r.told for r in self.rounds):
+            for asked, reply in zip(told.asked, told.replies, strict=True):
+                found[asked.by] = found.get(asked.by, FREE) + reply.cost
+        return found
+
+    def counted(self) -> list[Round]:
+        """The rounds that make the run: without those that a later one took the place of."""
+        return list(counted(self.rounds))
+
+
+def counted(rounds: Iterable[Round]) -> Iterable[Round]:
+    """See `Story.counted`."""
+    held: list[Round] = []  # a round that was refused, and those that closed the run after it
+    for one in rounds:
+        held = [] if one.told.again else held
+        if held or one.told.refused:
+            held.append(one)
+        else:
+            yield one
+    yield from held
+
+
+def read(path: str | Path) -> Story:
+    """The journal at `path`. Raises JournalError where it is damaged, is none, or cannot be read."""
+    story, at = Story(Path(path)), 0
+    try:
+        with open(path, "rb") as file:
+            for line in lines(file, story.path):
+                _note(story, line)
+                at = line.end
+            story.torn = file.seek(0, 2) > at
+    except OSError as error:
+        raise JournalError(f"{path}: cannot be read: {error.strerror}.") from None
+    if not story.head:
+        raise JournalError(f"{path}: holds no whole line: no journal, or one cut off at once.")
+    return story
+
+
+def _note(story: Story, line: Line) -> None:
+    record, kind = line.record, line.record.get("kind")
+    try:
+        if line.number == 1:
+            story.head = check_head(record, story.path)
+        elif kind == "round":
+            told = parsed(record)
+            if len(told.asked) != len(told.replies):
+                raise JournalError("a round does not say what it answers")
+            story.rounds.append(Round(told, tuple(said(reply) for reply in record["replies"])))
+        elif kind == "resumed":
+            story.lives.append((len(story.rounds), record))
+        elif kind == "end":
+            check_end(record)
+        else:
+            raise JournalError(f"a record of unknown kind {kind!r:.40}")
+    except JournalError as error:
+        where = f"{story.path}, line {line.number}"
+        raise error if str(error).startswith(str(story.path)) else JournalError(f"{where}: {error}.") from None
+    if kind in ("head", "resumed"):
+        story.budget = budget_of(record, story.path, line.number)
+    story.end = record if kind == "end" else None
