@@ -184,7 +184,10 @@ GOOD = {"model_type": "llama", **{k: v for k, v in SHAPE.items() if v is not Non
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),
         ({"rope_parameters": {"rope_type": "default", "mrope_section": [1, 2]}}, "mrope_section"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        ({"rope_parameters": {"full_attention": {"rope_type": "default"}, "sliding_attention": {}}}, "by kind of layer"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "default"}, "sliding_attention": {}}},
+            "by kind of layer",
+        ),
         ({"model_type": "qwen3", "layer_types": ["chunked_attention"] * 3}, "'chunked_attention'"),
         ({"model_type": "qwen2", "use_sliding_window": True, "layer_types": ["sliding_attention"]}, "1 layers of 3"),
         ({"model_type": "gemma3_text", "hidden_activation": "silu"}, "'silu'"),

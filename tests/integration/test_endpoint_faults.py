@@ -4,36 +4,25 @@ left running. All that is asserted was counted at the server."""
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import anystep
-from anystep import Budget, Run, drive
+from anystep import Budget
 from anystep.answer import AllFailed
-from anystep.language.endpoint import Endpoint, Prices
-from anystep.solve import run_for
+from anystep.language.endpoint import Endpoint
 from anystep.testing.server import (
     Break,
-    Dressed,
     Edited,
     FakeServer,
     Fault,
     Garbled,
-    Gate,
     Hang,
     Inject,
     Request,
-    Usage,
     busy,
     empty,
     error_event,
@@ -59,7 +48,9 @@ class Waits:
         await asyncio.sleep(0)
 
 
-def solve(server: FakeServer, method: str = f"self_consistency(n={N})", budget: Budget | None = None, **options: Any) -> Any:
+def solve(
+    server: FakeServer, method: str = f"self_consistency(n={N})", budget: Budget | None = None, **options: Any
+) -> Any:
     with Endpoint(server.url, sleep=Waits(), **options) as endpoint:
         return anystep.solve(QUESTION, model=endpoint, method=method, budget=budget)
 

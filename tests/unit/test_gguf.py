@@ -171,7 +171,12 @@ def test_pieces_with_scores_are_read(tmp_path, prefix, begins):
         ("gemma3", {}, lambda w: w.add_final_logit_softcapping(30.0), "soft cap"),
         ("gemma3", {}, lambda w: w.add_array("gemma3.attention.sliding_window_pattern", [True, False]), "a list"),
         ("qwen2", {}, lambda w: w.add_rope_dimension_count(4), "differ in length"),
-        ("llama", {"qk_norm": True}, lambda w: w.add_tensor("blk.0.ffn_gate_inp.weight", np.ones((4, 4), "f")), "plain llama"),
+        (
+            "llama",
+            {"qk_norm": True},
+            lambda w: w.add_tensor("blk.0.ffn_gate_inp.weight", np.ones((4, 4), "f")),
+            "plain llama",
+        ),
     ],
 )
 def test_what_is_not_done_is_refused_by_its_name(tmp_path, architecture, changes, more, line):

@@ -105,6 +105,12 @@ class Report:
         groups = [(label, n) for label in self.labels for n in sorted({t.n for t in self.trials if t.label == label})]
         return tuple(self._point(label, n, base) for label, n in groups)
 
+    def difference(self, ours: Point, theirs: Point) -> Interval:
+        """Accuracy of one point minus another's on the items both have a score of, with its paired interval."""
+        a, b = (_by_item(self._group(p.label, p.n)) for p in (ours, theirs))
+        shared = [item for item in a if item in b]
+        return paired_difference([a[i] for i in shared], [b[i] for i in shared]) if shared else UNKNOWN
+
     def _group(self, label: str, n: int) -> list[Trial]:
         return [t for t in self.trials if t.label == label and t.n == n]
 
@@ -186,21 +192,23 @@ _META = (
 )
 
 
-def equal_cost(points: Sequence[Point], budgets: Sequence[float] | None = None) -> tuple[AtBudget, ...]:
-    """For each budget, every method's largest n whose mean true tokens fit into it.
+def equal_cost(
+    points: Sequence[Point], budgets: Sequence[float] | None = None, by: str = "tokens"
+) -> tuple[AtBudget, ...]:
+    """For each budget, every method's largest n whose mean true cost fits into it.
 
-    budgets: mean tokens a problem; by default, for every n, what the dearest method costs there, rounded up to two
-    digits, so that all can afford that n.
+    budgets: the mean cost of a problem; by default, for every n, what the dearest method costs there, rounded up to two
+    digits, so that all can afford that n. by: the figure of a point that is the cost, tokens, money, calls or seconds.
     """
-    measured = [p for p in points if math.isfinite(p.tokens)]
+    measured = [p for p in points if math.isfinite(getattr(p, by))]
     if budgets is None:
         grown = [p for p in measured if not p.greedy]
         rungs = sorted({p.n for p in grown})
-        budgets = sorted({_round_up(max(p.tokens for p in grown if p.n == n)) for n in rungs})
+        budgets = sorted({_round_up(max(getattr(p, by) for p in grown if p.n == n)) for n in rungs})
     labels = list(dict.fromkeys(p.label for p in points))
     table = []
     for budget in budgets:
-        fits = {label: [p for p in measured if p.label == label and p.tokens <= budget] for label in labels}
+        fits = {label: [p for p in measured if p.label == label and getattr(p, by) <= budget] for label in labels}
         best = {label: max(ps, key=lambda p: p.n) if ps else None for label, ps in fits.items()}
         table.append(AtBudget(float(budget), best))
     return tuple(table)

@@ -2,10 +2,12 @@
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --rule: #d8dee4; --paper: #ffffff; --panel: #f6f8fa;
-  --c0: #4d5560; --c1: #0a6ebd; --c2: #c2410c; --c3: #0f8a5f; --c4: #9b3fb5; --c5: #a16207; --warn: #b42318; }
+  --c0: #4d5560; --c1: #0a6ebd; --c2: #c2410c; --c3: #0f8a5f; --c4: #9b3fb5; --c5: #a16207; --warn: #b42318;
+  --front: #cfe3f5; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6edf3; --soft: #9aa4af; --rule: #363d46; --paper: #0f1318; --panel: #171c22;
-    --c0: #a9b3be; --c1: #58a6ff; --c2: #ff8c5a; --c3: #4cc38a; --c4: #d69bf0; --c5: #e3b341; --warn: #ff8f85; }
+    --c0: #a9b3be; --c1: #58a6ff; --c2: #ff8c5a; --c3: #4cc38a; --c4: #d69bf0; --c5: #e3b341; --warn: #ff8f85;
+    --front: #24405c; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
@@ -24,6 +26,7 @@ figure { margin: 20px 0; }
 .legend li { display: flex; align-items: center; gap: 8px; }
 .legend span { display: inline-flex; }
 .curve { width: 100%; height: auto; display: block; overflow: visible; }
+.frontier { fill: none; stroke: var(--front); stroke-width: 7; stroke-linejoin: round; opacity: .55; }
 .curve text { fill: var(--soft); font-size: 12.5px; }
 .curve .label { fill: var(--ink); font-size: 13px; }
 .frame { fill: none; stroke: var(--rule); }
@@ -45,4 +48,39 @@ th.text, td.text { text-align: left; }
 .transcript { background: var(--panel); border-radius: 8px; padding: 12px 18px; margin: 14px 0; }
 .transcript dt { color: var(--soft); font-size: 13px; margin-top: 6px; }
 .transcript dd { margin: 0 0 6px; white-space: pre-wrap; overflow-wrap: anywhere; }
+.tabs > input { position: absolute; opacity: 0; }
+.tabs > label { display: inline-block; padding: 3px 12px; margin: 0 6px 10px 0; border: 1px solid var(--rule);
+  border-radius: 14px; font-size: 13px; color: var(--soft); cursor: pointer; }
+.tabs > input:checked + label { color: var(--ink); border-color: var(--ink); }
+.tabs > input:focus-visible + label { outline: 2px solid var(--c1); outline-offset: 2px; }
+.tabs > .panel { display: none; }
+.tabs > input:nth-of-type(1):checked ~ .panel:nth-of-type(1) { display: block; }
+.tabs > input:nth-of-type(2):checked ~ .panel:nth-of-type(2) { display: block; }
+.tabs > input:nth-of-type(3):checked ~ .panel:nth-of-type(3) { display: block; }
+.tabs > input:nth-of-type(4):checked ~ .panel:nth-of-type(4) { display: block; }
+pre, .notes { background: var(--panel); border-radius: 8px; padding: 10px 14px; font-size: 13px; margin: 10px 0;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { font-family: ui-monospace, "SF Mono", Menlo, "Liberation Mono", monospace; }
+.notes { list-style: none; max-height: 22em; overflow: auto; }
+.find { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin: 10px 0; }
+.find[hidden] { display: none; }
+.find input, .find select { font: inherit; font-size: 14px; color: var(--ink); background: var(--paper);
+  border: 1px solid var(--rule); border-radius: 6px; padding: 5px 9px; }
+.find input { flex: 1 1 220px; min-width: 0; }
+.item { border-bottom: 1px solid var(--rule); }
+.item[hidden] { display: none; }
+.item > summary { display: grid; grid-template-columns: minmax(60px, 110px) 1fr auto; gap: 12px; padding: 6px 2px;
+  cursor: pointer; font-size: 13.5px; align-items: center; }
+.item > summary > span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.item > summary > .marks { overflow: visible; letter-spacing: .15em; font-family: ui-monospace, monospace; }
+.marks .c0, .marks .c1, .marks .c2, .marks .c3, .marks .c4, .marks .c5 { font-weight: 700; }
+.item > div { padding: 4px 2px 16px; }
+.said { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
+td.wide { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 12em; max-width: 34em; text-align: left; }
+td.right { color: var(--c3); } td.wrong { color: var(--warn); }
+@media (max-width: 600px) {
+  main { padding: 20px 14px 48px; } h1 { font-size: 22px; }
+  .item > summary { grid-template-columns: 1fr auto; } .item > summary > .asked { grid-column: 1 / -1; order: 3; }
+  .curve text { font-size: 19px; } .curve .label { font-size: 19px; }
+}
 """
