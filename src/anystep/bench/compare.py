@@ -17,7 +17,7 @@ from anystep.bench.machine import hardware, today, versions
 from anystep.bench.queue import run_queue
 from anystep.bench.report import Item, Report
 from anystep.bench.store import Key, Store
-from anystep.bench.trial import Trial
+from anystep.bench.trial import UNRUN, Trial
 from anystep.errors import AnystepError, UsageError
 from anystep.ledger import Budget
 from anystep.process import Process
@@ -95,6 +95,7 @@ class Comparison:
         before = self._kept()
         ended = {key: trial for key, (_, trial) in before.items() if key in jobs}
         desk = Desk(self.process_of, self.budget, self.total, self.progress, self.store, ended, self.cancelled)
+        desk.each = len(self.tasks) * len(self.seeds)
         self._desk = desk
         if self._side_by_side():
             run_queue(desk, [job for key, job in jobs.items() if key not in ended], self.rows)
@@ -103,8 +104,10 @@ class Comparison:
             for batch in self._batches(earlier):
                 if not desk.cancelled and any(job.key not in desk.ended for job in batch):
                     run_batch(desk, batch)
+        if desk.hopeless:
+            raise UsageError(desk.hopeless)
         self.trials = [desk.ended[key] for key in jobs if key in desk.ended]
-        if self.trials and all(t.stopped_because in ("not run", "error") for t in self.trials):
+        if self.trials and all(t.stopped_because in UNRUN for t in self.trials):
             raise UsageError(f"not one of {len(self.tasks)} items can be run: {self.trials[0].error}")
         return self._report(self.store.seconds if self.store else time.perf_counter() - began)
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from anystep import keys
 from anystep.bench.entry import Entry
 from anystep.bench.store import Key, Store
-from anystep.bench.trial import Trial
+from anystep.bench.trial import UNRUN, Trial
 from anystep.ledger import Budget
 from anystep.process import Process
 from anystep.run import Journal, Run
 from anystep.tasks.task import Task
 
+HOPELESS = 4  # errors of a method without one run that ended well
 BEAT = 0.5  # seconds between reports of progress while a batch is being written
 
 
@@ -62,6 +63,10 @@ class Desk:
     began: float = field(default_factory=time.perf_counter)
     now: tuple[str, int] = ("", 0)
     said: float = 0.0
+    each: int = 1  # runs of one (method, n)
+    hopeless: str = ""  # why it was given up, where it was
+    _fine: set[str] = field(default_factory=set)
+    _errors: dict[str, int] = field(default_factory=dict)
     _paid: int = 0
     _failed: int = 0
     _written: float = field(default_factory=time.perf_counter)
@@ -70,6 +75,7 @@ class Desk:
     def __post_init__(self) -> None:
         self._paid = sum(t.cost.tokens for t in self.ended.values())
         self._failed = sum(t.failed for t in self.ended.values())
+        self._fine = {t.label for t in self.ended.values()}
 
     def run_of(self, job: Job, process: Process, journal: Journal | None = None) -> Run:
         """A job's run, not yet driven; its budget's seconds begin now."""
@@ -85,13 +91,25 @@ class Desk:
             fresh = [t for t in trials if t.key not in self.ended]
             if self.store is not None:
                 now = time.perf_counter()
-                self.store.write(rounds, fresh, drop, now - self._written)
+                good = [t for t in fresh if t.stopped_because not in UNRUN]  # the others may fare better another time
+                self.store.write(rounds, good, drop, now - self._written)
                 self._written = now
             for trial in fresh:
                 self.ended[trial.key] = trial
                 self.running.pop(trial.key, None)
                 self._paid += trial.cost.tokens
                 self._failed += trial.failed
+                self._judge(trial)
+
+    def _judge(self, trial: Trial) -> None:
+        """A method whose first runs all end in an error is given up, before it costs more."""
+        if trial.stopped_because != "error":
+            self._fine.add(trial.label)
+        elif trial.label not in self._fine:
+            self._errors[trial.label] = self._errors.get(trial.label, 0) + 1
+            if self._errors[trial.label] >= min(HOPELESS, self.each) and not self.hopeless:
+                self.hopeless = f"{trial.label}: {trial.error}"
+                self.cancel()
 
     def cancel(self) -> None:
         self.cancelled = True

@@ -9,7 +9,7 @@ from anystep.bench.desk import Desk, Job
 from anystep.bench.store import Key, packed
 from anystep.bench.trial import Trial, broken, not_run, trial_of
 from anystep.drive import drive
-from anystep.errors import AnystepError, Unsupported, UsageError
+from anystep.errors import AnystepError, Unsupported
 from anystep.run import Run, Told
 
 
@@ -47,8 +47,6 @@ def run_batch(desk: Desk, jobs: Sequence[Job]) -> None:
         desk.running = {}
     if desk.cancelled:
         return
-    if all(desk.ended[job.key].stopped_because == "error" for job in jobs):
-        raise UsageError(f"{jobs[0].entry.label}: {desk.ended[jobs[0].key].error}")
     if desk.store is not None:
         desk.store.tidy()
     desk.tell()

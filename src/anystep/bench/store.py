@@ -152,7 +152,8 @@ class Store:
 
     def claim(self, same: Mapping[str, str], named: Mapping[str, Mapping[str, str]]) -> None:
         """Make it this comparison's store, or find that it is. same: what must be equal for all of it. named: of each
-        kind (item, method), names and contents: new names are added, another content is refused with UsageError."""
+        kind (item, method), names and contents: new names are added, another content is refused with UsageError; but a
+        method of which no run has ended is taken as it is now."""
         before = self.fact("same")
         if before is not None and before != dict(same):
             parts = [k for k in {**before, **same} if before.get(k) != same.get(k)]
@@ -161,7 +162,7 @@ class Store:
         for kind, contents in named.items():
             held = dict(self._read("select name, content from named where kind = ?", (kind,)))
             for name, content in contents.items():
-                if held.get(name, content) != content:
+                if held.get(name, content) != content and not (kind == "method" and self._dropped(name)):
                     raise UsageError(
                         f"{self.path} holds another {kind} called {name[:60]!r}: its content has changed; "
                         "give another --store."
@@ -169,7 +170,15 @@ class Store:
         with self._writing() as db:
             db.execute("insert or replace into facts values ('same', ?)", (json.dumps(dict(same)),))
             rows = [(kind, name, content) for kind, contents in named.items() for name, content in contents.items()]
-            db.executemany("insert or ignore into named values (?, ?, ?)", rows)
+            db.executemany("insert or replace into named values (?, ?, ?)", rows)
+
+    def _dropped(self, label: str) -> bool:
+        """Forget the rounds of a method, unless one of its runs has ended."""
+        if self._read("select 1 from trials where label = ? limit 1", (label,)):
+            return False
+        with self._writing() as db:
+            db.execute("delete from rounds where label = ?", (label,))
+        return True
 
     def begin(self, request: Any) -> None:
         """Go on with the last session if it asked for the same, else begin another: what that one has to run is what

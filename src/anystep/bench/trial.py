@@ -12,6 +12,7 @@ from anystep.process import Status
 from anystep.run import Run
 from anystep.tasks.task import Task
 
+UNRUN = ("not run", "error")  # what such a trial stopped because of says nothing of its method
 LONGEST = 4_000  # characters of an output that are kept
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -81,7 +82,8 @@ class Asked:
 
     def at(self, path: str) -> Path:
         """A path as it was meant where it was given."""
-        return Path(self.folder, Path(path).expanduser())
+        found = Path(path).expanduser()
+        return found if self.folder == os.getcwd() else Path(self.folder, found)
 
 
 def public(model: str) -> str:

@@ -161,7 +161,7 @@ def _begin(kept: Store, work: Comparison, asked: Asked, out: Path | None, retry:
     kept.keep("asked", asked.record())
     kept.keep("out", None if out is None else str(out.absolute()))
     if retry:
-        n = kept.retry(("failed", "error", "not run"))
+        n = kept.retry(("failed",))
         meter.note(f"{n:,} failed runs of {kept.path} are run again")
     if there := len(kept.trials()):
         meter.note(f"going on from {kept.path}: {there:,} runs are there")

@@ -63,8 +63,7 @@ def curve(report: Report, by: str = "tokens") -> str:
     scale = _scale(points, by)
     labels = list(dict.fromkeys(p.label for p in report.points))
     at = _dodged(points, scale)
-    parts = [_axes(scale), _frontier(points, scale)]
-    parts += [_level(p, scale) for p in points if p.greedy]
+    parts = [_axes(scale), *(_level(p, scale) for p in points if p.greedy), _frontier(points, scale)]
     for series, label in enumerate(labels):
         mine = [(p, x) for p, x in zip(points, at, strict=True) if p.label == label]
         parts.append(_series(mine, series, scale))
@@ -153,7 +152,7 @@ def _axes(scale: Scale) -> str:
     parts.append(f'<text class="label" {label}>{AXES[scale.by]}</text>')
     height = (TOP + bottom) / 2
     turned = f'text-anchor="middle" transform="rotate(-90 16 {height})"'
-    parts.append(f'<text class="label" x="16" y="{height}" {turned}>accuracy</text>')
+    parts.append(f'<text class="label up" x="16" y="{height}" {turned}>accuracy</text>')
     return "\n".join(parts)
 
 
