@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
+from anystep.language import load
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Config, Llama
 from anystep.language.engine.tokenizer import Alphabet
@@ -33,3 +36,14 @@ def tiny_engine(seed: int = 0, cache_bytes: int = 1 << 28, **changes: object) ->
 def text(length: int, seed: int = 0) -> tuple[int, ...]:
     """Random tokens of the tiny vocabulary."""
     return tuple(torch.randint(3, 64, (length,), generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+@functools.cache
+def _chain() -> Engine:
+    return load("chainlm-2m")
+
+
+def chain_engine() -> Engine:
+    """ChainLM in an engine of its own: nothing cached, nothing counted; the weights are read once."""
+    one = _chain()
+    return Engine(one.model, one.tokenizer, name=one.name, generation=one.generation)

@@ -18,12 +18,12 @@ import httpx
 import pytest
 
 from anystep.cli import main
-from anystep.language import load
 from anystep.language.engine.engine import Engine
 from anystep.ledger import Ledger
 from anystep.serve import house
 from anystep.serve.listen import running
 from gates import WAIT, Gate, counted
+from models import chain_engine
 
 ROOT = Path(__file__).parents[2]
 ASK = {"model": "chainlm-2m", "messages": [{"role": "user", "content": "C4 7 9 3 4>97?"}], "seed": 1}
@@ -49,7 +49,7 @@ class Log:
 
 @pytest.fixture
 def engine() -> Engine:
-    return load("chainlm-2m")
+    return chain_engine()
 
 
 @pytest.fixture
@@ -198,8 +198,8 @@ def test_what_cannot_be_served_is_one_line(capsys: pytest.CaptureFixture[str], m
     assert refused("--key", "schlüssel", "--port", "0")[0] == 2
 
 
-def test_beyond_this_machine_a_key_is_asked_for() -> None:
-    with served("--model", "chainlm-2m", "--host", "0.0.0.0", "--port", "0", "--key", "open-sesame") as (_, url):
+def test_beyond_this_machine_a_key_is_asked_for(engine: Engine) -> None:
+    with running({"chainlm-2m": engine}, host="0.0.0.0", key="open-sesame") as url:
         local = url.replace("0.0.0.0", "127.0.0.1")
         assert httpx.get(f"{local}/models").status_code == 401
         assert httpx.get(f"{local}/models", headers={"authorization": "Bearer open-sesame"}).status_code == 200

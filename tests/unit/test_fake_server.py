@@ -104,7 +104,7 @@ def test_usage_comes_in_every_chunk_or_in_none_as_asked(client: httpx.Client) ->
         growing = [
             e["usage"]["completion_tokens"] for e in events(client, server, stream_options=every)[:-1] if "usage" in e
         ]
-        assert growing == [*range(1, MADE + 1), MADE]
+        assert growing == [*range(MADE + 1), MADE, MADE]  # the role, each token, the end of the choice, and the whole
         assert not any("usage" in e for e in events(client, server)[:-1])
     with FakeServer(SCRIPT, Offers(usage="ignored")) as server:
         assert not any("usage" in e for e in events(client, server, stream_options=every)[:-1])

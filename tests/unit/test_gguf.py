@@ -71,6 +71,11 @@ def test_a_float_file_gives_the_model_back(tmp_path, tied):
     assert (again - model.logits(model(tokens))).abs().max() < 1e-5
 
 
+def licence(folder):
+    (folder / "TERMS.html").write_text("terms")
+    return folder / "TERMS.html"
+
+
 FACTORED = tuple(float(2 ** (i // 2)) for i in range(4))
 GEMMA = {
     "layers": 7,
@@ -118,7 +123,7 @@ def test_other_architectures_come_back(tmp_path, name):
     again = Engine(build(weights), weights.tokenizer).forward(tokens)
     assert (again - model.logits(model(tokens))).abs().max() < 1e-4
     if name != "llama 3":  # as a directory it is the same model; one factor a frequency has no place in config.json
-        same = read_folder(keep(weights, tmp_path / "m.gguf", tmp_path / "kept"))
+        same = read_folder(keep(weights, licence(tmp_path), tmp_path / "kept"))
         assert same.config == weights.config
         assert (Engine(build(same), same.tokenizer).forward(tokens) - again).abs().max() < 1e-4
 
@@ -157,7 +162,8 @@ def test_pieces_with_scores_are_read(tmp_path, prefix, begins):
     first = (0,) if begins else ()
     assert begun(tokenizer, "band") == begun(tokenizer, "<s>band" if begins else "band")
     assert begun(tokenizer, "band")[:1] == first or not begins
-    kept = keep(weights, tmp_path / "m.gguf", tmp_path / "kept")
+    kept = keep(weights, licence(tmp_path), tmp_path / "kept")
+    assert (kept / "LICENSE.html").read_text() == "terms"
     same = Subwords.from_folder(kept)
     assert same.begin == tokenizer.begin and same.encode("band  <x>") == tokenizer.encode("band  <x>")
     theirs = pytest.importorskip("transformers").PreTrainedTokenizerFast.from_pretrained(kept)

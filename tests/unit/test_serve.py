@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from anystep import Budget, Run, drive, search
-from anystep.language import LanguageProcess, load
+from anystep.language import LanguageProcess
 from anystep.language.engine.engine import Engine
+from anystep.serve import house
 from anystep.serve.app import make
 from anystep.serve.held import Held
-from models import tiny_engine
+from models import chain_engine, tiny_engine
 
 ASK = "C4 7 9 3 4>97?"
 USER = [{"role": "user", "content": ASK}]
@@ -27,7 +28,7 @@ class Client:
     """The application over httpx's in-process transport."""
 
     def __init__(self, **options: Any) -> None:
-        self.engine: Engine = options.pop("engine", None) or load("chainlm-2m")
+        self.engine: Engine = options.pop("engine", None) or chain_engine()
         self.log: list[str] = []
         self.app = make({"chainlm-2m": self.engine}, say=self.log.append, **options)
 
@@ -81,7 +82,7 @@ def client() -> Iterator[Client]:
 
 def direct(n: int = 1, seed: int = 1, **options: Any) -> tuple[str, ...]:
     """What the library itself samples."""
-    process = LanguageProcess(load("chainlm-2m"), ASK, unit="completion", **{"max_tokens": 160, **options})
+    process = LanguageProcess(chain_engine(), ASK, unit="completion", **{"max_tokens": 160, **options})
     (answer,) = drive(Run(process, search.sample(n=n), seed=seed))
     assert answer.population is not None
     return process.texts(answer.population.states)
@@ -260,7 +261,7 @@ def test_a_method_answers_and_its_judge_is_in_the_bill(client: Client) -> None:
     read = judge.engine.counters.prefilled - before
     assert read > 0 and usage["prompt_tokens"] == len(ASK) + read
     assert (ours["started"], ours["finished"], ours["stopped_because"], ours["seed"]) == (8, 8, "finished", 1)
-    assert ours["method"].startswith("best_of_n(n=8") and ours["confidence"] is None
+    assert ours["method"] == method and ours["confidence"] is None
     assert ours["cost"]["tokens"] == usage["total_tokens"] - usage["prompt_tokens_details"]["cached_tokens"]
     assert {c["tokens"] for c in ours["costs"].values()} == {read, ours["cost"]["tokens"] - read}
     process = LanguageProcess(client.engine, ASK, stop="\n", max_tokens=120, at_cap="failed")
@@ -323,6 +324,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"n": 2, "anystep": {"method": "sample(n=2)"}}, "n", "invalid_value"),
     ({"temperature": 0.5, "anystep": {"method": "greedy"}}, "temperature", "invalid_value"),
     ({"anystep": {"step": "\n"}}, "anystep.step", "invalid_value"),
+    ({"extra_body": {"anystep": {"unit": "token"}}}, "anystep.unit", "invalid_value"),
     ({"anystep": {"method": "sample(n=2000)"}}, "anystep.method", "invalid_value"),
     ({"model": "chainlm-2m:sample(n=2)", "anystep": {"method": "greedy"}}, "anystep.method", "invalid_value"),
     ({"messages": []}, "messages", "invalid_value"),
@@ -410,6 +412,8 @@ def test_prompts_that_cannot_be_read_are_400s(client: Client) -> None:
     assert "alphabet" in client.error("/v1/completions", prompt="ÄÖ")["message"]
     assert "empty" in client.error("/v1/completions", prompt="")["message"]
     assert client.error("/v1/completions", prompt=["a", "b"])["param"] == "prompt"
+    assert client.error("/v1/completions", prompt=[1, 2])["param"] == "prompt"
+    assert client.complete(prompt=[ASK], seed=1)["choices"] == client.complete(seed=1)["choices"]
     assert "best_of_n" in client.error(anystep={"method": "bestofn(n=2)"})["message"]
     assert "temperature" not in client.error(temperature=0, anystep={"method": "beam(width=2, branch=2)"})["code"]
 
@@ -472,6 +476,31 @@ def test_a_defect_is_told_to_the_log_alone(client: Client, monkeypatch: pytest.M
     last = json.loads(response.text.strip().split("\n\n")[-1].removeprefix("data: "))
     assert last["error"]["code"] == "internal_error" and "secret" not in response.text
     assert sum("the secret plan" in line for line in client.log) == 2
+
+
+def test_what_says_how_a_stream_looks_needs_one(client: Client) -> None:
+    assert client.error(stream_options={"include_usage": True})["param"] == "stream_options"
+    assert client.error(anystep={"method": "sample(n=2)", "progress": True})["param"] == "anystep.progress"
+
+
+def test_work_that_was_paid_before_an_error_is_told_with_it() -> None:
+    client = Client(engine=tiny_engine())
+    method = {"method": "best_of_n(n=2, reward=chain_steps)"}  # whose judge knows no E
+    body = {"prompt": "what is next E", "max_tokens": 5, "anystep": method, "seed": 1}
+    response = client.post("/v1/completions", **body)
+    assert response.status_code == 400 and "alphabet" in response.json()["error"]["message"]
+    usage = response.json()["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (14, 10)
+    assert client.engine.counters.prefilled == 14
+    streamed = client.post("/v1/completions", **body, stream=True).text.strip().split("\n\n")[-1]
+    assert json.loads(streamed.removeprefix("data: "))["usage"]["completion_tokens"] == 10
+
+
+def test_too_many_requests_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(house, "RUNNING", 0)
+    monkeypatch.setattr(house, "WAITING", 0)
+    response = Client().post("/v1/chat/completions", messages=USER)
+    assert response.status_code == 429 and response.headers["retry-after"] == "1"
 
 
 def test_text_is_held_back_only_while_it_may_be_a_stop() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from anystep import Answer, Budget, Run, drive, search
-from anystep.language import LanguageProcess, load
+from anystep import Answer, Budget, Run, drive, reward, search
+from anystep.language import LanguageProcess
 from anystep.serve import share
 from anystep.serve.share import Asked, Desk, Shared
 from gates import WAIT, Gate
-from models import tiny_engine
+from models import chain_engine, tiny_engine
 
 PROMPTS = ("C4 7 9 3 4>97?", "A6+8+9+6-5?", "A1+2+3+4+5?", "C1 2 3 4 5>17?")
 Work = Callable[[], Any]
@@ -57,14 +57,14 @@ def texts(process: Any, answer: Answer) -> tuple[str, ...]:
 
 def alone(prompt: str, n: int = 1, seed: int = 1, **options: Any) -> tuple[tuple[str, ...], Answer, int]:
     """Texts, answer and passes of a run that has a fresh engine to itself."""
-    engine = load("chainlm-2m")
+    engine = chain_engine()
     process = LanguageProcess(engine, prompt, unit="completion", **options)
     (answer,) = drive(run_of(process, n, seed))
     return texts(process, answer), answer, engine.counters.passes
 
 
 def test_who_comes_joins_at_the_next_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, desk = load("chainlm-2m"), Watched()
+    engine, desk = chain_engine(), Watched()
     gate = Gate(engine, monkeypatch)
     processes = [Shared(desk, engine, prompt, unit="completion") for prompt in PROMPTS[:2]]
     first = go(lambda: drive(run_of(processes[0]))[0])
@@ -86,7 +86,7 @@ def test_who_comes_joins_at_the_next_token(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_that_is_cancelled_leaves_the_others_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, desk = load("chainlm-2m"), Watched()
+    engine, desk = chain_engine(), Watched()
     gate = Gate(engine, monkeypatch)
     runs = [run_of(Shared(desk, engine, prompt, unit="completion")) for prompt in PROMPTS[:3]]
     working = [go(lambda run=run: drive(run)) for run in runs]  # type: ignore[misc]
@@ -105,7 +105,7 @@ def test_one_that_is_cancelled_leaves_the_others_as_they_are(monkeypatch: pytest
 
 
 def test_a_budget_stops_its_own_rows_alone() -> None:
-    engine, desk = load("chainlm-2m"), Desk()
+    engine, desk = chain_engine(), Desk()
     runs = [
         run_of(Shared(desk, engine, prompt, unit="completion"), 3, budget=budget)
         for prompt, budget in zip(PROMPTS, (None, Budget(tokens=35), Budget(tokens=5), None), strict=True)
@@ -150,9 +150,58 @@ def test_who_cannot_join_gets_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         assert texts(process, found[0]) == texts(fresh, drive(run_of(fresh))[0])
 
 
+def test_single_passes_have_their_turn_between_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search over tokens, which shares no batch, beside a long sample: neither waits for the other's end."""
+    engine, desk = tiny_engine(), Watched()
+    gate, turns = Gate(engine, monkeypatch), []
+    perform = share.Errand.perform
+
+    def told(self: share.Errand) -> None:
+        perform(self)
+        turns.append(gate.passes)
+
+    monkeypatch.setattr(share.Errand, "perform", told)
+    judge = reward(lambda states: [text.count("e") for text in states.texts()], "e", (0, 9))
+    long = Shared(desk, engine, "what is next? ", unit="completion", max_tokens=200)
+    tokens = Shared(desk, engine, "and then? ", unit="token", max_tokens=6)
+    first = go(lambda: drive(run_of(long))[0])
+    gate.let(3)
+    second = go(lambda: drive(Run(tokens, search.beam(width=2, branch=3, reward=judge), seed=1))[0])
+    desk.come(2)
+    gate.free()
+    for thread, _ in (first, second):
+        thread.join(WAIT)
+    assert len(turns) == 6 and turns[-1] < 100 < gate.passes
+    fresh = LanguageProcess(tiny_engine(), "and then? ", unit="token", max_tokens=6)
+    (expected,) = drive(Run(fresh, search.beam(width=2, branch=3, reward=judge), seed=1))
+    assert second[1][0].text == expected.text
+    assert len(first[1][0].text) == 200 or first[1][0].population.done.all()
+
+
+def test_a_race_goes_on_after_it_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, desk = chain_engine(), Watched()
+    gate = Gate(engine, monkeypatch)
+    race = Shared(desk, engine, PROMPTS[0], unit="completion")
+    other = Shared(desk, engine, PROMPTS[1], unit="token", max_tokens=4)
+    first = go(lambda: drive(Run(race, search.first_finish(n=4, k=2), seed=1))[0])
+    gate.let(3)
+    judge = reward(lambda states: [len(text) for text in states.texts()], "length", (0, 99))
+    second = go(lambda: drive(Run(other, search.beam(width=1, branch=2, reward=judge), seed=1))[0])
+    desk.come(2)
+    gate.free()
+    for thread, _ in (first, second):
+        thread.join(WAIT)
+    fresh = LanguageProcess(chain_engine(), PROMPTS[0], unit="completion")
+    (expected,) = drive(Run(fresh, search.first_finish(n=4, k=2), seed=1))
+    assert texts(race, first[1][0]) == texts(fresh, expected)
+    mine, its = first[1][0].cost, expected.cost
+    assert (mine.prompt, mine.generated) == (its.prompt, its.generated)
+    assert mine.evaluations <= its.evaluations  # rows that are still equal when they are opened again share a pass
+
+
 def test_a_batch_has_a_largest_size_and_is_not_cut_for_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(share, "MOST_ROWS", 4)
-    engine, desk = load("chainlm-2m"), Watched()
+    engine, desk = chain_engine(), Watched()
     gate = Gate(engine, monkeypatch)
     processes = [Shared(desk, engine, prompt, unit="completion") for prompt in PROMPTS]
     working = [go(lambda p=p: drive(run_of(p, 3))[0]) for p in processes]  # type: ignore[misc]
@@ -168,7 +217,7 @@ def test_many_at_once_with_every_kind_of_step() -> None:
     """Samples, races and step-wise filters, from threads that come as they like: each answer is the one alone."""
     from anystep import verify
 
-    engine, desk = load("chainlm-2m"), Desk()
+    engine, desk = chain_engine(), Desk()
     judge = verify.chain_steps().log_odds()
     methods = [search.sample(n=2), search.first_finish(n=3), search.particle_filter(n=4, potential=judge)]
     cases = [(PROMPTS[i % 4], methods[i % 3], i) for i in range(18)]
@@ -180,12 +229,12 @@ def test_many_at_once_with_every_kind_of_step() -> None:
     working = [go(lambda case=case: work(*case)) for case in cases]  # type: ignore[misc]
     for (prompt, method, seed), (thread, found) in zip(cases, working, strict=True):
         thread.join(WAIT)
-        (expected,) = drive(Run(LanguageProcess(load("chainlm-2m"), prompt, **options), method, seed=seed))
+        (expected,) = drive(Run(LanguageProcess(chain_engine(), prompt, **options), method, seed=seed))
         assert found[0].text == expected.text
 
 
 def test_an_error_reaches_all_who_were_in_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, desk = load("chainlm-2m"), Desk()
+    engine, desk = chain_engine(), Desk()
 
     def broken(*_: Any) -> None:
         raise MemoryError("no room")

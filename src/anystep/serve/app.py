@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from anystep.serve import shapes
+from anystep.serve import record, shapes
 from anystep.serve.faults import explained
 from anystep.serve.guard import Guard
 from anystep.serve.house import ClientLeft, House, unless_left
@@ -64,7 +64,7 @@ class App:
 
     def log(self, request: Request, status: int, began: float, made: Job | None) -> None:
         """One line a request: what was asked, how it ended, how long it took, and what it cost."""
-        work = "" if made is None else f", {made.run.spent.tokens:,} tokens, {made.model} {made.method}"
+        work = "" if made is None else f", {made.run.spent.tokens:,} tokens, {made.model} {made.method[:80]}"
         left = " (client left)" if status == LEFT else ""
         self.say(f"{request.method} {request.url.path} {status}{left} {time.perf_counter() - began:.2f} s{work}")
 
@@ -105,7 +105,8 @@ class App:
                 response = Response(status_code=LEFT)
             except Exception as error:
                 refused = explained(error, self.say)
-                response = JSONResponse(refused.body(), refused.status)
+                told = record.billed(refused.body(), getattr(request.state, "job", None))
+                response = JSONResponse(told, refused.status, refused.headers())
             if not isinstance(response, Streamed):  # a stream tells when it has ended
                 self.log(request, response.status_code, began, getattr(request.state, "job", None))
             return response

@@ -31,7 +31,7 @@ class Guard:
         try:
             self._check(Headers(scope=scope), scope["path"])
         except Refused as error:
-            await JSONResponse(error.body(), error.status)(scope, receive, send)
+            await JSONResponse(error.body(), error.status, error.headers())(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

@@ -11,7 +11,7 @@ from anystep.drive import adrive
 from anystep.run import Run
 from anystep.serve.refusal import Refused
 
-RUNNING, WAITING = 32, 256  # requests at work, each with a thread, and requests that wait for a place
+RUNNING, WAITING = 64, 256  # requests at work, each with a thread, and requests that wait for a place
 
 T = TypeVar("T")
 

@@ -104,6 +104,7 @@ async def job(request: Request, models: Models) -> Job:
     alternatives = request.alternatives()
     if method is not None and method != GREEDY:
         _only_plain(request, method)
+    _only_streamed(request)
     longest = request.longest()
     try:
         engine = await models.engine(name)
@@ -138,8 +139,8 @@ def _job(request: Request, name: str, engine: Any, desk: Desk, method: str | Non
         reserve=0.0 if plain else 0.1,
         show=lambda key, piece: made[0].heard(key, piece),
     )
-    stops = tuple(request.stop)
-    made.append(Job(request, name, process, run, plain, GREEDY if method == GREEDY else repr(chosen), stops))
+    told = repr(chosen) if method is None else method
+    made.append(Job(request, name, process, run, plain, told, tuple(request.stop)))
     while run.calls and all(call.verb == "start" for call in run.calls):  # free, and what comes next may be refused
         run.tell([call.perform() for call in run.calls])
     if plain:  # one step, to the end, of all samples side by side
@@ -207,6 +208,14 @@ def _only_plain(request: Request, method: str) -> None:
             param="logprobs",
             code="unsupported_parameter",
         )
+
+
+def _only_streamed(request: Request) -> None:
+    """What says how a stream looks needs a stream."""
+    wanted = {"stream_options": request.stream_options, "anystep.progress": request.anystep.progress}
+    for name, value in wanted.items():
+        if value and not request.stream:
+            raise Refused(f"{name} needs stream: true beside it.", param=name, code="invalid_value")
 
 
 def _bounded(method: Any) -> None:

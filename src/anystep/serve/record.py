@@ -30,6 +30,13 @@ def usage(job: Job) -> dict[str, Any]:
     }
 
 
+def billed(told: dict[str, Any], job: Job | None) -> dict[str, Any]:
+    """An error object with the usage beside it, where work had been paid before it failed."""
+    if job is not None and job.run.spent.tokens:
+        return {**told, "usage": usage(job)}
+    return told
+
+
 def cached(job: Job) -> int:
     """Tokens of the request's prompt that were in the cache when it was first read."""
     run = job.run

@@ -24,6 +24,11 @@ class Refused(AnystepError):
         told = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": told}
 
+    def headers(self) -> dict[str, str]:
+        """What a client that tries again should know."""
+        known = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
+        return known.get(self.status, {})
+
 
 def unsupported(param: str, why: str) -> Refused:
     """A parameter that the API has and this server cannot honour."""

@@ -45,6 +45,15 @@ def _texts(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _prompt(value: Any) -> Any:
+    """A list of one prompt stands for the prompt."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        return value[0]
+    if isinstance(value, list):
+        raise _wrong("a request has one prompt here, and it is text")
+    return value
+
+
 def _content(value: Any) -> Any:
     """Parts of type text joined into one text; other parts are refused."""
     if not isinstance(value, list):
@@ -160,7 +169,7 @@ class Chat(Request):
 
 
 class Completion(Request):
-    prompt: str
+    prompt: Annotated[str, BeforeValidator(_prompt)]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
     def alternatives(self) -> int | None:

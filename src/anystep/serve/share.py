@@ -7,7 +7,7 @@ someone comes who can join it, or when one of its members has all it wants; what
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,31 @@ MOST_ROWS = 512  # rows that go on together
 
 
 @dataclass
+class Errand:
+    """Work of one request that shares nothing and is short: one pass. It waits for a token, and has its turn."""
+
+    work: Callable[[], Stepped]
+    kind: Hashable = field(default_factory=object)
+    rows: Sequence[int] = ()
+    patience: int = 1
+    found: Stepped | None = None
+    error: BaseException | None = None
+    done: bool = False
+
+    def perform(self) -> None:
+        try:
+            self.found = self.work()
+        except BaseException as error:
+            self.error = error
+        self.done = True
+
+    def reply(self) -> Stepped:
+        if self.error is not None or self.found is None:
+            raise self.error or RuntimeError("an errand that was not run has no reply")
+        return self.found
+
+
+@dataclass
 class Asked:
     """One request's step, and how far it has come: `rows` are those that still go on."""
 
@@ -36,6 +61,7 @@ class Asked:
     until: Until
     kind: Hashable
     rows: NDArray[np.int64] = field(init=False)
+    patience: int = QUANTUM
     error: BaseException | None = None
     done: bool = False
 
@@ -55,7 +81,13 @@ class Asked:
         self.cut[rows] = cut = np.zeros(len(rows), bool) if part.cut is None else part.cut
         self.errors |= {int(rows[row]): text for row, text in part.errors.items()}
         self.rows = rows[cut & (part.status == Status.LIVE)]
-        self.done = len(self.rows) == 0 or self.limit.ledger.refused is not None
+        self.done = len(self.rows) == 0 or self.limit.ledger.refused is not None or self.left() == 0
+
+    def left(self) -> Until:
+        """Until when the rows that go on do so: of a race, how many more must finish."""
+        if isinstance(self.until, str):
+            return self.until
+        return max(0, self.until - int((self.status == Status.DONE).sum()))
 
     def reply(self) -> Stepped:
         if self.error is not None:
@@ -88,12 +120,12 @@ class Desk:
     until its own step is done, and hands over."""
 
     def __init__(self) -> None:
-        self.waiting: list[Asked] = []
+        self.waiting: list[Asked | Errand] = []
         self._leading = False
         self._changed = threading.Condition()
 
-    def step(self, asked: Asked) -> Stepped:
-        """Performs a step, together with those of other requests."""
+    def perform(self, asked: Asked | Errand) -> Stepped:
+        """Performs a step, together with those of other requests, or an errand in its turn."""
         with self._changed:
             self.waiting.append(asked)
             self._changed.wait_for(lambda: asked.done or not self._leading)
@@ -112,17 +144,30 @@ class Desk:
     def wanted(self, kind: Hashable, rows: int, tokens: int) -> bool:
         """Whether a batch should be cut now, for someone who can join it, or who cannot and has waited long enough."""
         return any(
-            tokens >= QUANTUM or (asked.kind == kind and rows + len(asked.rows) <= MOST_ROWS) for asked in self.waiting
+            tokens >= asked.patience or (asked.kind == kind and rows + len(asked.rows) <= MOST_ROWS)
+            for asked in self.waiting
         )
 
     def _slice(self) -> None:
-        """One batch: the request that has waited longest, with all that can join it, until it is cut or done."""
-        batch = self._next()
+        """One turn: of the request that has waited longest and all that can join it, until they are cut or done."""
+        first, *others = self._next()
+        batch: list[Asked] = []
+        if isinstance(first, Errand):
+            first.perform()
+        else:
+            batch = [first, *(other for other in others if isinstance(other, Asked))]
+            self._step(batch)
+        with self._changed:
+            self.waiting += [asked for asked in batch if not asked.done]
+            self._changed.notify_all()
+
+    def _step(self, batch: list[Asked]) -> None:
+        """A joint step of `batch`, entered in each of them; an error is everyone's."""
         try:
             states = [asked.states.take(asked.rows) for asked in batch]
             keys = np.concatenate([asked.keys[asked.rows] for asked in batch])
-            first = batch[0].process
-            reply = first.alone(states[0].join(*states[1:]), keys, Slice(self, batch), batch[0].until)
+            first = batch[0]
+            reply = first.process.alone(states[0].join(*states[1:]), keys, Slice(self, batch), first.left())
             edges = np.cumsum([0, *map(len, states)]).tolist()
             for asked, low, high in zip(batch, edges, edges[1:], strict=False):
                 part = split(reply, low, high, asked.limit.used)
@@ -131,13 +176,10 @@ class Desk:
         except BaseException as error:
             for asked in batch:
                 asked.error, asked.done = error, True
-        with self._changed:
-            self.waiting += [asked for asked in batch if not asked.done]
-            self._changed.notify_all()
 
-    def _next(self) -> list[Asked]:
+    def _next(self) -> list[Asked | Errand]:
         with self._changed:
-            batch: list[Asked] = []
+            batch: list[Asked | Errand] = []
             rows = 0
             for asked in list(self.waiting):
                 if not batch or (asked.kind == batch[0].kind and rows + len(asked.rows) <= MOST_ROWS):
@@ -155,9 +197,14 @@ class Shared(LanguageProcess):
         self.desk = desk
 
     def step(self, states: Sequences, keys: Keys, limit: Limit, until: Until) -> Stepped:
-        if not isinstance(until, str) or isinstance(limit, JointLimit):  # a race has its own end
+        if isinstance(limit, JointLimit):  # merged already, by whoever drives several runs at once
             return self.alone(states, keys, limit, until)
-        return self.desk.step(Asked(self, states, keys, limit, until, (self.merges(), until)))
+        kind: Hashable = (self.merges(), until) if isinstance(until, str) else object()  # a race is run by itself
+        return self.desk.perform(Asked(self, states, keys, limit, until, kind))
+
+    def expand(self, states: Sequences, k: int, keys: Keys, limit: Limit) -> Stepped:
+        inner = super().expand
+        return self.desk.perform(Errand(lambda: inner(states, k, keys, limit)))
 
     def alone(self, states: Sequences, keys: Keys, limit: Limit, until: Until) -> Stepped:
         """The step itself, in one batch."""

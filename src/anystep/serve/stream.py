@@ -61,7 +61,7 @@ class Stream:
             for chunk in self._end():
                 yield chunk
         except Exception as error:  # the status has been sent: what is left to say comes as an event
-            yield event(explained(error, self.say).body())
+            yield event(record.billed(explained(error, self.say).body(), self.job))
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)

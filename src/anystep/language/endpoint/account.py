@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from anystep.language.endpoint.attempt import Attempt
+from anystep.language.endpoint.deltas import WHOLE
 from anystep.language.endpoint.trouble import Trouble
 from anystep.language.endpoint.usage import Prices, Usage
 from anystep.ledger import FREE, Cost, Limit
@@ -13,37 +14,65 @@ from anystep.ledger import FREE, Cost, Limit
 class Account:
     """Payments of one attempt, each before the work it is for, or on arrival; settled once it is over.
 
-    places: the rows of the batch that share it; the first pays for the prompt. expected: the prompt's tokens.
+    places: the rows of the batch that share it; the first pays for the prompt.
     """
 
-    def __init__(self, limit: Limit, places: Sequence[int], prices: Prices, expected: int) -> None:
-        self.limit, self.places, self.prices, self.expected = limit, list(places), prices, expected
-        self.paid, self.counted = FREE, 0
+    def __init__(self, limit: Limit, places: Sequence[int], prices: Prices) -> None:
+        self.limit, self.places, self.prices, self.expected = limit, list(places), prices, 0
+        self.paid, self.counted, self.read, self.cached = FREE, 0, 0, 0
         self.usage: Usage | None = None
+        self.reports: list[Usage] = []
+        self.riding: dict[int, Usage] = {}
 
-    def open(self) -> bool:
-        """Pays for sending: a call and the prompt."""
+    def open(self, expected: int) -> bool:
+        """Pays for sending: a call, and the prompt's tokens as they are expected."""
+        self.expected = expected
         cost = self.prices.cost(prompt=self.expected) + Cost(calls=1)
         if not self.limit.pay(self.places, [cost, *([FREE] * (len(self.places) - 1))]).all():
             return False
         self.paid += cost
+        self.read = expected
         return True
 
     def piece(self, place: int, tokens: int) -> bool:
-        """Pays for tokens that have come. Those that cannot be paid for are charged: they were made."""
-        cost = self.prices.cost(generated=tokens)
-        granted = bool(self.limit.pay([place], [cost])[0])
+        """Pays for tokens that have come."""
+        self.counted += tokens
+        return self._pay(place, self.prices.cost(generated=tokens))
+
+    def missed(self, tokens: int) -> None:
+        """Tokens that have come when there was nobody left to pay for them; `settle` charges them."""
+        self.counted += tokens
+
+    def report(self, usage: Usage, choice: int) -> bool:
+        """Takes in the server's own figures so far, which may be ahead of what was counted.
+
+        With several choices, servers differ: one report of the whole, one a choice at the end (llama.cpp's chats), or
+        one that comes with each choice (its completions).
+        """
+        if len(self.places) == 1:
+            self.reports = [usage]
+        elif choice == WHOLE:
+            self.reports.append(usage)
+        else:
+            self.riding[choice] = usage
+        told = self.reports or list(self.riding.values())
+        self.usage = Usage(max(u.prompt for u in told), sum(u.generated for u in told), max(u.cached for u in told))
+        ahead = max(0, self.usage.generated - self.counted)
+        uncached = self.usage.prompt - self.usage.cached
+        more = self.prices.cost(uncached - self.read, ahead, self.usage.cached - self.cached)
+        self.read, self.cached = uncached, self.usage.cached
+        self.counted += ahead
+        return self._pay(self.places[0], more)
+
+    def _pay(self, place: int, cost: Cost) -> bool:
+        """Pays for what has come; what cannot be paid for is charged, for it was made; what was too much comes back."""
+        if cost == FREE:
+            return True
+        granted = cost.tokens > 0 and bool(self.limit.pay([place], [cost])[0])
         if not granted:
             self.limit.charge(cost, place)
         self.paid += cost
-        self.counted += tokens
-        return granted
-
-    def report(self, usage: Usage) -> bool:
-        """Takes in the server's own figures so far, which may be ahead of what was counted."""
-        self.usage = usage
-        ahead = usage.generated - self.counted
-        return self.piece(self.places[0], ahead) if ahead > 0 else True
+        return granted or cost.tokens <= 0
 
     def settle(self, attempt: Attempt, trouble: Trouble | None) -> None:
         """Charges the difference between what the attempt cost and what was paid for it."""
@@ -54,13 +83,16 @@ class Account:
     def _true(self, attempt: Attempt, trouble: Trouble | None) -> Cost:
         """Exact where the server reported it; else counted, and said to be estimated. A request that never left cost
         nothing, one that was refused by a status a call."""
-        call = Cost(calls=1)
+        call, guess = Cost(calls=1), Cost(estimated=True)
         if not attempt.sent:
             return FREE
         if not attempt.answered and trouble is not None and trouble.status is not None:
             return call
         if self.usage is None:
-            return call + self.prices.cost(self.expected, self.counted) + Cost(estimated=True)
-        usage = self.usage
-        cost = call + self.prices.cost(usage.prompt - usage.cached, max(usage.generated, 0), usage.cached)
-        return cost if attempt.whole else cost + Cost(estimated=True)
+            return call + self.prices.cost(self.expected, self.counted) + guess
+        cost = call + self.prices.of(self.usage)
+        if len(self.places) == 1:
+            return cost if attempt.whole else cost + guess
+        missing = max(0, self.counted - self.usage.generated)  # llama.cpp reports one choice of several, not streamed
+        sure = attempt.whole and attempt.streamed and not missing
+        return cost + self.prices.cost(generated=missing) + (FREE if sure else guess)

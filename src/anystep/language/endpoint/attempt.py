@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from anystep.language.endpoint.deltas import Delta, deltas, parsed, told
-from anystep.language.endpoint.events import MOST, Events, TooLong
+from anystep.language.endpoint.events import Events, TooLong
 from anystep.language.endpoint.trouble import Trouble, asked_to_wait, refusal
 
 if TYPE_CHECKING:
     from anystep.language.endpoint.server import Endpoint
 
+MOST = 64 << 20  # bytes of a whole reply that are taken in
 DRAIN = 0.5  # seconds that the end of a stream may take after its [DONE], for its connection to be used again
 WRITING = 1.0  # seconds that a request which is cancelled while it is being written may take to leave
 GRACE = 2.0  # seconds that usage may take after the end of all choices
@@ -30,7 +31,7 @@ GRACE = 2.0  # seconds that usage may take after the end of all choices
 
 @dataclass(frozen=True)
 class Asks:
-    """A place is free: the attempt waits to be paid for, and goes on at `attempt.grant()`."""
+    """A place is free: the attempt waits to be paid for, and goes on at `attempt.grant(path, body)`."""
 
     attempt: Attempt
 
@@ -55,19 +56,23 @@ Inbox = SimpleQueue[Asks | Said | Closed]
 class Attempt:
     """One request, from waiting for its place to its last byte.
 
-    sent: the request has left. answered: the server has begun to answer it with a 200. whole: all choices have ended.
+    sent: the request has left. answered: the server has begun to answer it with a 200, streamed: in pieces. whole: all
+    choices have ended.
     """
 
-    def __init__(self, server: Endpoint, path: str, body: dict[str, Any], inbox: Inbox, delay: float = 0.0) -> None:
-        self.server, self.path, self.body, self.inbox, self.delay = server, path, body, inbox, delay
-        self.sent = self.answered = self.whole = False
+    def __init__(self, server: Endpoint, inbox: Inbox, delay: float = 0.0) -> None:
+        self.server, self.inbox, self.delay = server, inbox, delay
+        self.path, self.body = "", dict[str, Any]()
+        self.sent = self.answered = self.streamed = self.whole = False
         self.closed = threading.Event()
         self._granted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._cancelled = self._begun = self._writing = False
-        self._open = set(range(body.get("n") or 1))
+        self._open = {0}
 
-    def grant(self) -> None:
+    def grant(self, path: str, body: dict[str, Any]) -> None:
+        """Send this, which is paid for."""
+        self.path, self.body, self._open = path, body, set(range(body.get("n") or 1))
         self.server.loop.soon(self._granted.set)
 
     def cancel(self) -> None:
@@ -141,7 +146,8 @@ class Attempt:
             if response.status_code != 200:
                 raise await self._refused(response)
             self.answered = True
-            if "event-stream" in response.headers.get("content-type", ""):
+            self.streamed = "event-stream" in response.headers.get("content-type", "")
+            if self.streamed:
                 await self._streamed(response)
             else:
                 self._say(deltas(parsed(await _body(response))))
@@ -155,6 +161,7 @@ class Attempt:
                     packet = await asyncio.wait_for(anext(packets), GRACE if self.whole else None)
                     if self._heard(events.feed(packet)):
                         continue
+                    self._ended("the stream ended before its choices had")
                     await asyncio.wait_for(_drained(packets), DRAIN)
                 return
         if self._heard(events.end()):
@@ -166,9 +173,10 @@ class Attempt:
         try:
             for item in data:
                 if item.strip() == "[DONE]":
-                    if not (self._begun or found):
+                    if not (self._begun or _began(found)):
                         raise Trouble("the stream ended before it began", again=True)
-                    self._open.clear()
+                    if (self.body.get("n") or 1) == 1:
+                        self._open.clear()
                     return False
                 found += deltas(parsed(item))
         finally:
@@ -178,11 +186,14 @@ class Attempt:
     def _say(self, found: list[Delta]) -> None:
         self._open -= {delta.choice for delta in found if delta.finish is not None}
         if found:
-            self._begun = True
+            self._begun |= _began(found)
             self.inbox.put(Said(self, found))
         self.whole = not self._open
 
     def _ended(self, otherwise: str) -> None:
+        n = self.body.get("n") or 1
+        if self._open and len(self._open) < n:
+            raise Trouble(f"asked for n={n} choices, and {n - len(self._open)} came; use n=1")
         if self._open:
             raise Trouble(otherwise, again=True)
 
@@ -197,6 +208,10 @@ class Attempt:
         error = found.get("error", found) if isinstance(found, dict) else None
         named = error.get("param") if isinstance(error, dict) else None
         return refusal(response.status_code, told(found), wait, named if isinstance(named, str) else None)
+
+
+def _began(found: list[Delta]) -> bool:
+    return any(delta.usage is None for delta in found)
 
 
 async def _body(response: httpx.Response) -> bytes:

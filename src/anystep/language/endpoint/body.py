@@ -40,16 +40,14 @@ def body(
     server, refused = process.server, process.server.refused
     asked: dict[str, Any] = {"model": server.model}
     if process.chat:
-        asked["messages"] = chat_messages(prompt, begun)
-        asked |= process.continuing() if begun else {}
+        asked |= chat(server, prompt, begun)
     else:
         asked["prompt"] = str(prompt) + begun
-    longest = server.kind.cap if process.chat else "max_tokens"
-    asked[CAPS[1] if longest in refused or longest == CAPS[1] else CAPS[0]] = cap
+    asked[cap_name(server, process.chat)] = cap
     asked |= {"temperature": process.temperature, "top_p": process.top_p, "seed": seeded}
     asked |= dict(server.kind.plain)
     asked |= {"stream": True, "stream_options": {"include_usage": True}}
-    if server.kind.continuous and "continuous_usage_stats" not in refused:
+    if server.kind.continuous and n == 1 and "continuous_usage_stats" not in refused:
         asked["stream_options"]["continuous_usage_stats"] = True
     if told_stops(server, stops):
         asked["stop"] = list(stops)
@@ -66,11 +64,21 @@ def body(
     return ("/chat/completions" if process.chat else "/completions"), {**asked, **process.extra}
 
 
-def chat_messages(prompt: Prompt, begun: str) -> list[Mapping[str, Any]]:
+def chat(server: Endpoint, prompt: Prompt, begun: str) -> dict[str, Any]:
+    """A chat's messages, the last one to be gone on with where the reply has begun, and the fields that ask for it."""
     messages: list[Mapping[str, Any]] = (
         [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     )
-    return [*messages, {"role": "assistant", "content": begun}] if begun else messages
+    if not begun:
+        return {"messages": messages}
+    last, flags = server.probes.continued(begun)
+    return {"messages": [*messages, last], **flags}
+
+
+def cap_name(server: Endpoint, chat: bool) -> str:
+    """What the longest reply is called."""
+    name = server.kind.cap if chat else CAPS[0]
+    return next(other for other in CAPS if other != name) if name in server.refused else name
 
 
 def own(process: EndpointProcess) -> set[str]:
@@ -91,5 +99,9 @@ def dropped(process: EndpointProcess, asked: Mapping[str, Any], trouble: Trouble
     exact = [name for name in named if name == trouble.parameter or trouble.parameter == f"stream_options.{name}"]
     if not named:
         return False
-    process.server.refused.add((exact or named)[0])
+    name = (exact or named)[0]
+    if name in CAPS and set(CAPS) & process.server.refused - {name}:
+        return False  # it has been called by its other name already: it is too large, then
+    extras = {"continuous_usage_stats", *process.server.kind.plain, process.server.kind.keeps or ""}
+    process.server.refused |= extras if name in extras else {name}  # a strict server refuses one as it does another
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,17 @@ from anystep.language.endpoint.usage import Usage, usage_of
 
 THOUGHTS = ("reasoning_content", "reasoning")  # DeepSeek, vLLM, llama.cpp; OpenRouter and newer vLLM
 ENDED_BY = ("stop_reason", "matched_stop")  # vLLM and anystep; SGLang
+WHOLE = -1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a call that the model asks for: of which call, and what it adds to its name and arguments."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
 
 
 @dataclass(frozen=True)
@@ -20,8 +31,8 @@ class Delta:
     """What one object adds to one choice.
 
     tokens: how many, as its log-probabilities' entries tell; None where it has none. logp: their sum. finish: why the
-    choice ended. said: whether the object tells which stop text ended it; stopped: that text. usage: figures of the
-    whole request so far, which belong to no choice.
+    choice ended. asked: pieces of calls. said: whether the object tells which stop text ended it; stopped: that text.
+    usage: figures so far, of the choice they came with, or of no choice in particular (WHOLE).
     """
 
     choice: int = 0
@@ -32,7 +43,7 @@ class Delta:
     finish: str | None = None
     said: bool = False
     stopped: str | None = None
-    tools: bool = False
+    asked: tuple[Part, ...] = ()
     usage: Usage | None = None
 
 
@@ -65,8 +76,10 @@ def deltas(found: Mapping[str, Any]) -> list[Delta]:
     usage = usage_of(found.get("usage"))
     if choices is None and usage is None:
         raise Trouble("the reply has no choices", again=True)
-    every = [_delta(choice) for choice in (choices if isinstance(choices, Sequence) else ())]
-    return every + ([Delta(usage=usage)] if usage is not None else [])
+    every = [_delta(choice) for choice in (choices if isinstance(choices, list) else ())]
+    if usage is not None:
+        every.append(Delta(every[0].choice if len(every) == 1 else WHOLE, usage=usage))
+    return every
 
 
 def _delta(choice: Any) -> Delta:
@@ -87,8 +100,22 @@ def _delta(choice: Any) -> Delta:
         finish=finish if isinstance(finish, str) and finish else None,
         said=any(name in choice for name in ENDED_BY),
         stopped=ended,
-        tools=bool(message.get("tool_calls")),
+        asked=_parts(message.get("tool_calls")),
     )
+
+
+def _parts(found: Any) -> tuple[Part, ...]:
+    """The pieces of calls: of a stream, or of a whole message, whose calls have no index. Arguments are JSON's text;
+    some servers send the object itself."""
+    parts = []
+    for place, call in enumerate(found if isinstance(found, list) else ()):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if isinstance(function, Mapping):
+            index, arguments = call.get("index"), function.get("arguments")
+            index = index if isinstance(index, int) and not isinstance(index, bool) else place
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
+            parts.append(Part(index, _text(call.get("id")), _text(function.get("name")), text))
+    return tuple(parts)
 
 
 def _text(found: Any) -> str:

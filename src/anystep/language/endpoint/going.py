@@ -21,25 +21,27 @@ from anystep.language.endpoint.row import Row
 from anystep.language.endpoint.states import Transcripts
 from anystep.language.endpoint.trouble import Trouble, exhausted, pause
 from anystep.language.endpoint.usage import possible
-from anystep.ledger import FREE, Limit
+from anystep.ledger import FREE, Cost, Limit
 from anystep.process import Status, Stepped, Until
 
 if TYPE_CHECKING:
     from anystep.language.endpoint.process import EndpointProcess
 
+PROBE = 40  # tokens of prompt that a probe may take
 POLL = 0.05  # seconds between looks at the limit while nothing comes: cancels and deadlines are seen by then
 CLOSING = 10.0  # seconds that the closing of a connection may take before it is given up on
 
 
 @dataclass(eq=False)
 class Flight:
-    """One request under way for some rows. begun: the reply's beginning it was sent with. stopped: it was cancelled,
+    """One request under way for some rows. begun: the reply's beginning it was sent with, and made: its tokens. stopped: it was cancelled,
     because its rows were refused, or the race is over, or all that was wanted of it has come."""
 
     attempt: Attempt
     rows: list[Row]
     account: Account
-    begun: str
+    begun: str = ""
+    made: int = 0
     stopped: bool = False
 
     def stop(self) -> None:
@@ -85,7 +87,7 @@ class Going:
         """Rows that share a request: up to n of one fresh prompt; every other row has its own."""
         n, groups, waiting = self.process.n, [], list[Row]()
         for row in self.rows:
-            if n == 1 or row.text or row.thought:
+            if n == 1 or row.started:
                 groups.append([row])
             elif waiting and len(waiting) < n and waiting[0].began == row.began:
                 waiting.append(row)
@@ -95,21 +97,54 @@ class Going:
         return groups
 
     def _launch(self, rows: list[Row], delay: float = 0.0) -> None:
-        """Sends the request that `rows` need next."""
-        first, process = rows[0], self.process
-        if (first.text or first.thought) and not process.continues:
+        """Has a request made for what `rows` need next; it is put into words and paid for when its turn comes."""
+        first = rows[0]
+        if first.started and not self._probed(first):
+            return
+        if first.started and not self.process.continues:
             first.again()
+        if self.process.cap(first) < 1:  # cut just as it had all its tokens
+            for row in rows:
+                row.finish = "length"
+                self.process.ended(row)
+            return
         for row in rows:
             row.opened()
             row.attempts += 1
-        begun = process.prefix(first)
+        attempt = self.server.attempt(self.inbox, delay)
+        account = Account(self.limit, [row.place for row in rows], self.server.prices)
+        self.flights[attempt] = Flight(attempt, rows, account)
+
+    def _probed(self, row: Row) -> bool:
+        """Whether it is known, or could be paid, to know whether the server can go on with a reply."""
+        if not self.process.undecided:
+            return True
+        price = self.server.prices.cost(prompt=3 * PROBE, generated=3) + Cost(calls=3)
+        if not self.limit.pay([row.place], [price]).all():
+            row.cut = True
+            return False
+        self.limit.charge(price * -1, row.place)  # it is booked apart, as what it was
+        self.server.probes["continuation"]
+        return True
+
+    def _send(self, flight: Flight) -> None:
+        """A request's turn has come: it goes out, if it can be paid for."""
+        first, process, rows = flight.rows[0], self.process, flight.rows
+        for row in rows:
+            row.hold = process.hold(row)
+        flight.begun, flight.made = process.prefix(first), first.generated
         cap = process.cap(first)
-        position = body.seed(self.server, first.key, first.generated)
-        path, asked = body.body(process, first.began.prompt, begun, cap, first.stops, position, len(rows))
-        expected = self.server.meter.estimate(first.began.prompt, begun, first.generated)
-        account = Account(self.limit, [row.place for row in rows], self.server.prices, expected)
-        attempt = self.server.attempt(path, asked, self.inbox, delay)
-        self.flights[attempt] = Flight(attempt, rows, account, begun)
+        expected = self.server.meter.estimate(first.began.prompt, flight.begun, first.generated)
+        room = cap if self.server.context is None else self.server.context - expected
+        for row in rows:
+            row.clamped = min(room, cap) < process.max_tokens - row.generated
+        seed = body.seed(self.server, first.key, first.generated)
+        if flight.stopped or not flight.account.open(expected):
+            flight.stop()
+            return
+        longest = max(1, min(cap, room))
+        asked = body.body(process, first.began.prompt, flight.begun, longest, first.stops, seed, len(rows))
+        flight.attempt.grant(*asked)
 
     def _next(self) -> Any:
         """The next event, None where none came in time; the limit is asked now and then whatever comes."""
@@ -137,11 +172,8 @@ class Going:
             return
         flight = self.flights[event.attempt]
         match event:
-            case Asks(attempt):
-                if not flight.stopped and flight.account.open():
-                    attempt.grant()
-                else:
-                    flight.stop()
+            case Asks():
+                self._send(flight)
             case Said(_, found):
                 self._hear(flight, found)
             case Closed(attempt, trouble):
@@ -164,7 +196,8 @@ class Going:
                     self.limit.show(row.key, piece, row.place)
         granted = [flight.account.piece(row.place, tokens) for row, tokens in come.items() if tokens]
         done = all(row.stopped is not None for row in flight.rows)
-        if not all(granted) or (done and "stop" not in flight.attempt.body):
+        held = any(row.hold and row.thought and row.stopped for row in flight.rows)
+        if not all(granted) or held or (done and "stop" not in flight.attempt.body):
             flight.stop()
 
     def _report(self, flight: Flight, come: dict[Row, int], delta: Delta) -> None:
@@ -175,19 +208,21 @@ class Going:
         asked = flight.attempt.body
         cap = next(asked[name] for name in body.CAPS if name in asked) * len(flight.rows)
         sent = len(str(asked.get("messages") or asked.get("prompt")).encode("utf-8", "replace"))
-        received = sum(row.heard for row in flight.rows)
-        if possible(delta.usage, sent, received, cap) and not flight.account.report(delta.usage):
+        received = flight.rows[0].heard if len(flight.rows) == 1 else 0
+        if possible(delta.usage, sent, received, cap) and not flight.account.report(delta.usage, delta.choice):
             flight.stop()
 
     def _closed(self, flight: Flight, trouble: Trouble | None) -> None:
         """A request is over: its account is settled, and each of its rows goes on, or has ended."""
         account, attempt, rows = flight.account, flight.attempt, flight.rows
+        if account.usage is None:  # another request may have told meanwhile
+            account.expected = self.server.meter.estimate(rows[0].began.prompt, flight.begun, flight.made)
         account.settle(attempt, trouble)
         if account.usage is not None:
             self.server.meter.learn(rows[0].began.prompt, flight.begun, account.usage.prompt)
             if attempt.whole and len(rows) == 1:
                 rows[0].generated += account.usage.generated - rows[0].heard
-        if trouble is not None and not flight.stopped and body.dropped(self.process, attempt.body, trouble):
+        if trouble is not None and not flight.stopped and self._adapted(flight, trouble):
             for row in rows:
                 row.attempts -= 1
             self._launch(rows)
@@ -196,12 +231,23 @@ class Going:
             if row.finish is None and row.stopped is None and trouble is None and not flight.stopped:
                 row.finish = "stop"  # a stream that ended well, and did not say why
             if row.finish is not None or row.stopped is not None:
-                self._ended(row)
+                if self._decided:
+                    row.lost()
+                else:
+                    self._ended(row)
             elif flight.stopped:
+                row.broken()
                 row.cut = True
             else:
                 self._again(row, trouble or Trouble("the reply did not come", again=True))
         self._race()
+
+    def _adapted(self, flight: Flight, trouble: Trouble) -> bool:
+        """Whether the request can be said in another way."""
+        chat = flight.attempt.path.startswith("/chat")
+        if chat and not self.process.chat:
+            return True  # another row has found out meanwhile
+        return body.dropped(self.process, flight.attempt.body, trouble) or self.process.rerouted(trouble)
 
     def _ended(self, row: Row) -> None:
         """A request has brought what it was to bring."""
@@ -213,22 +259,26 @@ class Going:
         """Asks again where that may help, going on with what has come; else the row has failed."""
         server = self.server
         wait = trouble.wait or 0.0
+        row.broken()
         if not trouble.again or row.attempts > server.retries or wait > server.patience:
             row.status, row.error = Status.FAILED, exhausted(trouble, row.attempts, server.patience)
+        elif row.begun and not self._probed(row):
+            return  # it cannot be paid any more to find out whether it can go on
         elif row.begun and not self.process.continues:
             row.status, row.error = Status.FAILED, f"{trouble}; {row.heard} tokens in, and {self.process.unable}"
-        elif self.process.cap(row) < 1:
-            row.finish = "length"
-            self._ended(row)
         else:
             self._launch([row], pause(row.key, row.attempts, trouble.wait))
 
     def _race(self) -> None:
         """With until=k, the others are cancelled once k rows are done."""
-        if isinstance(self.until, str) or sum(row.status == Status.DONE for row in self.rows) < self.until:
-            return
-        for flight in self.flights.values():
-            flight.stop()
+        if self._decided:
+            for flight in self.flights.values():
+                flight.stop()
+
+    @property
+    def _decided(self) -> bool:
+        """Whether it was a race, and is over."""
+        return isinstance(self.until, int) and sum(row.status == Status.DONE for row in self.rows) >= self.until
 
     def _abandon(self) -> None:
         """Whatever happened, nothing is left on the wire; what was spent there is charged."""
@@ -241,7 +291,14 @@ class Going:
                 event = self.inbox.get_nowait()
             except Empty:
                 return
+            flight = self.flights[event.attempt]
             if isinstance(event, Said):
-                self._hear(self.flights[event.attempt], event.deltas)
+                for delta in event.deltas:
+                    if delta.choice < len(flight.rows) and delta.usage is None:
+                        row = flight.rows[delta.choice]
+                        before = row.heard
+                        row.hear(delta, row.closed)
+                        flight.account.missed(row.heard - before)
             elif isinstance(event, Closed):
-                self.flights.pop(event.attempt).account.settle(event.attempt, event.trouble)
+                del self.flights[event.attempt]
+                flight.account.settle(event.attempt, event.trouble)

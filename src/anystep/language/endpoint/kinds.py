@@ -16,7 +16,9 @@ class Kind:
     samples follow the model's own distribution. keeps: the parameter that leaves a stop text in the output, which tells
     a step's end from the completion's end. by_position: a seed's draws belong to positions of the output, so a cut
     completion goes on under the same seed as if it had not been cut; elsewhere a seed begins anew at each request.
-    cap: how a chat's longest reply is said.
+    cap: how a chat's longest reply is said. continuous: usage comes with every piece where it is asked for. continues:
+    a reply's beginning is gone on with, for which a chat's template is to blame where it fails. scores_end: the
+    log-probabilities hold that of the end token. chats: it has a chat route for every model.
     """
 
     name: str
@@ -25,18 +27,25 @@ class Kind:
     by_position: bool = False
     cap: str = "max_tokens"
     continuous: bool = False
+    continues: bool = False
+    scores_end: bool = False
+    chats: bool = False
 
 
-PENALTIES = {"repetition_penalty": 1.0}
 UNKNOWN = Kind("unknown")
+KEEPS = "include_stop_str_in_output"
+NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0}
+LLAMA = {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
 KINDS = {
-    "anystep": Kind("anystep", keeps="include_stop_str_in_output", by_position=True, continuous=True),
-    "vllm": Kind("vllm", {"top_k": 0, "min_p": 0.0, **PENALTIES}, keeps="include_stop_str_in_output", continuous=True),
-    "sglang": Kind("sglang", {"top_k": -1, "min_p": 0.0, **PENALTIES}, keeps="no_stop_trim", continuous=True),
-    "llama.cpp": Kind("llama.cpp", {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}),
-    "openai": Kind("openai", cap="max_completion_tokens"),
+    "anystep": Kind(
+        "anystep", {}, KEEPS, by_position=True, continuous=True, continues=True, scores_end=True, chats=True
+    ),
+    "vllm": Kind("vllm", {"top_k": 0, **NEUTRAL}, KEEPS, continuous=True, continues=True, scores_end=True),
+    "sglang": Kind("sglang", {"top_k": -1, **NEUTRAL}, "no_stop_trim", continuous=True, continues=True),
+    "llama.cpp": Kind("llama.cpp", LLAMA, continues=True, chats=True),
+    "openai": Kind("openai", cap="max_completion_tokens", chats=True),
 }
-OWNERS = {"llamacpp": "llama.cpp", "llama.cpp": "llama.cpp", "system": "openai", "openai-internal": "openai"}
+OWNERS = {"llamacpp": "llama.cpp", "system": "openai", "openai": "unknown"}  # gateways say "openai" of anything
 
 
 def kind_of(url: str, cards: Sequence[Mapping[str, Any]]) -> Kind:
@@ -46,5 +55,4 @@ def kind_of(url: str, cards: Sequence[Mapping[str, Any]]) -> Kind:
     owners = [str(card.get("owned_by", "")).lower() for card in cards]
     if not owners:
         return UNKNOWN
-    name = OWNERS.get(owners[0], owners[0])
-    return KINDS.get(name, UNKNOWN) if name != "openai" else UNKNOWN
+    return KINDS.get(OWNERS.get(owners[0], owners[0]), UNKNOWN)

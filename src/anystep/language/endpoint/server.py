@@ -17,6 +17,7 @@ import httpx
 
 from anystep.errors import ModelError, UsageError
 from anystep.language.endpoint.attempt import Attempt, Inbox
+from anystep.language.endpoint.capabilities import Capabilities, Prober
 from anystep.language.endpoint.deltas import told
 from anystep.language.endpoint.kinds import Kind, kind_of
 from anystep.language.endpoint.loop import Loop, loop
@@ -67,6 +68,7 @@ class Endpoint:
         self.meter = Meter()
         self.generation: dict[str, Any] = {}
         self.refused: set[str] = set()  # parameters of our own that the server will not have
+        self.probes = Prober(self)
         self.says = False  # it tells which stop text ended a choice
         self.lock, self._place = threading.RLock(), threading.Lock()
         self._model, self._kind, self._listed = model or fragment or None, None, None
@@ -126,6 +128,20 @@ class Endpoint:
                 self._kind = kind_of(self.url, cards)
             return self._kind
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that prompt and reply may have together, where the server says so of its model."""
+        if self.kind.name == "unknown" or self._listed is None:
+            return None
+        cards = [card for card in self._listed if card.get("id") == self._model] or [{}]
+        inside = cards[0].get("anystep")
+        size = cards[0].get("max_model_len") or (inside.get("context") if isinstance(inside, dict) else None)
+        return size if isinstance(size, int) and not isinstance(size, bool) and size > 1 else None
+
+    def probe(self) -> Capabilities:
+        """Everything the server can do, found out by some twenty requests of a token or so, once."""
+        return self.probes.all()
+
     def ask(self, method: str, path: str, body: Any = None, root: bool = False) -> tuple[int, Any]:
         """One plain request, not retried: its status, and what came back as JSON (else as text). root: the path is
         below the server's address instead of below /v1. Raises ModelError where there is no answer."""
@@ -145,9 +161,12 @@ class Endpoint:
             why = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(f"{self.url} does not answer ({why}).") from None
 
-    def attempt(self, path: str, body: dict[str, Any], inbox: Inbox, delay: float = 0.0) -> Attempt:
-        """Begin one request; its events come into `inbox`."""
-        made = Attempt(self, path, body, inbox, delay)
+    async def pause(self, seconds: float) -> None:
+        await self.sleep(seconds)
+
+    def attempt(self, inbox: Inbox, delay: float = 0.0) -> Attempt:
+        """Begin one request, after `delay` seconds; its events come into `inbox`, and the first asks what to send."""
+        made = Attempt(self, inbox, delay)
         self.loop.spawn(made.run(), self._tasks)
         return made
 

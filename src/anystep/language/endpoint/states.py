@@ -19,7 +19,7 @@ class Transcript:
 
     prompt: text, or chat messages as they are sent. text: the reply's content, with what was put into it to end the
     thinking. thought: thinking that the server delivered apart. generated: tokens so far. waited: how often it was told
-    to think on. closed: the thinking was ended from outside.
+    to think on. closed: the thinking was ended from outside. asked: calls of tools, each its id, name and arguments.
     """
 
     prompt: Prompt
@@ -28,9 +28,10 @@ class Transcript:
     generated: int = 0
     waited: int = 0
     closed: bool = False
+    asked: tuple[tuple[str, str, str], ...] = ()
 
 
-SAID = ("text", "thought", "generated", "waited", "closed")
+SAID = ("text", "thought", "generated", "waited", "closed", "asked")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ class Transcripts:
     def read(cls, data: bytes) -> Self:
         record = json.loads(data)
         prompts = [p if isinstance(p, str) else tuple(p) for p in record["prompts"]]
-        return cls(tuple(Transcript(**{**row, "prompt": prompts[row["prompt"]]}) for row in record["rows"]))
+        for row in record["rows"]:
+            row["prompt"], row["asked"] = prompts[row["prompt"]], tuple(map(tuple, row["asked"]))
+        return cls(tuple(Transcript(**row) for row in record["rows"]))
 
 
 def asked(prompt: Prompt) -> str:

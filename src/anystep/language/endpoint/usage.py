@@ -46,6 +46,10 @@ class Prices:
         money = (prompt * self.prompt + generated * self.generated + cached * found) / 1e6
         return Cost(prompt=prompt, cached=cached, generated=generated, money=money)
 
+    def of(self, usage: Usage) -> Cost:
+        """What a report of usage is worth."""
+        return self.cost(usage.prompt - usage.cached, usage.generated, usage.cached)
+
 
 NO_PRICES = Prices()
 
@@ -82,7 +86,6 @@ def _count(found: Any) -> int | None:
 
 
 def possible(usage: Usage, sent: int, received: int, cap: int) -> bool:
-    """Whether figures can be those of a request of `sent` bytes that may generate `cap` tokens and gave `received`
-    bytes of text. A token has a byte at least, but for what a server's template adds around the messages."""
-    prompt = 0 < usage.prompt <= sent + 65_536
-    return prompt and usage.generated <= max(cap, received) + 64 and (usage.generated > 0 or received == 0)
+    """Whether figures can be those of a request of `sent` bytes that may generate `cap` tokens and brought at least
+    `received`. A token has a byte at least, but for what a server's template adds around the messages."""
+    return 0 < usage.prompt <= sent + 65_536 and received <= usage.generated <= max(cap, received) + 64

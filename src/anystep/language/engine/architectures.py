@@ -35,7 +35,7 @@ def folder_config(meta: Mapping[str, Any], where: str) -> Config:
     if family not in FAMILIES:
         raise ModelError(
             f"{where} is of model_type {family!r}; this engine runs {', '.join(FAMILIES)}, and others run through "
-            "anystep.language.transformers_model.from_transformers(model, tokenizer)."
+            "anystep.language.from_transformers(model, tokenizer)."
         )
     if unfit := ", ".join(what for what, found in _unfit(meta, family).items() if found):
         raise ModelError(f"{where} has {unfit}, which this engine does not do.")

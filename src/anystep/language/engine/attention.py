@@ -61,8 +61,10 @@ def look_own(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Part:
 
 @dataclass(frozen=True)
 class Sight:
-    """Which keys each query sees, where that differs: `mask` (rows, time, keys) is additive. A query that sees none is
-    `blind` (rows, time); softmax over nothing is undefined, so it looks at all of them, and what it sees weighs nothing.
+    """Which keys each query sees, where that differs: `mask` (rows, time, keys) is additive.
+
+    A query that sees none is `blind` (rows, time). Softmax over nothing is undefined, so it looks at all of them, and
+    what it sees weighs nothing.
     """
 
     mask: Tensor

@@ -10,22 +10,33 @@ with engine.open(plan) as session:     # prefill what is missing
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anystep.errors import UsageError
 from anystep.language.engine.attention import add_levels, look_back, look_past, merge
 from anystep.language.engine.cache import Path, PrefixCache, cut
 from anystep.language.engine.decoding import Decoding
-from anystep.language.engine.llama import Attend, Config, Llama
+from anystep.language.engine.llama import Attend, Config
 from anystep.language.engine.plan import Plan, Unit, make_plan, passes
 from anystep.language.engine.rows import Counters, Rows
 from anystep.language.engine.tokenizer import Tokenizer
 from anystep.ledger import Cost
+
+
+class Model(Protocol):
+    """What the engine asks of a model; `Llama` is one."""
+
+    @property
+    def config(self) -> Config: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def logits(self, hidden: Tensor) -> Tensor: ...
+
+    __call__: Callable[..., Any]
 
 
 class Engine:
@@ -33,7 +44,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Llama,
+        model: Model,
         tokenizer: Tokenizer,
         cache_bytes: int = 1 << 30,
         name: str = "model",
@@ -47,8 +58,8 @@ class Engine:
         self.generation = dict(generation or {})  # what `solve` takes where neither the task nor the call says
         self.lock = threading.RLock()  # whoever plans, opens or appends holds it: one thread at a time
         self.cache, self.counters = PrefixCache(cache_bytes), Counters()
-        weight, config = model.embed_tokens.weight, model.config
-        self.like = weight.new_empty(config.layers, 2, config.kv_heads, 0, config.head_dim)
+        config, device = model.config, next(model.parameters()).device
+        self.like = torch.empty(config.layers, 2, config.kv_heads, 0, config.head_dim, device=device)
 
     @property
     def config(self) -> Config:
@@ -74,6 +85,10 @@ class Engine:
 
         Raises UsageError for an empty sequence, one longer than the context, or a token outside the vocabulary.
         """
+        return make_plan(self.cache, self.checked(sequences))
+
+    def checked(self, sequences: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+        """`sequences` as tuples; UsageError for one that this model cannot be fed."""
         rows = [tuple(map(int, tokens)) for tokens in sequences]
         for tokens in rows:
             if not tokens:
@@ -83,7 +98,12 @@ class Engine:
         for tokens in set(rows):
             if min(tokens) < 0 or max(tokens) >= self.config.vocab:
                 raise UsageError(f"Tokens lie in 0..{self.config.vocab - 1}; got {min(tokens)}..{max(tokens)}.")
-        return make_plan(self.cache, rows)
+        return rows
+
+    def feed(self, lengths: Sequence[int]) -> tuple[list[Cost], Cost]:
+        """What one more token costs each row, whose `length` it is part of, and once for the batch, logits included."""
+        each = [Cost(generated=1, evaluations=1, attended=n, flops=self.flops(1, n, heads=1)) for n in lengths]
+        return each, Cost(calls=1)
 
     def price(self, plan: Plan) -> tuple[list[Cost], Cost]:
         """What opening `plan` costs each row, and once for the batch; logits are not in it (`flops(0, 0, heads)`)."""

@@ -46,13 +46,17 @@ class Config:
     tied: bool = True
     qkv_bias: bool = False
     qk_norm: bool = False
-    rope_factors: Sequence[float] = ()
-    windows: Sequence[int | None] = ()
+    rope_factors: tuple[float, ...] = ()
+    windows: tuple[int | None, ...] = ()
     near_theta: float | None = None
     query_scale: float = 1.0
     embed_scale: float = 1.0
     gate: Literal["silu", "gelu"] = "silu"
     sandwich: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("rope_factors", "windows"):  # a checkpoint's card has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def window(self, layer: int) -> int | None:
         """How many positions a query of `layer` sees, itself the last; None for all there are."""

@@ -56,8 +56,14 @@ class Tokenizer(Protocol):
         """A token's name in the vocabulary."""
         ...
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The text that asks for the next answer in a conversation; Unsupported without a template."""
+    @property
+    def special(self) -> Sequence[str]:
+        """The names of special tokens, which `encode` reads as them."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """The text that asks for the next answer in a conversation; Unsupported without a template. tools: told by
+        those templates that know of tools, as functions with a name, a description and parameters."""
         ...
 
 
@@ -136,17 +142,21 @@ class Subwords:
 
     def spelled(self, token: int) -> bytes | None:
         name, added = self.written(token), self.rust.get_added_tokens_decoder().get(token)
-        if added is not None:
-            return None if added.special else name.encode()
+        if added is not None and added.special:
+            return None
         if isinstance(self.rust.decoder, decoders.ByteLevel):
-            return bytes(BYTES[character] for character in name)
+            return bytes(BYTES[character] for character in name) if added is None else name.encode()
         byte = re.fullmatch("<0x([0-9A-F]{2})>", name)  # how a SentencePiece vocabulary falls back to bytes
         return bytes([int(byte[1], 16)]) if byte else name.replace("\u2581", " ").encode()
 
     def written(self, token: int) -> str:
         return self.rust.id_to_token(token) or ""
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+    @property
+    def special(self) -> Sequence[str]:
+        return [word.content for word in self.rust.get_added_tokens_decoder().values() if word.special]
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         if self.template is None:
             raise Unsupported("This model's file has no chat template; give it plain text instead of messages.")
         for message in messages:
@@ -160,7 +170,9 @@ class Subwords:
             "strftime_now": lambda form: datetime.datetime.now().strftime(form),
         }
         try:
-            return world.from_string(self.template).render(messages=messages, add_generation_prompt=True, **self.named)
+            template = world.from_string(self.template)
+            more = {"tools": list(tools)} if tools else {}
+            return template.render(messages=messages, add_generation_prompt=True, **more, **self.named)
         except Exception as error:  # a template is a program from the model's file, and may fail in any way
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UsageError(f"The model's chat template refuses these messages: {reason}") from error
@@ -202,7 +214,11 @@ class Alphabet:
     def written(self, token: int) -> str:
         return self.symbols[token]
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+    @property
+    def special(self) -> Sequence[str]:
+        return ()
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         raise Unsupported("This model continues text and has no chat template; give it plain text, not messages.")
 
 
@@ -239,7 +255,7 @@ def begun(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
 
 
 def first_tokens(rust: Rust, adds: bool | None, named: Mapping[str, str]) -> tuple[int, ...]:
-    """What a directory's tokenizer puts before a text: as its config says, else as the tokenizer's own template does."""
+    """What a directory's tokenizer puts before a text: as its config says, else as its own template does."""
     if adds is not None:
         first = rust.token_to_id(named.get("bos_token", "")) if adds else None
         return () if first is None else (first,)

@@ -103,11 +103,11 @@ class Exchange:
         self._begun = True
         await self.peer.write(head_of(200, "OK", STREAM))
         for opening in shapes.opening(self.request, len(self.choices), self.offers):
-            await self._event([opening])
+            await self._event([opening], self._so_far(opening["index"]))
         offsets = [0] * len(self.choices)
         async for index, token in self._make():
             part = shapes.part(self.request, token, index, offsets[index], self.offers)
-            await self._event([part], self._usage() if self.continuous else None)
+            await self._event([part], self._so_far(index))
             offsets[index] += len(token.text)
             if self._made[index] == len(self.choices[index].tokens):
                 await self._close(index)
@@ -120,11 +120,15 @@ class Exchange:
         await self.send(self.fault.wire(shapes.DONE))
         await self.peer.write(LAST_CHUNK)
 
+    def _so_far(self, index: int) -> Object | None:
+        """What rides on a choice's chunk where figures are continuous: those of that choice, as vLLM gives them."""
+        return self._usage(index) if self.continuous else None
+
     async def _close(self, index: int) -> None:
         """The chunk that says why a choice ended, with or before its own figures where the server gives them so."""
         closing = shapes.closing(self.request, self.choices[index], index, self.offers)
         usage = self._usage(index) if self.usage and self.offers.each else None
-        await self._event([closing], None if self.request.chat else usage)
+        await self._event([closing], self._so_far(index) if self.request.chat or usage is None else usage)
         if usage is not None and self.request.chat:
             await self._event([], usage)
 

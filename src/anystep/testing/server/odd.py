@@ -12,9 +12,9 @@ from anystep.testing.server.shapes import DONE, Object
 
 @dataclass(frozen=True)
 class Usage(Fault):
-    """Wrong figures of usage: too large, negative, missing, null, strings, or not even an object."""
+    """Wrong figures of usage: too large, too small, negative, missing, null, strings, or not even an object."""
 
-    how: Literal["large", "negative", "missing", "null", "strings", "list"]
+    how: Literal["large", "small", "negative", "missing", "null", "strings", "list"]
 
     def usage(self, usage: Object | None) -> Any:
         if usage is None or self.how == "missing":
@@ -23,6 +23,8 @@ class Usage(Fault):
         match self.how:
             case "large":
                 return {**usage, **{name: n + 10**12 for name, n in counts.items()}}
+            case "small":
+                return {**usage, **{name: min(n, 1) for name, n in counts.items()}}
             case "negative":
                 return {**usage, **{name: -n - 1 for name, n in counts.items()}}
             case "strings":

@@ -13,12 +13,12 @@ class Offers:
     """What a server can do. A thing is honoured, ignored in silence, or refused with a 400.
 
     chat, completions, models, tokenize: the routes it has. usage: `stream_options.include_usage`. continuous: figures
-    in every chunk. continuation: a trailing assistant message goes on when `continue_final_message` asks for it, or
-    always. stop_reason: says which stop string ended a choice. others: parameters that it does not know, `accepts`
-    apart, which a script may read. each: figures of usage are of one choice, so several choices have several, and a
-    whole answer has the first one's alone. echoes: a whole answer that continues a message begins with that message.
-    plain: raw completions have their log-probabilities as chats do, and a chat's role comes with null for content.
-    owner: who lists its models, by which clients tell what kind of server it is.
+    in every chunk, of its choice. continuation: a trailing assistant message goes on when `continue_final_message`
+    asks for it, or always. stop_reason: says which stop string ended a choice. others: parameters that it does not
+    know, `accepts` apart, which a script may read. each: figures of usage are of one choice, so several choices have
+    several, and a whole answer has the first one's alone. echoes: a whole answer that continues a message begins with
+    that message. plain: raw completions have their log-probabilities as chats do, and a chat's role comes with null
+    for content. owner: who lists its models, by which clients tell what kind of server it is.
     """
 
     chat: bool = True
