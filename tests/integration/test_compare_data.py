@@ -116,6 +116,20 @@ def test_a_store_goes_on_with_nothing_else_said_and_takes_more(
         assert "another item called 'q0': its content has changed" in capsys.readouterr().err
 
 
+def test_resume_takes_a_store_and_a_server_that_has_moved(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeServer(adds()) as server:
+        assert main(ask(server, "--store", "s.db", "--items", "1")) == 0
+        assert main(["resume", "s.db", "--json"]) == 0
+        first = capsys.readouterr().out.partition("{")
+    with FakeServer(adds()) as elsewhere:
+        assert main(["compare", "--store", "s.db", "--model", f"{elsewhere.url}#toy", "--items", "2", "--json"]) == 0
+        assert len(Report.from_json(capsys.readouterr().out).trials) == 6 and first[2]
+        assert main(["resume", "s.db", "--model", f"{elsewhere.url}#other"]) == 2
+        assert "model 'toy' there, 'other' here" in capsys.readouterr().err
+        assert main(["resume", "s.db", "--tokens", "5"]) == 2
+        assert "is a comparison's store, whose budget is fixed" in capsys.readouterr().err
+
+
 def test_no_secret_is_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,6 +144,7 @@ def comparison(asked: Asked, progress: Callable[[Progress], None], said: Callabl
     warm = {k: v for k in ("temperature", "top_p") if (v := getattr(asked, k)) is not None}
     engine = engine_of(asked)
     same = {k: str(v) for k, v in {**every, **warm}.items()}
+    same |= {"model": urlsplit(asked.model).fragment or public(asked.model)}  # a named one may be served elsewhere
     same |= {"task": asked.task} if asked.task else {"scorer": data.grader.key if data else ""}
     return Comparison(
         entries,

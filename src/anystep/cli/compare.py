@@ -98,9 +98,12 @@ def compare(
     raise typer.Exit(_compare(changes, out, store, retry, as_json, quiet))
 
 
-def resume_store(path: Path, out: Path | None = None, as_json: bool = False, quiet: bool = False) -> int:
-    """Go on with the comparison that a store holds, as it was asked for; returns the exit code."""
-    return _compare({}, out, path, False, as_json, quiet)
+def resume_store(path: Path, model: str | None = None, as_json: bool = False, quiet: bool = False) -> int:
+    """Go on with the comparison that a store holds, as it was asked for; returns the exit code.
+
+    model: where it is now, if a server has moved.
+    """
+    return _compare({} if model is None else {"model": model}, None, path, False, as_json, quiet)
 
 
 def _typed(context: typer.Context, name: str) -> bool:
