@@ -144,8 +144,9 @@ def _compare(
     print(report.to_json() if as_json else tables(report) + "\n", end="")
     if out is not None:
         html, beside = write(out, "comparison", report.title, [Section("", report=report)], report.to_json())
-        print(f"wrote {html} and {beside}", file=sys.stderr)
-    if not report.complete and kept is not None:
+        if not quiet:
+            print(f"wrote {html} and {beside}", file=sys.stderr)
+    if not report.complete and kept is not None and not quiet:
         print(f"go on with: anystep compare --store {place}", file=sys.stderr)
     return 130 if stop.asked else 0
 

@@ -48,7 +48,9 @@ def resume(
     given = o.budget(tokens, seconds, calls, money)
     if is_store(journal):
         if given is not None:
-            raise UsageError(f"{journal} is a comparison's store, whose budget is fixed; call anystep resume {journal}.")
+            raise UsageError(
+                f"{journal} is a comparison's store, whose budget is fixed; call anystep resume {journal}."
+            )
         raise typer.Exit(resume_store(journal, model, as_json, quiet))
     with journals.existing(journal) as kept:
         limit = merged(kept.budget, given)

@@ -40,20 +40,24 @@ def own_function(spec: str) -> Callable[..., Any]:
 
 
 def own_file(path: Path) -> ModuleType:
-    """A Python file as a module, executed once a process. UsageError, with file and line, where that fails."""
+    """A Python file as a module, executed once a process as long as it stays as it is. UsageError, with file and line,
+    where that fails."""
     whole = path.expanduser().resolve()
-    name = f"anystep_own_{hashlib.sha256(str(whole).encode()).hexdigest()[:12]}"
+    try:
+        source = whole.read_bytes()
+    except OSError:
+        raise UsageError(f"there is no file {path}; write {SHAPE}.") from None
+    content = str(whole).encode(errors="surrogateescape") + b"\0" + source
+    name = f"anystep_own_{hashlib.sha256(content).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
-    if not whole.is_file():
-        raise UsageError(f"there is no file {path}; write {SHAPE}.")
     spec = importlib.util.spec_from_file_location(name, whole)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         with _beside(whole.parent):
-            spec.loader.exec_module(module)
+            exec(compile(source, str(whole), "exec"), module.__dict__)  # not by its loader, whose cache may be stale
     except Exception as error:
         del sys.modules[name]
         raise UsageError(where(error, path, whole)) from error
