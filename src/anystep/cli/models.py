@@ -27,6 +27,7 @@ def models(
     if endpoint is not None:
         return served(endpoint, as_json)
     from anystep.language import models as known
+    from anystep.language.engine.architectures import FAMILIES
     from anystep.view import text_table
 
     found = known()
@@ -35,6 +36,10 @@ def models(
         return
     rows = [[m.name, f"{m.parameters:,}", m.licence, "yes" if m.cached else "no", m.source] for m in found]
     print(text_table(["name", "parameters", "licence", "on this machine", "source"], rows))
+    print("\nDirectories, Hugging Face ids and GGUF files of these load too, each checked against transformers:")
+    families = [[who, kind, architecture] for kind, (who, architecture) in FAMILIES.items()]
+    print(text_table(["family", "model_type", "GGUF architecture"], families))
+    print("Other models of transformers: anystep.language.from_transformers(model, tokenizer).")
 
 
 def served(url: str, as_json: bool) -> None:
@@ -44,6 +49,7 @@ def served(url: str, as_json: bool) -> None:
     from anystep.view import printable, text_table
 
     with Endpoint(url) as server:
+        server.ask("GET", "/models")  # raises where nobody answers
         try:
             names = [str(card["id"]) for card in server.models()]
         except ModelError:
