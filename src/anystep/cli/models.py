@@ -49,6 +49,7 @@ def served(url: str, as_json: bool) -> None:
     from anystep.view import printable, text_table
 
     with Endpoint(url) as server:
+        server.ask("GET", "/models")  # raises where nobody answers
         try:
             names = [str(card["id"]) for card in server.models()]
         except ModelError:
