@@ -6,6 +6,7 @@ state's own key, so batching changes nothing. `slow` seconds pass a step, for te
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -102,6 +103,12 @@ class Adder(Process):
 
     def texts(self, states: Words) -> tuple[str, ...]:
         return states.written
+
+    def dump(self, states: Words) -> bytes:
+        return json.dumps(states.written).encode()
+
+    def load(self, data: bytes) -> Words:
+        return Words(tuple(json.loads(data)))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anystep.cli import options as o
+from anystep.cli.compare import resume_store
 from anystep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from anystep.view import Live
 
 RUN = Annotated[Path, typer.Argument(help="The journal that --journal wrote.")]
+KEPT = Annotated[Path, typer.Argument(help="The journal that --journal wrote, or a comparison's store.")]
 
 
 def resume(
-    journal: RUN,
+    journal: KEPT,
     tokens: o.Tokens = None,
     seconds: o.Seconds = None,
     calls: o.Calls = None,
@@ -37,11 +39,19 @@ def resume(
     """Go on with a run where its journal ends; what was done is not done again.
 
     A budget given here takes the place of the one the run had, in what it names. A run that Ctrl-C stopped goes on; so
-    does one whose budget had run out, where it now has more. A run that has ended otherwise prints its answer.
+    does one whose budget had run out, where it now has more. A run that has ended otherwise prints its answer. A store
+    of `anystep compare` goes on as it was asked for.
     """
     from anystep import journal as journals
+    from anystep.bench.store import is_store
 
     given = o.budget(tokens, seconds, calls, money)
+    if is_store(journal):
+        if given is not None:
+            raise UsageError(
+                f"{journal} is a comparison's store, whose budget is fixed; call anystep resume {journal}."
+            )
+        raise typer.Exit(resume_store(journal, model, as_json, quiet))
     with journals.existing(journal) as kept:
         limit = merged(kept.budget, given)
         if kept.ended is not None and not kept.reopens(limit):
@@ -55,6 +65,7 @@ def go_on(kept: FileJournal, limit: Budget, model: str | None, as_json: bool, qu
     from anystep.recipe import read, trusted
     from anystep.resuming import resumed_run, task_of
     from anystep.solve import engine_for
+    from anystep.view import counted
 
     known = read((kept.head or {}).get("recipe"), kept.path)
     lacking = [what for what in known.lacking if what != "model" or model is None]
@@ -67,10 +78,10 @@ def go_on(kept: FileJournal, limit: Budget, model: str | None, as_json: bool, qu
     asked = task_of(known)
 
     def make(live: Live) -> Run:
+        run = resumed_run(kept, asked, engine_for(name), None, limit, show=live.show, watch=live.watch)
         if not quiet:
-            print(f"going on after {kept.rounds} rounds", file=sys.stderr)
-        show = {"show": live.show, "watch": live.watch}
-        return resumed_run(kept, asked, engine_for(name), None, limit, **show)
+            print(f"going on after {counted(run.rounds, 'round')}", file=sys.stderr)
+        return run
 
     return conduct(make, lambda: engine_for(name), f"{known.method} on {name}", name, asked, as_json, quiet)
 
