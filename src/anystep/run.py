@@ -5,7 +5,7 @@ same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +26,8 @@ class Told:
     """One round of a run's journal: the replies, why the ledger had refused by then, if it had, the seconds the run had
     taken, and what each reply answered (empty where that is not known).
 
+    costs: the accounts by then, which may hold more than the replies say, such as what probing a server had cost.
+
     again: the run was taken up again after a refusal. These replies, at what was still to pay of them, take the place
     of the last refused round and of those that closed the run after it.
     """
@@ -35,6 +37,7 @@ class Told:
     seconds: float = 0.0
     asked: tuple[Asked, ...] = ()
     again: bool = False
+    costs: Mapping[str, Cost] | None = None
 
 
 class Journal(Protocol):
@@ -140,7 +143,8 @@ class Run:
             self._cut = ()
         else:
             asked = tuple(call.asked for call in self.calls)
-        told = Told(tuple(replies), self.ledger.refused, self.ledger.elapsed(), asked, again)
+        refused, seconds, costs = self.ledger.refused, self.ledger.elapsed(), dict(self.ledger.by)
+        told = Told(tuple(replies), refused, seconds, asked, again, costs)
         try:
             self.journal.append(told)
         except Exception as error:
@@ -218,7 +222,11 @@ class Run:
                 "it belongs to another method, process, seed or version."
             )
 
-    def _charge(self, rounds: Iterable[Told]) -> None:
+    def _charge(self, rounds: Sequence[Told]) -> None:
+        """Bring the accounts to where they were after these rounds."""
+        if rounds and rounds[-1].costs is not None:
+            self.ledger.restore(rounds[-1].costs)
+            return
         for told in rounds:
             names = [asked.by for asked in told.asked] or [call.by.name for call in self.calls]
             for name, reply in zip(names, told.replies, strict=True):
