@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import pairwise
@@ -27,19 +27,21 @@ from anystep.run import Run
 SIDE_BY_SIDE = 64  # threads that wait on concurrent processes at once
 
 
-def drive(*runs: Run) -> tuple[Answer, ...]:
+def drive(*runs: Run, told: Callable[[], None] = lambda: None) -> tuple[Answer, ...]:
     """Drive runs to their end; `run.cancel()` from a signal handler or a thread stops one.
 
     Runs are merged step by step, but for those on a `concurrent` process, which go on side by side, each at its own
     pace. A run without an answer (all its states failed) raises why, after the others have theirs in `run.answer`.
+    told: called after each round of merged runs, when all of them know their replies, so that a keeper can write it
+    down as one; in a run's own thread where runs go side by side.
     """
     lanes = _lanes(runs)
     if len(lanes) <= 1:
         for lane in lanes:
-            _lockstep(lane)
+            _lockstep(lane, told)
         return _answers(runs)
     with ThreadPoolExecutor(min(len(lanes), SIDE_BY_SIDE), "anystep-run") as pool:
-        work = [pool.submit(_lockstep, lane) for lane in lanes]
+        work = [pool.submit(_lockstep, lane, told) for lane in lanes]
         try:
             wait(work)
         except BaseException:  # an interrupt: no thread and no request is left behind
@@ -80,12 +82,13 @@ def _lanes(runs: Sequence[Run]) -> list[list[Run]]:
     return [*([merged] if merged else []), *([run] for run in runs if run.process.concurrent)]
 
 
-def _lockstep(runs: Sequence[Run]) -> None:
+def _lockstep(runs: Sequence[Run], told: Callable[[], None] = lambda: None) -> None:
     """Rounds of merged calls until every run has ended."""
     while waiting := [run for run in runs if run.calls]:
         calls = [call for run in waiting for call in run.calls]
         grouped = groups(calls)
         _tell(waiting, _flat(grouped, _performed([[calls[i] for i in group] for group in grouped])))
+        told()
 
 
 def _performed(batches: Sequence[Sequence[Call]]) -> list[list[Reply]]:

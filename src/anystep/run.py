@@ -134,13 +134,8 @@ class Run:
             raise UsageError(
                 f"This run waits for {len(self.calls)} replies and was told {len(replies)}; tell one reply a call."
             )
-        again = bool(self._cut)
-        if again:
-            replies, asked = self._made_whole(replies), tuple(call.asked for call, _ in self._cut)
-            self._cut = ()
-        else:
-            asked = tuple(call.asked for call in self.calls)
-        told = Told(tuple(replies), self.ledger.refused, self.ledger.elapsed(), asked, again)
+        told = self._told(replies, self.ledger.refused)
+        self._cut = ()
         try:
             self.journal.append(told)
         except Exception as error:
@@ -149,6 +144,17 @@ class Run:
         self.rounds += 1
         self._refused = told.refused
         self._advance(told.replies)
+
+    def cut_off(self, replies: Sequence[Reply]) -> Told:
+        """The round under way as the journal would have it were the run cancelled now, with these replies to `calls`: a
+        keeper may write it down before the round is over, and `replay(..., reopen=True)` goes on with what is cut."""
+        return self._told(replies, "cancelled")
+
+    def _told(self, replies: Sequence[Reply], refused: str | None) -> Told:
+        again = bool(self._cut)
+        asked = tuple(call.asked for call, _ in self._cut) if again else tuple(call.asked for call in self.calls)
+        found = self._made_whole(replies) if again else tuple(replies)
+        return Told(found, refused, self.ledger.elapsed(), asked, again)
 
     def replay(self, journal: Iterable[Told], warm: bool = False, reopen: bool = False) -> None:
         """Come to the point where `journal` ends without performing anything; costs and seconds are charged, and what

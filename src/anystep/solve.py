@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -251,23 +251,30 @@ class Choice:
     greedy: bool = False
 
 
-def named_method(text: str, task: Question) -> Choice:
+def named_method(
+    text: str,
+    task: Question,
+    methods: Mapping[str, Callable[..., Method]] | None = None,
+    rewards: Mapping[str, Callable[[Question], Reward]] | None = None,
+) -> Choice:
     """A method from its call as text, `best_of_n(n=16, reward=chain_steps)`; "greedy" is one sample at temperature 0.
 
     Only names, numbers and text are read, nothing is evaluated. A reward's name stands for that reward made for
-    `task`; where a potential is asked for, its log-odds. `decide=majority` changes the decision.
+    `task`; where a potential is asked for, its log-odds. `decide=majority` changes the decision. methods, rewards: the
+    caller's own by name, beside the known ones.
     """
     if text.strip() == "greedy":
         return Choice(search.sample(n=1), greedy=True)
     name, arguments = _parsed(text)
-    if name not in _METHODS:
-        near = difflib.get_close_matches(name, [*_METHODS, "greedy"], n=1)
-        raise UsageError(f"no method {name!r}; {_meant(near)}the methods are greedy, {', '.join(_METHODS)}.")
+    known = {**_METHODS, **(methods or {})}
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, "greedy"], n=1)
+        raise UsageError(f"no method {name!r}; {_meant(near)}the methods are greedy, {', '.join(known)}.")
     decision = arguments.pop("decide", None)
-    make = _METHODS[name]
+    make = known[name]
     for option, value in arguments.items():
         if isinstance(value, _Name):
-            arguments[option] = _reward(value, option, task)
+            arguments[option] = _reward(value, option, task, rewards or {})
     method = make(**arguments)
     return Choice(method if decision is None else method.deciding(_decision(decision)))
 
@@ -305,8 +312,8 @@ def _parsed(text: str) -> tuple[str, dict[str, Any]]:
     return node.func.id, options
 
 
-def _reward(name: str, option: str, task: Question) -> Reward:
-    known = rewards()
+def _reward(name: str, option: str, task: Question, own: Mapping[str, Callable[[Question], Reward]]) -> Reward:
+    known = {**rewards(), **own}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise UsageError(f"no reward {name!r}; {_meant(near)}the rewards are {', '.join(known)}.")

@@ -133,7 +133,15 @@ BAD = [
     (["compare", "--task", "sums", "--methods", "sampel", "--model", "adder"], "no method 'sampel'"),
     (["compare", "--task", "sums", "--out", "/dev/null/x"], "cannot write to /dev/null/x"),
     (["compare", "--task", "sums", "--tokens", "0"], "--tokens 0 buys nothing"),
-    (["compare"], "Missing option '--task'"),
+    (["compare"], "--task and --data are missing; call anystep compare --data problems.jsonl"),
+    (["compare", "--task", "sums", "--data", "x.jsonl"], "--task and --data are two sources of problems"),
+    (["compare", "--task", "sums", "--scorer", "exact"], "--scorer is for problems of your own"),
+    (["compare", "--data", "/no/such.jsonl"], "cannot read /no/such.jsonl"),
+    (["compare", "--data", "x.jsonl", "--scorer", "exakt"], "no scorer 'exakt'; write --scorer exact|numeric"),
+    (["compare", "--store", "/no/such.db"], "there is no /no/such.db; call anystep compare --data"),
+    (["compare", "--task", "sums", "--retry"], "--retry needs a store"),
+    (["compare", "--task", "sums", "--model", "adder", "--prices", "1,2"], "--prices is for a server"),
+    (["compare", "--task", "sums", "--methods-file", "/no/my.py"], "there is no file /no/my.py"),
     (["reproduce"], "which experiment? call anystep reproduce"),
     (["reproduce", "cold-fusion"], "no experiment of this name"),
     (["catalogue", "--status", "done"], "a status is one of works, short, planned"),
@@ -299,7 +307,9 @@ def test_catalogue_prints_rows_and_json(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    assert "smollm2-135m" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "smollm2-135m" in shown and "qwen3" in shown and "gemma3_text" in shown  # names, then families
+    assert "ai.google.dev/gemma/terms" in shown
     assert main(["models", "--json"]) == 0
     assert {"name", "parameters", "licence", "source", "cached"} <= set(json.loads(capsys.readouterr().out)[0])
 

@@ -54,8 +54,9 @@ def test_runs_go_in_batches_no_wider_than_the_rows_in_flight() -> None:
             return super().start(keys, limit)
 
     comparison = Comparison([best(ns=(4,))], TASKS, lambda t, greedy: Watched(t.meta["total"], 0.5, greedy), rows=8)
-    assert [len(chunk) for chunk in comparison._chunks(4)] == [2, 2, 2]
-    assert [len(chunk) for chunk in comparison._chunks(64)] == [1] * 6  # a run is never split
+    assert [len(batch) for batch in comparison._batches() if batch[0].n == 4][:3] == [2, 2, 2]
+    wide = Comparison([best(ns=(64,))], TASKS, adder_for, rows=8)
+    assert [len(batch) for batch in wide._batches() if batch[0].n == 64][:6] == [1] * 6  # a run is never split
     comparison.run()
     assert max(widths) <= 8
 
@@ -147,20 +148,26 @@ def test_a_hard_budget_holds_for_each_run() -> None:
     assert report.budget == {"tokens": 40}
 
 
-def test_caches_are_dropped_before_each_method_and_size() -> None:
+def test_caches_are_dropped_before_each_batch() -> None:
     dropped: list[str] = []
 
     class Forgetful(Adder):
         def forget(self) -> None:
             dropped.append(self.name)
 
-    report = compare([best(ns=(1, 4))], TASKS, lambda t, greedy: Forgetful(t.meta["total"], 0.5, greedy), rows=4)
+    def process_of(task: Any, greedy: bool) -> Adder:
+        return Forgetful(task.meta["total"], 0.5, greedy)
+
+    report = compare([best(ns=(1, 4))], TASKS, process_of)
     assert len(dropped) == len(report.points) == 5
+    dropped.clear()
+    compare([best(ns=(1, 4))], TASKS, process_of, rows=4)
+    assert len(dropped) == 3 * 2 + 2 * 6  # six runs of one state, two batches; six of four states, a batch each
 
 
 def test_progress_rises_to_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Progress] = []
-    monkeypatch.setattr(sys.modules["anystep.bench.compare"], "BEAT", 0.0)  # every piece that is written is told
+    monkeypatch.setattr(sys.modules["anystep.bench.desk"], "BEAT", 0.0)  # every piece that is written is told
     comparison = Comparison([best()], TASKS, adder_for, progress=seen.append)
     report = comparison.run()
     done, tokens = [p.done for p in seen], [p.tokens for p in seen]

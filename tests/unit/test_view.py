@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anystep import Budget, Cost, Run, UsageError, drive, search
-from anystep.bench import Entry, Report, compare
+from anystep.bench import Entry, Item, Report, compare
 from anystep.view import (
     Live,
     Meter,
@@ -21,6 +24,7 @@ from anystep.view import (
     check_folder,
     clipped,
     cost_line,
+    cost_rows,
     curve,
     duration,
     figure,
@@ -30,7 +34,8 @@ from anystep.view import (
     text_table,
     write,
 )
-from anystep.view.plot import APART, _dodged, _scale, ticks
+from anystep.view.items import SCRIPT
+from anystep.view.plot import APART, _dodged, _scale, axes, frontier, ticks
 from toy_adder import Adder, Right, adder_for, adding
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\b\u202e[bold red]boo[/] <script>alert(1)</script> \"' onload=x & \ud800"
@@ -100,20 +105,22 @@ class Elements(HTMLParser):
 
 
 def hostile_page(found: Report) -> str:
-    from dataclasses import replace
-
     labels = tuple(HOSTILE + label for label in found.labels)
-    trials = tuple(replace(t, label=HOSTILE + t.label, item=t.item) for t in found.trials)
+    said = {"answer": HOSTILE, "text": HOSTILE + "!", "error": HOSTILE, "stopped_because": HOSTILE}
+    trials = tuple(replace(t, label=HOSTILE + t.label, item=HOSTILE + t.item, **said) for t in found.trials)
+    items = tuple(Item(HOSTILE + i.id, HOSTILE, HOSTILE) for i in found.items)
     bad = replace(found, trials=trials, labels=labels, greedy=HOSTILE + "greedy", model=HOSTILE, task=HOSTILE)
+    bad = replace(bad, items=items, notes=(HOSTILE,), command=HOSTILE)
     return page(HOSTILE, [Section(HOSTILE, (HOSTILE,), ((HOSTILE, HOSTILE),), bad)])
 
 
 def test_the_page_escapes_hostile_text_everywhere(found: Report) -> None:
     text = hostile_page(found)
     seen = Elements(text)
-    assert set(seen.tags).isdisjoint({"script", "img", "iframe", "link", "object", "a"})
+    assert set(seen.tags).isdisjoint({"img", "iframe", "link", "object", "a"})
     assert not [name for name, _ in seen.attributes if name.startswith("on") or name in ("src", "href", "xlink:href")]
-    assert "alert(1)" in text and "<script" not in text
+    assert "alert(1)" in text and the_only_script(text) == SCRIPT
+    assert seen.tags.count("details") > len(found.items) and text.count("owned") > 10 * len(found.items)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
     text.encode("utf-8")
 
@@ -122,7 +129,65 @@ def test_the_page_fetches_nothing(found: Report) -> None:
     text = page("Sums", [Section("", report=found)])
     assert "default-src 'none'" in text
     assert not re.search(r"https?:|url\(|@import|src=|href=", text)
-    assert "<script" not in text
+    assert the_only_script(text) == SCRIPT
+    assert not re.search(r"fetch|XMLHttp|WebSocket|innerHTML|eval|import", SCRIPT)
+    bare = page("Sums", [Section("", report=replace(found, items=()))])
+    assert "<script" not in bare and "script-src" not in bare
+
+
+def the_only_script(text: str) -> str:
+    """The page's script, which is the one that its policy allows by digest."""
+    (found,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(found.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text and text.count("<script") == 1
+    return str(found)
+
+
+def test_every_problem_shows_its_runs(found: Report) -> None:
+    text = page("Sums", [Section("", report=found)])
+    assert text.count('<details class="item"') == len(found.items) == 12
+    kinds = re.findall(r'data-kind="([^"]*)"', text)
+    assert kinds[1] == "unscored" and {k for kind in kinds for k in kind.split()} >= {"differ", "unscored"}
+    marks = re.findall(r'<span class="marks">(.*?)</summary>', text)
+    assert all(re.sub(r"<[^>]+>", "", m).count("✓") + len(re.findall("[✗?]", m)) == len(found.labels) for m in marks)
+    assert re.sub(r"<[^>]+>", "", marks[1]) == "????"
+    rows = text[text.index("Every problem") :].count("<tr>") - len(found.items)
+    assert rows == len(found.trials)
+    many = replace(found, items=found.items * 200)
+    assert "400 more problems stand in the JSON" in page("x", [Section("", report=many)])
+
+
+def test_the_axis_of_cost_may_be_changed_where_more_was_measured(found: Report) -> None:
+    priced = replace(
+        found, trials=tuple(replace(t, cost=replace(t.cost, money=t.cost.tokens / 1e6)) for t in found.trials)
+    )
+    assert "by money" in page("x", [Section("", report=priced)]) and axes(priced)[:2] == ["tokens", "money"]
+    assert "by money" not in page("x", [Section("", report=found)]) and "money" not in point_rows(found)[0]
+    assert "money" in point_rows(priced)[0] and cost_rows(priced, "money")[0][0] == "at most money"
+    for by in axes(priced):
+        assert len(list(ET.fromstring(curve(priced, by)).iter("title"))) == len(found.points)
+
+
+def test_the_frontier_only_rises_and_oracles_are_not_on_it(found: Report) -> None:
+    best = frontier(found.points)
+    assert best[0].tokens == min(p.tokens for p in found.points) and not any(p.oracle for p in best)
+    for a, b in zip(best, best[1:], strict=False):
+        assert a.tokens < b.tokens and a.accuracy.value < b.accuracy.value
+    top = max(p.accuracy.value for p in found.points if not p.oracle)
+    assert best[-1].accuracy.value == top
+
+
+def test_differences_at_equal_cost_are_paired_with_self_consistency(found: Report) -> None:
+    head, rows = cost_rows(found)
+    assert head[5] == "against self_consistency"
+    against = {(row[1], row[2]): row[5] for row in rows[-4:]}
+    assert against["self_consistency", "16"] == "-"
+    points = {(p.label, p.n): p for p in found.points}
+    gap = found.difference(points["best_of_n", 16], points["self_consistency", 16])
+    assert against["best_of_n", "16"].startswith(f"{100 * gap.value:+.1f} (")
+    assert gap.value == pytest.approx(
+        points["best_of_n", 16].accuracy.value - points["self_consistency", 16].accuracy.value
+    )
 
 
 def test_the_curve_is_well_formed_and_holds_every_point(found: Report) -> None:

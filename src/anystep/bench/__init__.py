@@ -3,7 +3,9 @@
 from anystep.bench.compare import Comparison, Progress, compare
 from anystep.bench.entry import Entry, baselines, entry
 from anystep.bench.interval import Interval, bootstrap_mean, level, paired_difference, wilson
-from anystep.bench.report import AtBudget, Point, Report, equal_cost
+from anystep.bench.plugin import MethodsFile, methods_file
+from anystep.bench.report import AtBudget, Item, Point, Report, equal_cost
+from anystep.bench.store import Store, is_store
 from anystep.bench.trial import Trial
 
 __all__ = [
@@ -11,15 +13,20 @@ __all__ = [
     "Comparison",
     "Entry",
     "Interval",
+    "Item",
+    "MethodsFile",
     "Point",
     "Progress",
     "Report",
+    "Store",
     "Trial",
     "baselines",
     "bootstrap_mean",
     "compare",
     "entry",
     "equal_cost",
+    "is_store",
+    "methods_file",
     "level",
     "paired_difference",
     "wilson",

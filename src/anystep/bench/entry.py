@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from anystep import search
 from anystep.errors import UsageError
 from anystep.procedure import Method
+from anystep.process import Reward
 from anystep.solve import named_method
 from anystep.tasks.task import Task
 
@@ -21,7 +22,8 @@ class Entry:
     """One line of a comparison: `family(n, task)` is its method at size n.
 
     greedy: run on the model's greedy process, once. oracle: it reads the answer key, so it is an upper bound and is
-    labelled so. Raises UsageError for an empty or non-positive `ns`.
+    labelled so. key: what tells it from another of the same label. Raises UsageError for an
+    empty or non-positive `ns`.
     """
 
     label: str
@@ -29,6 +31,7 @@ class Entry:
     ns: tuple[int, ...] = NS
     greedy: bool = False
     oracle: bool = False
+    key: str = ""
 
     def __post_init__(self) -> None:
         check_ns(self.ns)
@@ -48,10 +51,17 @@ def greedy() -> Entry:
     return Entry("greedy", lambda n, task: search.sample(n=1), ns=(1,), greedy=True)
 
 
-def entry(text: str, ns: Sequence[int] = NS, label: str | None = None) -> Entry:
+def entry(
+    text: str,
+    ns: Sequence[int] = NS,
+    label: str | None = None,
+    methods: Mapping[str, Callable[..., Method]] | None = None,
+    rewards: Mapping[str, Callable[..., Reward]] | None = None,
+) -> Entry:
     """An entry from a method's text without its size, `best_of_n(reward=chain_steps)`; with its size it is one point.
 
-    Raises UsageError for a text that is no method; its rewards are made for each task when it runs.
+    methods, rewards: of the caller's own, by name. Raises UsageError for a text that is no method; its rewards are made
+    for each task when it runs.
     """
     text = text.strip()
     if text == "greedy":
@@ -66,10 +76,10 @@ def entry(text: str, ns: Sequence[int] = NS, label: str | None = None) -> Entry:
 
     def family(n: int, task: Task) -> Method:
         kept = [f"{k.arg}={ast.unparse(k.value)}" for k in options if k.arg != size]
-        return named_method(f"{name}({', '.join([f'{size}={n}', *kept])})", task).method
+        return named_method(f"{name}({', '.join([f'{size}={n}', *kept])})", task, methods, rewards).method
 
     oracle = any(isinstance(k.value, ast.Name) and k.value.id == "oracle" for k in options)
-    return Entry(label or text, family, points, oracle=oracle)
+    return Entry(label or text, family, points, oracle=oracle, key=text)
 
 
 def baselines(entries: Sequence[Entry], ns: Sequence[int] = NS) -> tuple[Entry, ...]:

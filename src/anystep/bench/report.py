@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from anystep.bench.interval import UNKNOWN, Interval, level, paired_difference
-from anystep.bench.trial import Trial
+from anystep.bench.trial import Trial, encodable, shortened
 from anystep.errors import UsageError
+from anystep.tasks.task import Task
 
 SCHEMA = 1
 
@@ -43,11 +44,29 @@ class Point:
     failed_states: int
     estimated: bool
     stopped: dict[str, int]
+    money: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Item:
+    """One problem as a report shows it: what was asked and what was right, each cut where it is long."""
+
+    id: str
+    question: str
+    reference: str = ""
+
+    @classmethod
+    def of(cls, task: Task) -> Item:
+        asked = task.meta.get("question", task.prompt)
+        if not isinstance(asked, str):
+            asked = json.dumps(asked, ensure_ascii=False)
+        return cls(task.id, encodable(shortened(asked)), encodable(shortened(task.reference)))
 
 
 @dataclass(frozen=True)
 class AtBudget:
-    """What each method buys for `budget` mean tokens a problem: its largest affordable point, or None."""
+    """What each method buys for `budget` a problem on average: its largest affordable point, or None."""
 
     budget: float
     best: dict[str, Point | None]
@@ -57,7 +76,8 @@ class AtBudget:
 class Report:
     """A comparison's trials and what they were run on. `points` and `equal_cost(points)` are computed from them.
 
-    complete: False where it was cancelled; the trials then hold whole (method, n) groups and at most one part of one.
+    complete: False where it was cancelled before all had ended. items: the problems. notes: what was wrong with the
+    data, by line. command: what brings it about again.
     """
 
     trials: tuple[Trial, ...]
@@ -74,6 +94,9 @@ class Report:
     date: str = ""
     hardware: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    items: tuple[Item, ...] = ()
+    notes: tuple[str, ...] = ()
+    command: str = ""
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
@@ -81,6 +104,12 @@ class Report:
         base = self._group(self.greedy, 1)
         groups = [(label, n) for label in self.labels for n in sorted({t.n for t in self.trials if t.label == label})]
         return tuple(self._point(label, n, base) for label, n in groups)
+
+    def difference(self, ours: Point, theirs: Point) -> Interval:
+        """Accuracy of one point minus another's on the items both have a score of, with its paired interval."""
+        a, b = (_by_item(self._group(p.label, p.n)) for p in (ours, theirs))
+        shared = [item for item in a if item in b]
+        return paired_difference([a[i] for i in shared], [b[i] for i in shared]) if shared else UNKNOWN
 
     def _group(self, label: str, n: int) -> list[Trial]:
         return [t for t in self.trials if t.label == label and t.n == n]
@@ -109,7 +138,9 @@ class Report:
             failed=sum(t.failed for t in trials),
             failed_states=sum(t.failed_states for t in trials),
             estimated=any(t.cost.estimated for t in ran),
-            stopped=dict(Counter(t.stopped_because for t in trials)),
+            stopped=dict(sorted(Counter(t.stopped_because for t in trials).items())),
+            money=_mean([t.cost.money for t in ran]),
+            seconds=_mean([t.cost.seconds for t in ran]),
         )
 
     def record(self) -> dict[str, Any]:
@@ -121,7 +152,8 @@ class Report:
             for row in equal_cost(self.points)
         ]
         trials = [t.record() for t in self.trials]
-        return {"schema": SCHEMA, **meta, "points": points, "equal_cost": table, "trials": trials}
+        about = {"command": self.command, "notes": list(self.notes), "items": [asdict(item) for item in self.items]}
+        return {"schema": SCHEMA, **meta, **about, "points": points, "equal_cost": table, "trials": trials}
 
     def to_json(self) -> str:
         return json.dumps(self.record(), indent=1, allow_nan=False) + "\n"
@@ -134,6 +166,8 @@ class Report:
             trials = tuple(Trial.from_record(t) for t in record["trials"])
             meta: dict[str, Any] = {f: record[f] for f in _META}
             meta.update({f: tuple(record[f]) for f in ("labels", "oracles", "seeds")})
+            meta["items"] = tuple(Item(**item) for item in record.get("items", ()))
+            meta["notes"], meta["command"] = tuple(record.get("notes", ())), record.get("command", "")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"this is no report of a comparison ({error}); give what compare wrote.") from None
         if record.get("schema") != SCHEMA:
@@ -158,21 +192,23 @@ _META = (
 )
 
 
-def equal_cost(points: Sequence[Point], budgets: Sequence[float] | None = None) -> tuple[AtBudget, ...]:
-    """For each budget, every method's largest n whose mean true tokens fit into it.
+def equal_cost(
+    points: Sequence[Point], budgets: Sequence[float] | None = None, by: str = "tokens"
+) -> tuple[AtBudget, ...]:
+    """For each budget, every method's largest n whose mean true cost fits into it.
 
-    budgets: mean tokens a problem; by default, for every n, what the dearest method costs there, rounded up to two
-    digits, so that all can afford that n.
+    budgets: the mean cost of a problem; by default, for every n, what the dearest method costs there, rounded up to two
+    digits, so that all can afford that n. by: the figure of a point that is the cost, tokens, money, calls or seconds.
     """
-    measured = [p for p in points if math.isfinite(p.tokens)]
+    measured = [p for p in points if math.isfinite(getattr(p, by))]
     if budgets is None:
         grown = [p for p in measured if not p.greedy]
         rungs = sorted({p.n for p in grown})
-        budgets = sorted({_round_up(max(p.tokens for p in grown if p.n == n)) for n in rungs})
+        budgets = sorted({_round_up(max(getattr(p, by) for p in grown if p.n == n)) for n in rungs})
     labels = list(dict.fromkeys(p.label for p in points))
     table = []
     for budget in budgets:
-        fits = {label: [p for p in measured if p.label == label and p.tokens <= budget] for label in labels}
+        fits = {label: [p for p in measured if p.label == label and getattr(p, by) <= budget] for label in labels}
         best = {label: max(ps, key=lambda p: p.n) if ps else None for label, ps in fits.items()}
         table.append(AtBudget(float(budget), best))
     return tuple(table)

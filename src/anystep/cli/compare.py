@@ -2,39 +2,82 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anystep.cli import options as o
+from anystep.cli.asked import NS, Asked, comparison, texts_of
 from anystep.cli.interrupt import stopping
 from anystep.errors import UsageError
 
 if TYPE_CHECKING:
-    from anystep.bench import Comparison, Progress, Report
+    from anystep.bench import Comparison, Progress, Report, Store
     from anystep.view import Meter
 
-NS = "1,4,16,64"
+STORE = "comparison.anystep.db"
 
 
 def compare(
-    task: Annotated[str, typer.Option(help="The task: chains, word-problems, procbench, reasoning-gym:<dataset>.")],
+    context: typer.Context,
+    task: Annotated[
+        str | None, typer.Option(help="The task: chains, word-problems, procbench, reasoning-gym:<dataset>.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Problems of your own: a .jsonl, .json, .csv or .tsv file, one object a line.")
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="With --data: exact (the default), numeric, choice, math, python:module.function."),
+    ] = None,
+    question_field: Annotated[str | None, typer.Option(help="With --data: the field that is the question.")] = None,
+    answer_field: Annotated[str | None, typer.Option(help="With --data: the field that is the answer.")] = None,
+    id_field: Annotated[str | None, typer.Option(help="With --data: the field that is the problem's name.")] = None,
+    choices_field: Annotated[str | None, typer.Option(help="With --data: the field that holds the choices.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help='With --data: what the question is put into, "{question}\\nAnswer:".')
+    ] = None,
+    extract: Annotated[
+        str | None,
+        typer.Option(
+            help="With --data: how an answer is found in a text: answer, text, last-line, boxed, number, choice, math, "
+            "re:PATTERN, python:module.function."
+        ),
+    ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help='A method without its size, "best_of_n(reward=chain_steps)"; repeatable.')
+        list[str] | None,
+        typer.Option(
+            help='A method without its size, "best_of_n(reward=chain_steps)", or of a file, "my.py:name"; repeatable.'
+        ),
     ] = None,
     methods: Annotated[str | None, typer.Option(help="Several methods in one text, separated by semicolons.")] = None,
+    methods_file: Annotated[str | None, typer.Option(help="A Python file of methods of your own; it is run.")] = None,
     ns: Annotated[str, typer.Option(help="The sizes each method is tried at.")] = NS,
-    items: Annotated[int, typer.Option(help="How many problems.")] = 50,
+    items: Annotated[int | None, typer.Option(help="How many problems: 50 of a task, all of --data.")] = None,
     model: o.Model = "smollm2-135m",
     temperature: o.Temperature = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample from the likeliest tokens of this share.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="The longest completion.")] = None,
+    prices: Annotated[
+        str | None, typer.Option(help="A server's prices for a million tokens: PROMPT,GENERATED[,CACHED].")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="A server's requests at once.")] = None,
     tokens: o.Tokens = None,
     seconds: o.Seconds = None,
     calls: o.Calls = None,
+    money: o.Money = None,
     seed: Annotated[list[int] | None, typer.Option(help="A seed; every item is run once a seed; repeatable.")] = None,
     rows: Annotated[int, typer.Option(help="The most states in flight at once.")] = 1024,
     out: Annotated[Path | None, typer.Option(help="Write comparison.html and .json into this folder.")] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help=f"Keep every run in this file, and go on from it; with --out, {STORE} in that folder."),
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what had failed, of what the store holds.")] = False,
     as_json: o.AsJson = False,
     debug: o.Debug = False,
     quiet: o.Quiet = False,
@@ -42,48 +85,90 @@ def compare(
     """Run several methods at growing n on the same problems and compare them at equal cost.
 
     Greedy and self-consistency are always among them. A budget here is a hard limit for each run. Ctrl-C prints what
-    has finished.
+    has finished. With a store nothing is lost or paid twice, however it ends: the same command goes on, and so does
+    `anystep compare --store FILE`, which needs nothing else; other options beside it ask for more.
     """
-    from anystep import tasks
-    from anystep.bench import Comparison, entry
-    from anystep.solve import engine_for, process_for
-    from anystep.view import Meter, Section, check_folder, write
+    given = {k: v for k, v in context.params.items() if _typed(context, k)}
+    own = {f.name for f in fields(Asked)} - {"methods", "seeds", "folder"}
+    changes: dict[str, Any] = {k: v for k, v in given.items() if k in own}
+    if method or methods:
+        changes["methods"] = texts_of(method, methods)
+    if seed:
+        changes["seeds"] = tuple(seed)
+    raise typer.Exit(_compare(changes, out, store, retry, as_json, quiet))
 
-    sizes = sizes_of(ns)
-    entries = [entry(text, sizes) for text in texts_of(method, methods)] or [entry("self_consistency", sizes)]
-    limit = o.budget(tokens, seconds, calls)
-    if items > o.MOST_ITEMS:
-        raise UsageError(f"--items {items}: at most {o.MOST_ITEMS:,}; call anystep compare --task {task} --items 50.")
-    if rows < 1 or items < 1:
-        raise UsageError(f"--items {items} --rows {rows}: both are 1 or more, as in --items 50 --rows 1024.")
+
+def resume_store(path: Path, model: str | None = None, as_json: bool = False, quiet: bool = False) -> int:
+    """Go on with the comparison that a store holds, as it was asked for; returns the exit code.
+
+    model: where it is now, if a server has moved.
+    """
+    return _compare({} if model is None else {"model": model}, None, path, False, as_json, quiet)
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _compare(
+    changes: dict[str, Any], out: Path | None, store: Path | None, retry: bool, as_json: bool, quiet: bool
+) -> int:
+    from anystep.bench import Store
+    from anystep.view import Meter, Section, check_folder, printable, write
+
     if out is not None:
         check_folder(out)
-    problems = tasks.load(task, items)
-    warm: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
-    engine = engine_for(model)
-    with Meter(quiet=quiet) as meter:
-        comparison = Comparison(
-            entries,
-            problems,
-            lambda t, greedy: process_for(t, engine, **({"temperature": 0.0} if greedy else warm)),
-            seeds=tuple(seed or [0]),
-            budget=limit,
-            rows=rows,
-            progress=lambda p: say(meter, p),
-            title=f"{model} on {task}",
-            model=model,
-            task=task,
-        )
-        with stopping(lambda: cancel(comparison)) as stop:
-            report = comparison.run()
-    if as_json:
-        print(report.to_json(), end="")
-    else:
-        print(tables(report))
+    place = store or (out / STORE if out is not None else None)
+    asked = Asked(**changes, folder=os.getcwd())
+    known = "data" in changes or "task" in changes
+    if place is None and retry:
+        raise UsageError("--retry needs a store: call anystep compare --store FILE --retry.")
+    if store is not None and not known and not store.exists():
+        raise UsageError(f"there is no {store}; call anystep compare --data problems.jsonl --store {store}.")
+    kept = None if place is None or known else Store(place)
+    try:
+        if kept is not None:
+            asked, out = _settled(kept, asked, changes, out)
+        with Meter(quiet=quiet) as meter:
+            work = comparison(asked, lambda p: say(meter, p), lambda line: meter.note(printable(line)))
+            if place is not None:  # only now: what is wrong with the options makes no file
+                place.parent.mkdir(parents=True, exist_ok=True)
+                work.store = kept = kept or Store(place)
+                _begin(kept, work, asked, out, retry, meter)
+            with stopping(lambda: cancel(work)) as stop:
+                report = work.run()
+    finally:
+        if kept is not None:
+            kept.close()
+    print(report.to_json() if as_json else tables(report) + "\n", end="")
     if out is not None:
         html, beside = write(out, "comparison", report.title, [Section("", report=report)], report.to_json())
-        print(f"wrote {html} and {beside}", file=sys.stderr)
-    raise typer.Exit(130 if stop.asked else 0)
+        if not quiet:
+            print(f"wrote {html} and {beside}", file=sys.stderr)
+    if not report.complete and kept is not None and not quiet:
+        print(f"go on with: anystep compare --store {place}", file=sys.stderr)
+    return 130 if stop.asked else 0
+
+
+def _settled(kept: Store, asked: Asked, changes: dict[str, Any], out: Path | None) -> tuple[Asked, Path | None]:
+    """What a store was asked for, with these changes."""
+    before = kept.fact("asked")
+    if before is None:
+        raise UsageError(f"{kept.path} does not say what it was asked for; give --data or --task again.")
+    return replace(Asked.of(before), **changes), out or (Path(folder) if (folder := kept.fact("out")) else None)
+
+
+def _begin(kept: Store, work: Comparison, asked: Asked, out: Path | None, retry: bool, meter: Meter) -> None:
+    """Make the store this comparison's, with what it was asked for, and say what is there."""
+    work.claim()
+    kept.keep("asked", asked.record())
+    kept.keep("out", None if out is None else str(out.absolute()))
+    if retry:
+        n = kept.retry(("failed",))
+        meter.note(f"{n:,} failed runs of {kept.path} are run again")
+    if there := len(kept.trials()):
+        meter.note(f"going on from {kept.path}: {there:,} runs are there")
 
 
 def cancel(comparison: Comparison) -> bool:
@@ -93,7 +178,8 @@ def cancel(comparison: Comparison) -> bool:
 
 def say(meter: Meter, p: Progress) -> None:
     """Show how far a comparison is."""
-    told = f"run {p.done:,} of {p.total:,}, {p.tokens:,} tokens; {p.label} n={p.n}"
+    failed = f", {p.failed:,} failed" if p.failed else ""
+    told = f"run {p.done:,} of {p.total:,}{failed}, {p.tokens:,} tokens; {p.label} n={p.n}"
     meter.say(told, p.done / max(p.total, 1))
 
 
@@ -105,23 +191,3 @@ def tables(report: Report) -> str:
     parts += [ORACLE] if report.oracles else []
     parts += [] if report.complete else ["Cancelled before its end: what had finished is shown."]
     return "\n\n".join(parts)
-
-
-def sizes_of(ns: str) -> tuple[int, ...]:
-    """`1,4,16` as numbers, ascending."""
-    try:
-        found = tuple(sorted({int(n) for n in ns.split(",")}))
-    except ValueError:
-        found = ()
-    if not found or found[0] < 1:
-        raise UsageError(f"--ns {ns!r} are no sizes; give whole numbers, 1 or more, as in --ns {NS}.")
-    return found
-
-
-def texts_of(method: list[str] | None, methods: str | None) -> list[str]:
-    """The methods asked for, in order and once each; greedy is always there."""
-    given = [*(method or []), *(methods.split(";") if methods else [])]
-    texts = list(dict.fromkeys(text.strip() for text in given))
-    if "" in texts:
-        raise UsageError('a method is empty; give --methods "self_consistency; best_of_n(reward=equations)".')
-    return texts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anystep.cli import options as o
+from anystep.cli.compare import resume_store
 from anystep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from anystep.view import Live
 
 RUN = Annotated[Path, typer.Argument(help="The journal that --journal wrote.")]
+KEPT = Annotated[Path, typer.Argument(help="The journal that --journal wrote, or a comparison's store.")]
 
 
 def resume(
-    journal: RUN,
+    journal: KEPT,
     tokens: o.Tokens = None,
     seconds: o.Seconds = None,
     calls: o.Calls = None,
@@ -37,11 +39,19 @@ def resume(
     """Go on with a run where its journal ends; what was done is not done again.
 
     A budget given here takes the place of the one the run had, in what it names. A run that Ctrl-C stopped goes on; so
-    does one whose budget had run out, where it now has more. A run that has ended otherwise prints its answer.
+    does one whose budget had run out, where it now has more. A run that has ended otherwise prints its answer. A store
+    of `anystep compare` goes on as it was asked for.
     """
     from anystep import journal as journals
+    from anystep.bench.store import is_store
 
     given = o.budget(tokens, seconds, calls, money)
+    if is_store(journal):
+        if given is not None:
+            raise UsageError(
+                f"{journal} is a comparison's store, whose budget is fixed; call anystep resume {journal}."
+            )
+        raise typer.Exit(resume_store(journal, model, as_json, quiet))
     with journals.existing(journal) as kept:
         limit = merged(kept.budget, given)
         if kept.ended is not None and not kept.reopens(limit):

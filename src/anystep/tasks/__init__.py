@@ -1,5 +1,6 @@
 """Which problems have exact scorers? Generators, data sets and answer equivalence."""
 
+from anystep.tasks.data import Data, load_data
 from anystep.tasks.equations import Equation, check_equations, equation_score
 from anystep.tasks.equivalence import Scorer, scorer
 from anystep.tasks.procbench import ProcBench
@@ -9,6 +10,7 @@ from anystep.tasks.task import Task
 from anystep.tasks.word_problems import word_problems
 
 __all__ = [
+    "Data",
     "Equation",
     "ProcBench",
     "Scorer",
@@ -16,6 +18,7 @@ __all__ = [
     "check_equations",
     "equation_score",
     "load",
+    "load_data",
     "names",
     "reasoning_gym",
     "scorer",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from anystep.bench.report import Report
 from anystep.errors import UsageError
-from anystep.view.plot import curve, esc, legend
+from anystep.view.items import DIGEST, SCRIPT, problems
+from anystep.view.plot import axes, curve, esc, legend
 from anystep.view.style import STYLE
 from anystep.view.tables import ORACLE, cost_rows, point_rows
 from anystep.view.text import counted, duration
@@ -26,9 +27,12 @@ class Section:
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The whole page: inline style and SVG, no script, nothing fetched, light and dark; all text escaped."""
-    body = "\n".join(_section(s) for s in sections)
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    """The whole page: inline style and SVG, nothing fetched, light and dark; all text escaped. Where problems can be
+    searched it has one script, which its policy names by digest."""
+    body = "\n".join(_section(s, i) for i, s in enumerate(sections))
+    searched = any(s.report is not None and s.report.items for s in sections)
+    policy = "default-src 'none'; style-src 'unsafe-inline'" + (f"; script-src '{DIGEST}'" if searched else "")
+    script = f"<script>{SCRIPT}</script>\n" if searched else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -44,7 +48,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
 <h1>{esc(title)}</h1>
 {body}
 </main>
-</body>
+{script}</body>
 </html>
 """
 
@@ -73,33 +77,57 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def _section(s: Section) -> str:
+def _section(s: Section, number: int) -> str:
     parts = [f"<section>\n<h2>{esc(s.heading)}</h2>" if s.heading else "<section>"]
     parts += [f"<p>{esc(text)}</p>" for text in s.paragraphs]
     if s.transcript:
         turns = "".join(f"<dt>{esc(who)}</dt><dd>{esc(text)}</dd>" for who, text in s.transcript)
         parts.append(f'<dl class="transcript">{turns}</dl>')
     if s.report is not None:
-        parts += _comparison(s.report)
+        parts += _comparison(s.report, number)
     return "\n".join([*parts, "</section>"])
 
 
-def _comparison(report: Report) -> list[str]:
+def _comparison(report: Report, number: int) -> list[str]:
     parts = [f'<p class="facts">{esc(facts(report))}</p>']
     if not report.complete:
         parts.append('<p class="warn">Cancelled before its end: what had finished is shown.</p>')
-    drawn = curve(report)
-    if drawn:
+    by = axes(report)
+    if by:
+        drawn = _tabs(f"cost-{number}", {f"by {name}": curve(report, name) for name in by})
         parts.append(f"<figure>{legend(report)}\n{drawn}\n<figcaption>{esc(caption(report))}</figcaption></figure>")
-    parts.append("<h3>Every point</h3>")
-    parts.append(_table(*point_rows(report)))
     parts.append("<h3>At equal cost</h3>")
     parts.append("<p>The largest n of each method whose mean cost a problem stays within the budget.</p>")
-    parts.append(_table(*cost_rows(report)))
+    priced = [name for name in ("tokens", "money") if name in by] or ["tokens"]
+    parts.append(_tabs(f"equal-{number}", {f"by {name}": _table(*cost_rows(report, name)) for name in priced}))
+    parts.append("<h3>Every point</h3>")
+    parts.append(_table(*point_rows(report, timings=True)))
     if report.oracles:
         parts.append(f'<p class="facts">{esc(ORACLE)}</p>')
+    if report.notes:
+        lines = "".join(f"<li>{esc(line)}</li>" for line in report.notes)
+        parts.append(f'<h3>The data</h3><ul class="notes">{lines}</ul>')
+    parts += problems(report)
+    if report.command:
+        parts.append(f"<h3>To run it again</h3><pre>{esc(report.command)}</pre>")
     parts.append(f'<p class="facts">{esc(machine(report))}</p>')
     return parts
+
+
+def _tabs(name: str, panels: Mapping[str, str]) -> str:
+    """Panels of which one is seen, chosen by radio buttons: no script."""
+    if len(panels) == 1:
+        return next(iter(panels.values()))
+    parts = []
+    for i, title in enumerate(panels):
+        chosen = " checked" if i == 0 else ""
+        parts.append(f'<input type="radio" name="{name}" id="{name}-{i}"{chosen}>')
+        parts.append(f'<label for="{name}-{i}">{esc(title)}</label>')
+    return (
+        f'<div class="tabs">{"".join(parts)}'
+        + "".join(f'<div class="panel">{p}</div>' for p in panels.values())
+        + "</div>"
+    )
 
 
 def facts(report: Report) -> str:
@@ -121,8 +149,9 @@ def caption(report: Report) -> str:
     """How to read the curve."""
     level = "The dashed level and its band are greedy. " if any(p.greedy for p in report.points) else ""
     return (
-        f"Bars are 95% intervals over problems. {level}Points that would lie on each other are moved sideways by a few "
-        "pixels; the table has their figures. Point at a mark to read it."
+        f"Bars are 95% intervals over problems. On the frontier nothing cheaper is more accurate. {level}Points that "
+        "would lie on each other are moved sideways by a few pixels; the table has their figures. Point at a mark to "
+        "read it."
     )
 
 

@@ -1,4 +1,4 @@
-"""Accuracy against true tokens as an SVG drawn here: no script, nothing fetched, readable in black and white."""
+"""Accuracy against true cost as an SVG drawn here: no script, nothing fetched, readable in black and white."""
 
 from __future__ import annotations
 
@@ -16,18 +16,28 @@ LEFT, RIGHT, TOP, BOTTOM = 66, 20, 16, 58
 APART = 9.0  # pixels between points whose bars would lie on each other
 SHAPES = ("circle", "square", "diamond", "triangle", "wedge", "cross")
 COLOURS = 6
+AXES = {
+    "tokens": "true tokens a problem: prompt and generated, rewards included (mean, log scale)",
+    "money": "money a problem, at the server's prices (mean, log scale)",
+    "calls": "calls a problem: batched passes, or a server's requests (mean, log scale)",
+    "seconds": "seconds a problem, side by side with others (mean, log scale)",
+}
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From figures to pixels: tokens on a logarithmic axis, accuracy on a straight one."""
+    """From figures to pixels: cost, by one of its figures, on a logarithmic axis, accuracy on a straight one."""
 
     x: tuple[float, float]
     y: tuple[float, float]
+    by: str = "tokens"
 
-    def across(self, tokens: float) -> float:
+    def across(self, cost: float) -> float:
         low, high = math.log10(self.x[0]), math.log10(self.x[1])
-        return LEFT + (math.log10(tokens) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (math.log10(cost) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    def place(self, p: Point) -> float:
+        return self.across(getattr(p, self.by))
 
     def down(self, accuracy: float) -> float:
         return TOP + (self.y[1] - accuracy) / (self.y[1] - self.y[0]) * (HEIGHT - TOP - BOTTOM)
@@ -38,25 +48,53 @@ def esc(text: str) -> str:
     return escape(printable(text), quote=True)
 
 
-def curve(report: Report) -> str:
-    """The report's points as one SVG element: a line a method, 95% bars, greedy as a level; "" where none is scored."""
-    points = [p for p in report.points if p.tokens > 0 and not math.isnan(p.accuracy.value)]
+def axes(report: Report) -> list[str]:
+    """The figures of cost that were measured and differ between points, tokens first."""
+    drawn = _drawn(report.points, "tokens")
+    return [by for by in AXES if len({getattr(p, by) for p in drawn}) > 1 and all(getattr(p, by) > 0 for p in drawn)]
+
+
+def curve(report: Report, by: str = "tokens") -> str:
+    """The report's points as one SVG element: a line a method, 95% bars, greedy as a level, and the frontier; "" where
+    none is scored. by: the figure on the axis of cost, see `AXES`."""
+    points = _drawn(report.points, by)
     if not points:
         return ""
-    scale = _scale(points)
+    scale = _scale(points, by)
     labels = list(dict.fromkeys(p.label for p in report.points))
     at = _dodged(points, scale)
-    parts = [_axes(scale)]
-    parts += [_level(p, scale) for p in points if p.greedy]
+    parts = [_axes(scale), *(_level(p, scale) for p in points if p.greedy), _frontier(points, scale)]
     for series, label in enumerate(labels):
         mine = [(p, x) for p, x in zip(points, at, strict=True) if p.label == label]
         parts.append(_series(mine, series, scale))
-    spoken = esc(f"Accuracy against mean true tokens a problem: {', '.join(labels)}. The table below has the figures.")
+    spoken = esc(f"Accuracy against mean {by} a problem: {', '.join(labels)}. The table below has the figures.")
     return (
         f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{spoken}">\n'
         + "\n".join(parts)
         + "\n</svg>"
     )
+
+
+def _drawn(points: Sequence[Point], by: str) -> list[Point]:
+    return [p for p in points if getattr(p, by) > 0 and not math.isnan(p.accuracy.value)]
+
+
+def frontier(points: Sequence[Point], by: str = "tokens") -> list[Point]:
+    """The points that nothing cheaper or as cheap beats, cheapest first; oracles are no contestants."""
+    found: list[Point] = []
+    for p in sorted((p for p in points if not p.oracle), key=lambda p: (getattr(p, by), -p.accuracy.value)):
+        if not found or p.accuracy.value > found[-1].accuracy.value:
+            found.append(p)
+    return found
+
+
+def _frontier(points: Sequence[Point], scale: Scale) -> str:
+    best = frontier(points, scale.by)
+    if not best:
+        return ""
+    path = [f"M{scale.place(best[0]):.1f} {scale.down(best[0].accuracy.value):.1f}"]
+    path += [f"H{scale.place(p):.1f}V{scale.down(p.accuracy.value):.1f}" for p in best[1:]]
+    return f'<path class="frontier" d="{"".join(path)}H{WIDTH - RIGHT}"/>'
 
 
 def legend(report: Report) -> str:
@@ -69,27 +107,29 @@ def legend(report: Report) -> str:
         line = f'<line x1="1" y1="8" x2="33" y2="8" stroke="currentColor" stroke-width="2"{dash}/>'
         swatch = f'<svg width="34" height="16" aria-hidden="true">{line}{_mark(series, 17, 8, p.oracle)}</svg>'
         items.append(f'<li><span class="c{series % COLOURS}">{swatch}</span>{esc(name(p))}</li>')
+    edge = '<line x1="1" y1="8" x2="33" y2="8" class="frontier"/>'
+    items.append(f'<li><span><svg width="34" height="16" aria-hidden="true">{edge}</svg></span>frontier</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def _scale(points: Sequence[Point]) -> Scale:
-    low, high = min(p.tokens for p in points), max(p.tokens for p in points)
+def _scale(points: Sequence[Point], by: str = "tokens") -> Scale:
+    low, high = min(getattr(p, by) for p in points), max(getattr(p, by) for p in points)
     pad = max((high / low) ** 0.05, 1.12)
     bottom = math.floor(max(0.0, min(p.accuracy.low for p in points) - 0.02) * 10) / 10
     top = math.ceil(min(1.0, max(p.accuracy.high for p in points) + 0.02) * 10) / 10
-    return Scale((low / pad, high * pad), (bottom, top))
+    return Scale((low / pad, high * pad), (bottom, top), by)
 
 
 def _dodged(points: Sequence[Point], scale: Scale) -> list[float]:
     """Each point's x in pixels, those that nearly share one set side by side around their middle."""
-    order = sorted(range(len(points)), key=lambda i: scale.across(points[i].tokens))
+    order = sorted(range(len(points)), key=lambda i: scale.place(points[i]))
     groups: list[list[int]] = []
     for i in order:
-        near = groups and scale.across(points[i].tokens) - scale.across(points[groups[-1][-1]].tokens) < APART
+        near = groups and scale.place(points[i]) - scale.place(points[groups[-1][-1]]) < APART
         groups[-1].append(i) if near else groups.append([i])
     at = [0.0] * len(points)
     for group in groups:
-        middle = sum(scale.across(points[i].tokens) for i in group) / len(group)
+        middle = sum(scale.place(points[i]) for i in group) / len(group)
         for place, i in enumerate(group):
             at[i] = middle + APART * (place - (len(group) - 1) / 2)  # a point alone stays where it is
     return at
@@ -108,11 +148,11 @@ def _axes(scale: Scale) -> str:
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{figure(tick)}</text>')
     middle = (LEFT + right) / 2
-    label = "true tokens a problem: prompt and generated, rewards included (mean, log scale)"
-    parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">{label}</text>')
+    label = f'x="{middle}" y="{HEIGHT - 10}" text-anchor="middle"'
+    parts.append(f'<text class="label" {label}>{AXES[scale.by]}</text>')
     height = (TOP + bottom) / 2
     turned = f'text-anchor="middle" transform="rotate(-90 16 {height})"'
-    parts.append(f'<text class="label" x="16" y="{height}" {turned}>accuracy</text>')
+    parts.append(f'<text class="label up" x="16" y="{height}" {turned}>accuracy</text>')
     return "\n".join(parts)
 
 
@@ -154,7 +194,7 @@ def _told(p: Point) -> str:
     size = "" if p.greedy else f", n = {p.n}"
     return (
         f"{name(p)}{size}: {percent(p.accuracy.value)} (95%: {span(p.accuracy)}), {figure(p.tokens)} tokens, "
-        f"{figure(p.calls)} calls, {p.runs} runs"
+        f"{figure(p.calls)} calls, {f'{figure(p.money)} money, ' if p.money else ''}{p.runs} runs"
     )
 
 

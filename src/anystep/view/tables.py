@@ -13,36 +13,43 @@ ORACLE = "[oracle] reads the answer key: an upper bound on what choosing could r
 HEAD = ("method", "n", "accuracy", "95% interval", "against greedy", "tokens", "calls")
 
 
-def point_rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows, one a point. Columns that say nothing (no failures, all scored) are left out."""
+def point_rows(report: Report, timings: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows, one a point. Columns that say nothing (no failures, all scored, no prices) are left out.
+
+    timings: with mean seconds a run.
+    """
     points = report.points
     failed, unscored = any(p.failed for p in points), any(p.unscored for p in points)
-    partial = len({p.items for p in points}) > 1
-    head = [*HEAD, *(["items"] if partial else [])]
+    partial, money = len({p.items for p in points}) > 1, any(p.money for p in points)
+    head = [*HEAD, *(["money"] if money else []), *(["seconds"] if timings else []), *(["items"] if partial else [])]
     head += [*(["no answer"] if failed else []), *(["unscored"] if unscored else [])]
     rows = []
     for p in points:
-        row = [name(p), str(p.n), percent(p.accuracy.value), span(p.accuracy), _gain(p.gain)]
+        row = [name(p), str(p.n), percent(p.accuracy.value), span(p.accuracy), gained(p.gain)]
         row += [("~" if p.estimated else "") + figure(p.tokens), figure(p.calls)]
+        row += [*([figure(p.money)] if money else []), *([figure(p.seconds)] if timings else [])]
         row += [str(p.items)] if partial else []
         rows.append(row + ([str(p.failed)] if failed else []) + ([str(p.unscored)] if unscored else []))
     return head, rows
 
 
-def cost_rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows at equal cost: for each budget, what every method's largest affordable n answers."""
+def cost_rows(report: Report, by: str = "tokens") -> tuple[list[str], list[list[str]]]:
+    """Heading and rows at equal cost: for each budget, what every method's largest affordable n answers, and how that
+    differs from self-consistency (without it greedy) at the same budget, on the items both have a score of."""
     points = report.points
     order = [p for p in points if not p.oracle] + [p for p in points if p.oracle]
     named = {p.label: name(p) for p in order}
+    base = next((label for label in named if label.startswith("self_consistency")), report.greedy)
     rows = []
-    for row in equal_cost(points):
+    for row in equal_cost(points, by=by):
         for i, (label, shown) in enumerate(named.items()):
-            p = row.best[label]
-            found = ["-"] * 4
+            p, reference = row.best[label], row.best.get(base)
+            found = ["-"] * 5
             if p is not None:
-                found = [str(p.n), percent(p.accuracy.value), span(p.accuracy), figure(p.tokens)]
+                against = None if label == base or reference is None else report.difference(p, reference)
+                found = [str(p.n), percent(p.accuracy.value), span(p.accuracy), gained(against), figure(getattr(p, by))]
             rows.append(["" if i else figure(row.budget), shown, *found])
-    return ["at most tokens", "method", "n", "accuracy", "95% interval", "tokens"], rows
+    return [f"at most {by}", "method", "n", "accuracy", "95% interval", f"against {base}", by], rows
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -70,7 +77,8 @@ def span(i: Interval) -> str:
     return "n/a" if math.isnan(i.low) else f"{100 * i.low:.1f} to {100 * i.high:.1f}"
 
 
-def _gain(i: Interval | None) -> str:
+def gained(i: Interval | None) -> str:
+    """A paired difference in points, with its interval."""
     if i is None:
         return "-"
     return "n/a" if math.isnan(i.value) else f"{100 * i.value:+.1f} ({100 * i.low:+.1f} to {100 * i.high:+.1f})"

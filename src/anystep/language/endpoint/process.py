@@ -210,8 +210,16 @@ class EndpointProcess(Process):
 
     @property
     def undecided(self) -> bool:
-        """Whether it takes probes to know that."""
-        return self.chat and not self.server.probes.known("continuation")
+        """Whether it takes probes to know that. A kind that is known to do it is believed where a reply was cut, for
+        there may be nothing left to pay probes with."""
+        return self.chat and not self.server.kind.continues and not self.server.probes.known("continuation")
+
+    @property
+    def goes_on(self) -> bool:
+        """As `continues`, without probes where the server's kind settles it."""
+        if not self.chat or self.server.probes.known("continuation") or not self.server.kind.continues:
+            return self.continues
+        return True
 
     @property
     def unable(self) -> str:
