@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anystep import AnystepError, Budget, Cost, Run, Status, UsageError, drive, search, solve
+from anystep import AnystepError, Budget, Cost, Run, Status, UsageError, drive, procedure, search, solve
 from anystep.language.tools import Saying, Scripted, ToolProcess, asks, tool
 from anystep.ledger import Ledger
+from anystep.procedure import start, step
 from anystep.testing import counted, process_checks
 from anystep.testing.checks_process import some_keys
 from anystep.testing.limits import Clock, unlimited
@@ -61,6 +62,7 @@ PROCESSES = {
     "done at its cap": lambda: store(max_turns=2, at_cap="done"),
     "one call a turn": lambda: store(max_calls=1),
     "one call at once": lambda: store(at_once=1),
+    "exchanges": lambda: store(unit="exchange"),
     "greedy": lambda: ToolProcess(Scripted(keeper, greedy=True), "Keep 1.", [add, *store().tools.values()], world={}),
     "a maze": lambda: maze(max_turns=3),
 }
@@ -132,6 +134,16 @@ def test_a_step_is_a_turn_or_a_result() -> None:
         lengths.append([m["role"] for m in reply.states.messages()[0]])
     assert lengths[-1] == ["user", "assistant", "tool", "tool", "assistant"]
     assert [len(roles) for roles in lengths] == [2, 3, 4, 5]
+
+
+def test_an_exchange_is_a_turn_with_its_results() -> None:
+    turns = says(asks("add", a=1, b=2) & asks("add", a=3, b=4), asks("add", a=5, b=6), "ok")
+    process = ToolProcess(turns, "Go on.", [add], unit="exchange")
+    reply, keys, lengths = process.start(some_keys(1), unlimited()), some_keys(1), []
+    while reply.status[0] == Status.LIVE:
+        reply = process.step(reply.states, keys, unlimited(), "step")
+        lengths.append(len(reply.states.messages()[0]))
+    assert lengths == [4, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -335,14 +347,28 @@ def test_calls_of_different_trajectories_run_side_by_side() -> None:
     assert answer.population is not None and "tool: met" in answer.population.states.transcripts()[3]
 
 
-def test_expanding_gives_distinct_turns_and_one_result() -> None:
-    process = store()
-    begun = process.start(some_keys(1), unlimited())
-    turns = process.expand(begun.states, 8, some_keys(8), unlimited())
-    assert 2 <= len(turns.states) <= 4 and turns.parent is not None and set(turns.parent.tolist()) == {0}
-    waiting = turns.states.take(np.flatnonzero(turns.status == Status.LIVE))
-    after = process.expand(waiting, 8, some_keys(8 * len(waiting)), unlimited())
-    assert after.parent is not None and after.parent.tolist() == list(range(len(waiting)))
+def test_a_pending_call_has_one_child_and_is_made_once() -> None:
+    called: list[int] = []
+
+    def note(what: int) -> str:
+        """Note a number."""
+        called.append(what)
+        return "noted"
+
+    @procedure(decide=search.first_finished)
+    def branching() -> Any:
+        population = yield from start(1)
+        sizes = [1]
+        for _ in range(4):
+            population = yield from step(population, branch=3)
+            sizes.append(len(population))
+        assert sizes == [1, 3, 3, 9, 9]  # a turn has three children, each with one result
+        return population
+
+    process = ToolProcess(says(*[asks("note", what=1)] * 2, "ok"), "Go on.", [note])
+    process.branches = True
+    drive(Run(process, branching()))
+    assert len(called) == 3 + 9
 
 
 def test_states_are_written_down_as_json_and_read_in_another_process() -> None:
@@ -373,6 +399,7 @@ def test_results_are_shown_to_who_watches_under_their_trajectory_s_key() -> None
         (lambda: ToolProcess(says("x"), [{"content": "x"}], [add]), "is no prompt"),
         (lambda: ToolProcess(says("x"), "x", [add], max_turns=0), "max_turns=0"),
         (lambda: ToolProcess(says("x"), "x", [add], at_cap="stop"), "'failed' or 'done'"),
+        (lambda: ToolProcess(says("x"), "x", [add], unit="turn"), "'step' or 'exchange'"),
         (lambda: ToolProcess(says("x"), "x", [add], world=object()), "a JSON value"),
         (lambda: ToolProcess(says("x"), "x", [add], temperature=1.0), "where the turns are made"),
         (lambda: ToolProcess(object(), "x", [add]), "give a loaded engine"),
