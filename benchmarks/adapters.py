@@ -32,7 +32,7 @@ SMALL = {
     **{"vocab_size": 64, "num_key_value_heads": 2, "sliding_window": 7, "query_pre_attn_scalar": 8},
     **{"num_experts_per_tok": 2, "expand": 2, "rotary_dim": 4},
 }
-PATIENCE = 40  # seconds for one type
+PATIENCE = 150  # seconds for one type
 LARGEST = 20_000_000  # parameters: a type that stays larger knows other names for its sizes
 
 
@@ -44,6 +44,8 @@ def tiny(kind: str) -> Any:
     made = CONFIG_MAPPING[kind]
     fields = {*inspect.signature(made.__init__).parameters, *getattr(made, "__dataclass_fields__", ())}
     chosen = {key: value for key, value in SMALL.items() if key in fields | set(made.attribute_map)}
+    if "kv_lora_rank" in chosen:  # keys of all heads are made of one
+        chosen["num_key_value_heads"] = chosen["num_attention_heads"]
     try:
         config = made(**chosen)
     except Exception:  # some types want their own special tokens

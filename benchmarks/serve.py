@@ -18,7 +18,7 @@ import torch
 from anystep import tasks
 from anystep.language import load
 from anystep.language.engine.engine import Engine
-from anystep.serve.listen import running
+from anystep.serve import running
 
 REQUESTS, LONGEST = 64, 64
 

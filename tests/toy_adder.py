@@ -98,17 +98,17 @@ class Adder(Process):
         written[i] += f" {self.total if right else wrong}"
         return Status.DONE, float(np.log(max(self.skill if right else (1 - self.skill) / 2, 1e-9)))
 
-    def dump(self, states: Words) -> bytes:
-        return json.dumps(states.written).encode()
-
-    def load(self, data: bytes) -> Words:
-        return Words(tuple(json.loads(data)))
-
     def answers(self, states: Words) -> tuple[str | None, ...]:
         return tuple(w.split()[-1] if " " in w else None for w in states.written)
 
     def texts(self, states: Words) -> tuple[str, ...]:
         return states.written
+
+    def dump(self, states: Words) -> bytes:
+        return json.dumps(states.written).encode()
+
+    def load(self, data: bytes) -> Words:
+        return Words(tuple(json.loads(data)))
 
 
 @dataclass(frozen=True)

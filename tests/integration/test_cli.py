@@ -307,7 +307,9 @@ def test_catalogue_prints_rows_and_json(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    assert "smollm2-135m" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "smollm2-135m" in shown and "qwen3" in shown and "gemma3_text" in shown  # names, then families
+    assert "ai.google.dev/gemma/terms" in shown
     assert main(["models", "--json"]) == 0
     assert {"name", "parameters", "licence", "source", "cached"} <= set(json.loads(capsys.readouterr().out)[0])
 

@@ -24,6 +24,7 @@ import anystep
 from anystep import Budget, Run, drive, search
 from anystep.answer import AllFailed
 from anystep.language.endpoint import Endpoint, EndpointProcess, Prices
+from anystep.ledger import Ledger
 from anystep.solve import run_for
 from anystep.testing.oracles import EnumerableLM
 from anystep.testing.server import (
@@ -143,6 +144,9 @@ LOST = {
 }
 
 
+FINAL = ["401", "404", "context", "redirect", "no content", "not gzip"]  # asking again does not help
+
+
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
 def test_a_sample_that_is_lost_is_a_failed_state_and_the_rest_goes_on(fault: Fault) -> None:
     # Silence is told by a clock: a short one, and attempts to spare for a sample that a busy machine holds up.
@@ -168,8 +172,8 @@ def test_all_lost_is_said_with_the_first_reason(fault: Fault) -> None:
 
 def test_what_is_lost_once_is_asked_for_again() -> None:
     for fault in LOST.values():
-        if fault in (LOST["401"], LOST["404"], LOST["context"]):
-            continue  # asking again does not help
+        if fault in [LOST[name] for name in FINAL]:
+            continue
         hangs = isinstance(fault, Hang)
         with FakeServer(FOUR, faults=some(fault, times=1)) as server:
             answer = solve(server, timeout=0.5 if hangs else 60.0)
@@ -180,7 +184,7 @@ def test_what_is_lost_once_is_asked_for_again() -> None:
             assert asked == N + hits(server) or (hangs and asked > N)
 
 
-@pytest.mark.parametrize("name", ["401", "404", "context"])
+@pytest.mark.parametrize("name", FINAL)
 def test_what_no_asking_can_mend_is_asked_once(name: str) -> None:
     with FakeServer(FOUR, faults=some(LOST[name])) as server:
         solve(server)
@@ -354,10 +358,25 @@ def test_a_budget_of_tokens_is_overshot_by_what_is_on_the_wire_at_most(concurren
 
 
 def test_a_deadline_ends_what_hangs_and_keeps_what_is_done() -> None:
-    with FakeServer(FOUR, faults=some(Hang(after=1))) as server:
-        answer = solve(server, budget=Budget(seconds=2))
-        assert answer.stopped_because == "seconds" and answer.value == TEXT
-        assert 0 < answer.finished <= N - hits(server) and server.idle(20)
+    """The clock is the test's, and strikes when all has been shown that will ever come."""
+    now, shown, more = [0.0], list[Any](), threading.Condition()
+
+    def show(key: int, piece: Any) -> None:
+        with more:
+            shown.append(piece)
+            more.notify_all()
+
+    with FakeServer(FOUR, faults=some(Hang(after=1))) as server, Endpoint(server.url) as endpoint:
+        ledger = Ledger(Budget(seconds=100), clock=lambda: now[0], show=show)
+        run = Run(EndpointProcess(endpoint, QUESTION), search.self_consistency(n=N), ledger=ledger)
+        thread = threading.Thread(target=drive, args=(run,))
+        thread.start()
+        with more:
+            assert more.wait_for(lambda: len(shown) == (N - hits(server)) * (MADE - 1) + hits(server), 60)
+        now[0] = 101.0
+        thread.join(60)
+        assert run.answer is not None and run.answer.stopped_because == "seconds" and run.answer.value == TEXT
+        assert 0 < run.answer.finished <= N - hits(server) and server.idle(20)
         assert server.counts.cancelled >= hits(server) > 0
 
 
@@ -471,13 +490,17 @@ def test_a_cancel_finds_requests_that_wait_for_their_place() -> None:
 
 @pytest.mark.parametrize("how", ["cancel", "seconds"])
 def test_a_wait_between_attempts_is_no_reason_to_stay(how: str) -> None:
+    now = [0.0]
     with FakeServer(FOUR, faults=busy(50)) as server, Endpoint(server.url) as endpoint:
-        run = run_for(QUESTION, endpoint, "sample(n=4)", Budget(seconds=0.3) if how == "seconds" else None)
+        ledger = Ledger(Budget(seconds=100), clock=lambda: now[0])
+        run = Run(EndpointProcess(endpoint, QUESTION), search.sample(n=4), ledger=ledger)
         thread = threading.Thread(target=drive, args=(run,))
         thread.start()
-        assert server.counting.until(20, completed=4)
+        assert server.counting.until(60, completed=5)  # the list of models, and four refusals
         if how == "cancel":
             run.cancel()
+        else:
+            now[0] = 101.0
         thread.join(20)
         assert not thread.is_alive() and server.counts.requests["/chat/completions"] == 4
 
@@ -603,9 +626,9 @@ def test_a_servers_words_reach_no_terminal_as_they_are() -> None:
 
 
 def test_an_event_without_end_is_refused_by_its_size() -> None:
-    with FakeServer(FOUR, faults={0: Dressed(padding=20 << 20)}) as server:
+    with FakeServer(FOUR, faults={0: Dressed(padding=6 << 20)}) as server:
         answer = solve(server, "sample(n=4)", retries=0)
-        assert answer.failed == 1 and "more than 16,777,216 characters" in answer.errors[0]
+        assert answer.failed == 1 and "an event of more than 4,194,304 characters" in answer.errors[0]
 
 
 def test_a_key_is_sent_and_never_shown() -> None:

@@ -20,8 +20,7 @@ import pytest
 from anystep.cli import main
 from anystep.language.engine.engine import Engine
 from anystep.ledger import Ledger
-from anystep.serve import house
-from anystep.serve.listen import running
+from anystep.serve import house, running
 from gates import WAIT, Gate, counted
 from models import chain_engine
 

@@ -165,7 +165,17 @@ class Log:
 
 
 def test_a_method_with_a_memory_is_caught() -> None:
-    assert {"same_seed_same_answer", "a_journal_replays_without_work"} <= failing(remembers(2, Log()))
+    replays = {"a_journal_replays_without_work", "its_rounds_survive_as_text", "its_journal_survives_the_disk"}
+    assert {"same_seed_same_answer", *replays} <= failing(remembers(2, Log()))
+
+
+def test_states_that_a_journal_changes_are_caught() -> None:
+    found = failing(search.sample(n=2), LoadsSomethingElse(length=3))
+    assert found == {"its_rounds_survive_as_text", "its_journal_survives_the_disk"}
+
+
+def test_a_step_that_cannot_be_taken_up_again_is_caught() -> None:
+    assert "a_refused_run_goes_on" in failing(search.sample(n=2), ForgetsWhereItWas(length=4))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+import httpx
 import pytest
 
 from anystep.language.endpoint import Endpoint, EndpointProcess
@@ -28,6 +29,7 @@ def requests_of(server: FakeServer) -> Callable[[], AbstractContextManager[Work]
     @contextmanager
     def watching() -> Iterator[Work]:
         def asked() -> int:
+            httpx.get(f"{server.url}/models", trust_env=False)  # what was sent before it has been read by then
             assert server.idle()
             return sum(n for route, n in server.counts.requests.items() if route.endswith("completions"))
 

@@ -341,7 +341,7 @@ def test_a_capped_completion_is_done_or_failed_as_asked() -> None:
 @pytest.mark.parametrize(
     ("script", "faults", "error"),
     [(says("Half", finish="content_filter"), None, "content filter"),
-     (says(LONG), Edited("no choices"), "the reply has no choices after 5 attempts")],
+     (says(LONG), Edited("no choices"), "the stream ended before it began after 5 attempts")],
 )  # fmt: skip
 def test_what_is_no_answer_is_a_failed_state(script: Any, faults: Plan, error: str) -> None:
     with FakeServer(script, faults=faults) as server, pytest.raises(AllFailed, match=error):

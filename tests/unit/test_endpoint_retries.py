@@ -162,10 +162,11 @@ def _fresh(request: Request) -> bool:
     return not request.prefix and not request.prompt.endswith(("α", "β"))
 
 
-def test_where_it_cannot_go_on_a_broken_stream_fails() -> None:
+@pytest.mark.parametrize("owner", ["anystep", "nobody"])
+def test_where_it_cannot_go_on_a_broken_stream_fails(owner: str) -> None:
     def breaks(request: Request) -> Break | None:
         return Break(after=1) if request.get("max_tokens", 1) > 1 else None  # a probe asks for one token
 
-    with FakeServer(offers=Offers(continuation="refused"), faults=breaks) as server:
+    with FakeServer(offers=Offers(continuation="refused", owner=owner), faults=breaks) as server:
         found = ask(server, n=4)
-        assert found.failed and "cannot continue a prefix (400: " in found.errors[0], found.errors
+        assert found.failed and "Unrecognized request argument supplied" in found.errors[0], found.errors

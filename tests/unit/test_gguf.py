@@ -177,6 +177,7 @@ def test_pieces_with_scores_are_read(tmp_path, prefix, begins):
         ("gemma3", {}, lambda w: w.add_final_logit_softcapping(30.0), "soft cap"),
         ("gemma3", {}, lambda w: w.add_array("gemma3.attention.sliding_window_pattern", [True, False]), "a list"),
         ("qwen2", {}, lambda w: w.add_rope_dimension_count(4), "differ in length"),
+        ("qwen2", {}, lambda w: w.add_sliding_window(9), "in which layers"),
         (
             "llama",
             {"qk_norm": True},

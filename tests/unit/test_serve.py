@@ -290,6 +290,17 @@ def test_a_budget_cuts_short_and_says_so(client: Client) -> None:
     assert nothing["usage"]["total_tokens"] == 0 and nothing["choices"][0]["message"]["content"] == ""
 
 
+def test_a_method_whose_samples_all_fail_has_no_answer_and_a_bill(client: Client) -> None:
+    body = {"seed": 1, "max_tokens": 3, "anystep": {"method": "sample(n=2)"}}  # no chain ends so soon
+    found = client.chat(**body)
+    assert found["choices"][0]["message"]["content"] is None and found["choices"][0]["finish_reason"] == "length"
+    assert found["anystep"]["stopped_because"] == "failed" and found["anystep"]["failed"] == 2
+    assert "max_tokens=3" in found["anystep"]["errors"][0] and found["usage"]["completion_tokens"] == 6
+    chunks, _ = client.events(**body)
+    assert [c["choices"][0]["delta"].get("content") for c in chunks] == ["", None]
+    assert chunks[-1]["anystep"]["stopped_because"] == "failed"
+
+
 def test_greedy_is_a_plain_answer(client: Client) -> None:
     found = client.chat(anystep={"method": "greedy"})
     assert found["choices"] == client.chat(temperature=0)["choices"] and found["anystep"]["method"] == "greedy"
@@ -434,11 +445,16 @@ def test_models_and_paths_that_are_not_there(client: Client) -> None:
     assert client.request("GET", "/health").json() == {"status": "ok"}
 
 
-def test_tokenize_counts_what_a_request_will_read(client: Client) -> None:
+def test_tokenize_counts_what_a_request_will_read(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     found = client.post("/tokenize", prompt=ASK).json()
     assert found == {"count": 14, "tokens": client.engine.tokenizer.encode(ASK), "max_model_len": 160}
     assert client.post("/tokenize", content=ASK).json() == found
     assert client.post("/tokenize", messages=USER).json() == found
+    assert found["count"] == client.complete(max_tokens=1)["usage"]["prompt_tokens"]
+    monkeypatch.setattr(client.engine.tokenizer, "begin", (2,))  # a model whose every prompt begins with this token
+    assert client.post("/tokenize", prompt=ASK).json()["tokens"] == [2, *found["tokens"]]
+    assert client.complete(max_tokens=1)["usage"]["prompt_tokens"] == 15
+    monkeypatch.undo()
     assert client.error("/tokenize", prompt="1", content="2")["param"] == "prompt"
     begun = [*USER, {"role": "assistant", "content": "7-4"}]
     count = client.post("/tokenize", messages=begun).json()["count"]

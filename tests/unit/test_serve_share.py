@@ -121,6 +121,29 @@ def test_a_budget_stops_its_own_rows_alone() -> None:
     assert runs[1].spent.tokens <= 35 and runs[2].spent.tokens == 0
 
 
+def test_a_cut_after_every_token_changes_no_answer_and_no_bill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of three cannot even pay for its prompt, so the others pay for the batch a second time over."""
+    monkeypatch.setattr(Desk, "wanted", lambda *_: True)
+    engine, desk = chain_engine(), Watched()
+    gate = Gate(engine, monkeypatch)
+    budgets = (None, Budget(tokens=3), None)
+    runs = [
+        run_of(Shared(desk, engine, prompt, unit="completion"), budget=budget)
+        for prompt, budget in zip(PROMPTS, budgets, strict=False)
+    ]
+    working = [go(lambda run=run: drive(run)) for run in runs]  # type: ignore[misc]
+    desk.come(3)
+    gate.free()
+    for thread, _ in working:
+        thread.join(WAIT)
+    for i in (0, 2):
+        answer, (expected, by_itself, _) = runs[i].result(), alone(PROMPTS[i])
+        assert (answer.text,) == expected
+        mine, its = answer.cost, by_itself.cost
+        assert (mine.prompt, mine.generated, mine.evaluations) == (its.prompt, its.generated, its.evaluations)
+    assert runs[1].spent.tokens == 0 and runs[1].result().stopped_because == "tokens"
+
+
 def test_who_cannot_join_gets_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[str] = []
     take = Asked.take

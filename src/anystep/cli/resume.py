@@ -65,6 +65,7 @@ def go_on(kept: FileJournal, limit: Budget, model: str | None, as_json: bool, qu
     from anystep.recipe import read, trusted
     from anystep.resuming import resumed_run, task_of
     from anystep.solve import engine_for
+    from anystep.view import counted
 
     known = read((kept.head or {}).get("recipe"), kept.path)
     lacking = [what for what in known.lacking if what != "model" or model is None]
@@ -77,10 +78,10 @@ def go_on(kept: FileJournal, limit: Budget, model: str | None, as_json: bool, qu
     asked = task_of(known)
 
     def make(live: Live) -> Run:
+        run = resumed_run(kept, asked, engine_for(name), None, limit, show=live.show, watch=live.watch)
         if not quiet:
-            print(f"going on after {kept.rounds} rounds", file=sys.stderr)
-        show = {"show": live.show, "watch": live.watch}
-        return resumed_run(kept, asked, engine_for(name), None, limit, **show)
+            print(f"going on after {counted(run.rounds, 'round')}", file=sys.stderr)
+        return run
 
     return conduct(make, lambda: engine_for(name), f"{known.method} on {name}", name, asked, as_json, quiet)
 

@@ -1,7 +1,8 @@
-"""Row 231: first-finish search in lockstep, on pools whose laws are known, and on a ChainLM that over-checks.
+"""Row 231: first-finish search in lockstep, on pools whose laws are known, and on a ChainLM that over-checks; and the
+asynchronous form, a race of requests at a server that writes in real time.
 
-Stated time: two minutes on one quiet core, and three more the first time, when the over-checking ChainLM is trained
-from the shipped one (then it is kept). The asynchronous form, a race of workers on an endpoint, is not measured here.
+Stated time: three minutes on one quiet core, and three more the first time, when the over-checking ChainLM is trained
+from the shipped one (then it is kept).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from anystep.drive import drive
 from anystep.errors import AnystepError
 from anystep.experiments._figures import held, table
 from anystep.experiments._traces import pools
+from anystep.experiments._wire import wire
 from anystep.experiments.check import Check, Result
 from anystep.procedure import Method
 from anystep.process import Floats
@@ -67,19 +69,21 @@ def run(
     overchecking: Any = None,
     problems: int = 200,
     runs: int = 1_000,
+    raced: int = 40,
     n: int = N,
 ) -> Result:
     """Check every clause of the row.
 
     model: ChainLM's name or engine. overchecking: the engine of a variant that over-checks, by default the one that
     `language.train.overcheck` trains from ChainLM. problems: held-out ones for either. runs: of each synthetic pool.
+    raced: races at the server, with each kind of workers.
     """
     from anystep.language import load
     from anystep.language.train.overcheck import overchecking as trained
     from anystep.language.train.overcheck import unchecked
 
     began = time.perf_counter()
-    checks = list(pools(seed, runs, n, progress))
+    checks = [*pools(seed, runs, n, progress), *wire(seed, raced, n, progress)]
     engine = load(model) if isinstance(model, str) else model
     tasks = chains(problems, "test", seed)
     plain, cache = races(engine, tasks, n, seed)

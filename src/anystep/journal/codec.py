@@ -196,7 +196,7 @@ def cost_of(record: Any) -> Cost:
         if kind == "bool" and isinstance(value, bool) or kind == "int" and _whole(value):
             found[name] = value
         elif kind == "float":
-            found[name] = floats([value], 1)[0]
+            found[name] = float(floats([value], 1)[0])
         else:
             raise JournalError(f"a cost says {name!r:.40}: {value!r:.40}")
     return Cost(**found)

@@ -14,6 +14,7 @@ from anystep.journal import head as records
 from anystep.journal.beside import Beside
 from anystep.journal.codec import decode, encode
 from anystep.journal.lines import Appender, Line, lines
+from anystep.journal.story import checked
 from anystep.ledger import Budget
 from anystep.procedure import Method
 from anystep.process import Process
@@ -35,23 +36,22 @@ class FileJournal:
         self.rounds = 0
         self.refused: str | None = None
         self.ended: dict[str, Any] | None = None
-        self.budget = Budget()
+        self.budget = self._under = Budget()  # now, and when it was refused
         self._beside = Beside(self.path)
         self._run: Run | None = None
         self._news: dict[str, Any] | None = None  # what is to be written before the next round
         self._appender = Appender(self.path, self._seen)
 
     def _seen(self, line: Line) -> None:
-        record, kind = line.record, line.record.get("kind")
-        if line.number == 1:
-            self.head = records.check_head(record, self.path)
+        record, kind, told = line.record, line.record.get("kind"), checked(line, self.path)
+        if kind == "head":
+            self.head = record
         if kind in ("head", "resumed"):
             self.budget = records.budget_of(record, self.path, line.number)
-        elif kind == "round":
+        elif told is not None:
             self.rounds += 1
-            self.refused = record.get("refused") if record.get("again") or not self.refused else self.refused
-        elif kind != "end":
-            raise JournalError(f"{self.path}, line {line.number}: a record of unknown kind {kind!r:.40}.")
+            if told.again or not self.refused:
+                self.refused, self._under = told.refused, self.budget
         self.ended = record if kind == "end" else None
 
     def begin(self, run: Run) -> None:
@@ -114,7 +114,7 @@ class FileJournal:
         """Whether a run that was refused would go on under this budget."""
         if self.refused in (None, "cancelled"):
             return self.refused is not None
-        was, now = self.budget.caps().get(self.refused), budget.caps().get(self.refused)
+        was, now = self._under.caps().get(self.refused), budget.caps().get(self.refused)
         return was is not None and (now is None or now > was)
 
     def close(self) -> None:
@@ -153,13 +153,11 @@ def open(path: str | Path, recipe: Mapping[str, Any] | None = None) -> FileJourn
 def existing(path: str | Path) -> FileJournal:
     """The journal at `path`, which must be there, with a head."""
     if not Path(path).exists():
-        raise JournalError(
-            f"{path}: there is no such journal; Run(..., journal=journal.open({str(path)!r})) makes one."
-        )
+        raise JournalError(f"{path}: there is no such journal; solve(task, journal={str(path)!r}) makes one.")
     journal = FileJournal(path)
     if journal.head is None:
         journal.close()
-        raise JournalError(f"{path}: is empty; no run has begun there.")
+        raise JournalError(f"{path}: no journal yet: no run has begun there.")
     return journal
 
 
@@ -170,14 +168,10 @@ def resume(path: str | Path, process: Process, method: Method, budget: Budget | 
     and where that had closed the run, a larger one lets it go on (see `FileJournal.resume`). options: show and watch of
     `Run`. Raises JournalError for a file that is no journal, is damaged, or belongs to another run.
     """
-    if not Path(path).exists():
-        raise JournalError(
-            f"{path}: there is no such journal; Run(..., journal=journal.open({str(path)!r})) makes one."
-        )
-    journal = FileJournal(path)
+    journal = existing(path)
     try:
-        assert journal.head is not None  # a file without one is refused on opening
-        seed, reserve = int(journal.head["seed"]), float(journal.head["reserve"])
+        head = journal.head or {}
+        seed, reserve = int(head["seed"]), float(head["reserve"])
         return journal.resume(Run(process, method, budget or journal.budget, seed, reserve, journal=journal, **options))
     except BaseException:
         journal.close()

@@ -83,6 +83,8 @@ def check_head(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
     texts = all(isinstance(record.get(k), str) for k in ("method", "decision", "anystep", "at"))
     seed, reserve, recipe = record.get("seed"), record.get("reserve"), record.get("recipe")
     numbers = isinstance(seed, int) and isinstance(reserve, (int, float)) and 0 <= reserve <= 1
+    numbers &= not isinstance(seed, bool) and not isinstance(reserve, bool)
+    whole &= {"recipe", "budget"} <= set(record)
     if not (whole and texts and numbers and (recipe is None or isinstance(recipe, dict))):
         raise JournalError(f"{path}, line 1: this head says too little; it was not written by anystep.")
     budget_of(record, path, 1)
@@ -107,9 +109,9 @@ def check_run(record: Mapping[str, Any], run: Run, path: Path) -> None:
 
 def check_end(record: Mapping[str, Any]) -> None:
     """JournalError for an end that a reader could trip over."""
-    texts = ("stopped_because", "note")
-    counts = ("started", "finished", "failed")
-    whole = all(isinstance(record.get(k), str) for k in texts) and all(isinstance(record.get(k), int) for k in counts)
+    texts, counts = ("stopped_because", "note"), ("started", "finished", "failed")
+    whole = {"answer", "text", "node", "support", "evidence", "cost"} <= set(record)
+    whole &= all(isinstance(record.get(k), str) for k in texts) and all(isinstance(record.get(k), int) for k in counts)
     whole &= all(record.get(k) is None or isinstance(record[k], str) for k in ("answer", "text"))
     whole &= record.get("node") is None or isinstance(record["node"], int)
     errors, costs = record.get("errors"), record.get("costs")

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from anystep.errors import JournalError
 
 LONGEST = 1 << 28  # bytes that a line may have
 _DIGITS = 16
+_BEGUN = re.compile(rb'[0-9a-f]{16} {"kind":"head"')
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,17 @@ class Appender:
                 seen(line)
                 self.last = Line({}, line.number, line.end, line.sum)
         size = os.fstat(number).st_size
-        if size and self.last.number == 0:
+        if size and self.last.number == 0 and not self._begun():
             raise JournalError(f"{self.path}: holds no whole line: no journal, or one cut off at once. Name another.")
         if size > self.last.end:
             os.ftruncate(number, self.last.end)
         if size == 0:
             synced(self.path.parent)  # so that the name survives as well
+
+    def _begun(self) -> bool:
+        """Whether a file without a whole line is a journal whose very first was being written: nothing is lost then."""
+        with self.path.open("rb") as file:
+            return _BEGUN.match(file.read(64)) is not None
 
     @property
     def closed(self) -> bool:

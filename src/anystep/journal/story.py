@@ -89,24 +89,41 @@ def read(path: str | Path) -> Story:
 
 
 def _note(story: Story, line: Line) -> None:
-    record, kind = line.record, line.record.get("kind")
+    kind, told = line.record.get("kind"), checked(line, story.path)
+    if kind == "head":
+        story.head = line.record
+    elif kind == "resumed":
+        story.lives.append((len(story.rounds), line.record))
+    elif told is not None:
+        story.rounds.append(Round(told, tuple(said(reply) for reply in line.record["replies"])))
+    if kind in ("head", "resumed"):
+        story.budget = budget_of(line.record, story.path, line.number)
+    story.end = line.record if kind == "end" else None
+
+
+def checked(line: Line, path: Path) -> Told | None:
+    """A line's round without its states, None where it is none. Raises JournalError, with the line's number, for a
+    record that no journal holds there."""
+    record, kind, told = line.record, line.record.get("kind"), None
+    if line.number == 1:
+        check_head(record, path)
+        return None
     try:
-        if line.number == 1:
-            story.head = check_head(record, story.path)
-        elif kind == "round":
+        if kind == "round":
             told = parsed(record)
             if len(told.asked) != len(told.replies):
                 raise JournalError("a round does not say what it answers")
-            story.rounds.append(Round(told, tuple(said(reply) for reply in record["replies"])))
-        elif kind == "resumed":
-            story.lives.append((len(story.rounds), record))
+            for reply in record["replies"]:
+                said(reply)
         elif kind == "end":
             check_end(record)
+        elif kind == "resumed":
+            budget_of(record, path, line.number)
+            if not isinstance(record.get("at"), str):
+                raise JournalError("a resumption without its time")
         else:
             raise JournalError(f"a record of unknown kind {kind!r:.40}")
     except JournalError as error:
-        where = f"{story.path}, line {line.number}"
-        raise error if str(error).startswith(str(story.path)) else JournalError(f"{where}: {error}.") from None
-    if kind in ("head", "resumed"):
-        story.budget = budget_of(record, story.path, line.number)
-    story.end = record if kind == "end" else None
+        said_where = str(error).startswith(str(path))
+        raise error if said_where else JournalError(f"{path}, line {line.number}: {error}.") from None
+    return told

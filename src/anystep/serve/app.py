@@ -81,7 +81,7 @@ class App:
         if asked.messages is not None:
             go_on = continues(asked.messages, asked.continue_final_message, asked.add_generation_prompt)
             text = written(engine.tokenizer, asked.messages, go_on)
-        tokens = await asyncio.to_thread(engine.tokenizer.encode, text or "")
+        tokens = await asyncio.to_thread(_read, engine, text or "")
         return JSONResponse({"count": len(tokens), "tokens": tokens, "max_model_len": engine.config.context})
 
     async def listed(self, request: Request) -> Response:
@@ -112,6 +112,13 @@ class App:
             return response
 
         return handle
+
+
+def _read(engine: Engine, text: str) -> list[int]:
+    """The tokens that a prompt becomes."""
+    from anystep.language.engine.tokenizer import begun
+
+    return list(begun(engine.tokenizer, text))
 
 
 async def body(request: Request) -> bytes:

@@ -32,7 +32,12 @@ class House:
         if self.closing:
             raise shutting_down()
         if len(self.runs) >= RUNNING + WAITING:
-            raise Refused("too many requests are waiting; try again later.", status=429, code="overloaded", kind="busy")
+            raise Refused(
+                "too many requests are waiting; try again later.",
+                status=429,
+                code="rate_limit_exceeded",
+                kind="rate_limit_error",
+            )
         self.runs.add(run)
         try:
             async with self._places:

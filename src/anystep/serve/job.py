@@ -47,10 +47,10 @@ class Job:
     request: Request
     model: str
     process: LanguageProcess
-    run: Run
     plain: bool
     method: str
     stops: tuple[str, ...]
+    run: Run = field(init=False)
     listener: Callable[[int, Any], None] = lambda choice, piece: None
     pieces: dict[int, list[Any]] = field(default_factory=dict)
     place: dict[int, int] = field(default_factory=dict)  # a sample's key to its choice, in a plain run
@@ -130,22 +130,15 @@ def _job(request: Request, name: str, engine: Any, desk: Desk, method: str | Non
     process = Shared(desk, engine, text, chat=False, **options)
     chosen = search.sample(n=request.n) if plain else named_method(str(method), question).method
     _bounded(chosen)
-    made: list[Job] = []
-    run = Run(
-        process,
-        chosen,
-        _budget(request),
-        _seed(request),
-        reserve=0.0 if plain else 0.1,
-        show=lambda key, piece: made[0].heard(key, piece),
-    )
     told = repr(chosen) if method is None else method
-    made.append(Job(request, name, process, run, plain, told, tuple(request.stop)))
+    made = Job(request, name, process, plain, told, tuple(request.stop))
+    reserve = 0.0 if plain else 0.1  # a plain sample that was cut is told as it is
+    made.run = run = Run(process, chosen, _budget(request), _seed(request), reserve, show=made.heard)
     while run.calls and all(call.verb == "start" for call in run.calls):  # free, and what comes next may be refused
         run.tell([call.perform() for call in run.calls])
     if plain:  # one step, to the end, of all samples side by side
-        made[0].place = {key: i for i, key in enumerate(run.calls[0].keys.tolist())}
-    return made[0]
+        made.place = {key: i for i, key in enumerate(run.calls[0].keys.tolist())}
+    return made
 
 
 def _prompt(request: Request, engine: Any) -> tuple[str, str]:

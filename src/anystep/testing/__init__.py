@@ -4,9 +4,9 @@
 `check_decision(decision)` run every check; `process_checks`, `procedure_checks`, ... list them for parametrised tests.
 """
 
+from anystep.testing.cases import case
 from anystep.testing.checks_decision import check_decision, decision_checks
 from anystep.testing.checks_procedure import (
-    case,
     check_prefix,
     check_procedure,
     check_refusal,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,40 +13,18 @@ from anystep import search
 from anystep.answer import AllFailed
 from anystep.drive import adrive, drive
 from anystep.errors import Unsupported
-from anystep.ledger import Budget, Ledger
+from anystep.ledger import Budget
 from anystep.procedure import Exploring, Method
-from anystep.process import Process, Reward, Status, Stepped
+from anystep.process import Process, Status, Stepped
 from anystep.run import Run
+from anystep.testing.cases import FIGURES, Case, ProcedureCheck, case, parts
+from anystep.testing.checks_journal import journal_checks
 from anystep.testing.checks_process import contents, own_hook, same_states
 from anystep.testing.counting import Hook
 from anystep.testing.limits import Clock, CountingLedger
 from anystep.testing.runs import finish, outcome, same_outcome
 
-FIGURES = ("tokens", "generated", "evaluations", "calls")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A method on a process, a hook that counts the real work of both, and a budget where it would not end alone."""
-
-    method: Method
-    process: Process
-    hook: Hook
-    budget: Budget = Budget()
-    most: int = 60  # stops tried of each kind: every one where there are fewer, else so many, evenly spread
-
-    def run(self, budget: Budget | None = None, seed: int = 0, ledger: Ledger | None = None, **options: Any) -> Run:
-        return Run(
-            self.process, options.pop("method", self.method), budget or self.budget, seed, ledger=ledger, **options
-        )
-
-    def stops(self, last: int) -> list[int]:
-        """1 to `last`, or `most` of them evenly spread."""
-        return sorted(set(np.linspace(1, last, min(last, self.most)).round().astype(int).tolist())) if last else []
-
-
-ProcedureCheck = Callable[[Case], None]
-procedure_checks: list[ProcedureCheck] = []
+procedure_checks: list[ProcedureCheck] = [*journal_checks]
 
 
 def check_procedure(
@@ -60,26 +38,6 @@ def check_procedure(
     """
     for check in procedure_checks:
         check(case(method, process, hook, budget, most))
-
-
-def case(
-    method: Method, process: Process, hook: Hook | None = None, budget: Budget | None = None, most: int = 60
-) -> Case:
-    """The case that `procedure_checks` take."""
-    return Case(method, process, hook or own_hook(process, *parts(method)), budget or Budget(), most)
-
-
-def parts(method: Method) -> list[Any]:
-    """The rewards and processes among a method's options, those of its members included."""
-    found: list[Any] = []
-    for _, value in method.options:
-        if isinstance(value, Method):
-            found += parts(value)
-        elif isinstance(value, Reward):
-            found.append(value.source())
-        elif isinstance(value, Process):
-            found.append(value)
-    return found
 
 
 def _check(function: ProcedureCheck) -> ProcedureCheck:
@@ -202,23 +160,6 @@ def rewards_are_paid_once(case: Case) -> None:
             break
     known = len(run.books.family.scores)
     assert asked == known, f"{case.method}: {asked} states were scored, {known} different ones"
-
-
-@_check
-def a_journal_replays_without_work(case: Case) -> None:
-    """Every prefix of the journal brings a fresh run to its point with no work; driven on, it ends the same."""
-    whole = case.run()
-    finish(whole)
-    for at in {*case.stops(len(list(whole.journal))), 0}:
-        run = case.run()
-        with case.hook() as work:
-            try:
-                run.replay(list(whole.journal)[:at])
-            except AllFailed:
-                assert whole.error is not None, f"{case.method}: all failed, but only when replayed"
-        assert work.calls == 0, f"{case.method}: replaying {at} rounds did {work.calls} calls"
-        finish(run)
-        same_outcome(whole, run, f"replaying {at} of {len(list(whole.journal))} rounds and going on")
 
 
 @_check

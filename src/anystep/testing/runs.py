@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from anystep.answer import AllFailed
 from anystep.drive import drive
 from anystep.run import Run
@@ -43,6 +45,24 @@ def same_outcome(one: Run, other: Run, what: str) -> None:
     a, b = outcome(one), outcome(other)
     for key in a.keys() | b.keys():
         assert a.get(key) == b.get(key), f"{one.method}: {what} changes {key}: {a.get(key)} and {b.get(key)}"
+
+
+def near_outcome(one: Run, other: Run, what: str) -> None:
+    """As `same_outcome`, but for the cost, and for what another order of adding rounds away."""
+    a, b = outcome(one), outcome(other)
+    sums = ("logp", "logw", "weights", "evidence")
+    for key in (a.keys() | b.keys()) - {"cost", "scores", *sums}:
+        assert a.get(key) == b.get(key), f"{one.method}: {what} changes {key}: {a.get(key)} and {b.get(key)}"
+    for key in (*sums, "scores"):
+        x, y = (_book(run, key) for run in (one, other))
+        assert np.allclose(x, y, equal_nan=True), f"{one.method}: {what} changes {key}: {x} and {y}"
+
+
+def _book(run: Run, name: str) -> Any:
+    """A book of the final population; empty where there is none."""
+    population = None if run.answer is None else run.answer.population
+    value = None if population is None else getattr(population, name)
+    return np.zeros(0) if value is None else value
 
 
 def merged(make: Callable[[int], Run], seeds: Iterable[int]) -> list[Run]:

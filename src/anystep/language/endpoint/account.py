@@ -90,9 +90,7 @@ class Account:
             return call
         if self.usage is None:
             return call + self.prices.cost(self.expected, self.counted) + guess
-        cost = call + self.prices.of(self.usage)
-        if len(self.places) == 1:
-            return cost if attempt.whole else cost + guess
-        missing = max(0, self.counted - self.usage.generated)  # llama.cpp reports one choice of several, not streamed
-        sure = attempt.whole and attempt.streamed and not missing
-        return cost + self.prices.cost(generated=missing) + (FREE if sure else guess)
+        missing = max(0, self.counted - self.usage.generated)  # a piece has a token at least
+        one = len(self.places) == 1 or attempt.streamed  # llama.cpp reports one choice of several, not streamed
+        sure = attempt.whole and one and not missing
+        return call + self.prices.of(self.usage) + self.prices.cost(generated=missing) + (FREE if sure else guess)

@@ -133,6 +133,8 @@ class Attempt:
             return Trouble(f"{self.server.url} cannot be asked", said=_line(error))
         except httpx.TransportError as error:
             return Trouble("the connection broke", again=True, said=_line(error))
+        except httpx.DecodingError as error:
+            return Trouble("the reply cannot be decoded", again=True, said=_line(error))
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TooLong) as error:
             return Trouble(type(error).__name__, said=_line(error))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from anystep import keys as lineage
+from anystep.language.endpoint.capabilities import Found
 from anystep.language.endpoint.states import Prompt
 from anystep.language.endpoint.trouble import Trouble
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 SEED_LANE = 6  # of a row's key, apart from those of other draws
 CAPS = ("max_tokens", "max_completion_tokens")
+CONTINUES = ("continue_final_message", "add_generation_prompt")
 MOST_STOPS = 4  # that OpenAI takes; others take more, but none must
 REFUSED = frozenset({400, 404, 405, 415, 422, 501})  # statuses by which servers refuse a parameter
 
@@ -79,6 +81,15 @@ def cap_name(server: Endpoint, chat: bool) -> str:
     """What the longest reply is called."""
     name = server.kind.cap if chat else CAPS[0]
     return next(other for other in CAPS if other != name) if name in server.refused else name
+
+
+def uncontinued(process: EndpointProcess, trouble: Trouble) -> bool:
+    """Whether the server refused to go on with a reply, which is then known of it."""
+    said = f"{trouble.parameter or ''} {trouble.said}"
+    if trouble.status not in REFUSED or not any(name in said for name in CONTINUES):
+        return False
+    process.server.probes.learn("continuation", Found(False, f"{trouble.status}: {trouble.said}"))
+    return True
 
 
 def own(process: EndpointProcess) -> set[str]:

@@ -11,7 +11,7 @@ from anystep.errors import ModelError
 from anystep.keys import named
 from anystep.language.endpoint.attempt import Asks, Closed, Inbox
 from anystep.language.endpoint.deltas import told
-from anystep.language.endpoint.trouble import AGAIN, pause
+from anystep.language.endpoint.trouble import passing, pause
 from anystep.language.endpoint.usage import usage_of
 from anystep.ledger import Cost
 
@@ -128,7 +128,7 @@ class Prober:
         for attempt in range(1, server.retries + 2):
             try:
                 status, found = server.ask("POST", route, body)
-                if status not in AGAIN and (status != 200 or isinstance(found, dict)):
+                if not passing(status) and (status != 200 or isinstance(found, dict)):
                     return status, found
                 error = ModelError(f"{server.url} cannot be probed now (status {status}: {told(found)}).")
             except ModelError as failed:

@@ -34,8 +34,8 @@ CLOSING = 10.0  # seconds that the closing of a connection may take before it is
 
 @dataclass(eq=False)
 class Flight:
-    """One request under way for some rows. begun: the reply's beginning it was sent with, and made: its tokens. stopped: it was cancelled,
-    because its rows were refused, or the race is over, or all that was wanted of it has come."""
+    """One request under way for some rows. begun: the reply's beginning it was sent with, and made: its tokens.
+    stopped: it was cancelled, because its rows were refused, or the race is over, or all that was wanted has come."""
 
     attempt: Attempt
     rows: list[Row]
@@ -101,7 +101,7 @@ class Going:
         first = rows[0]
         if first.started and not self._probed(first):
             return
-        if first.started and not self.process.continues:
+        if first.started and not self.process.goes_on:
             first.again()
         if self.process.cap(first) < 1:  # cut just as it had all its tokens
             for row in rows:
@@ -221,7 +221,7 @@ class Going:
         if account.usage is not None:
             self.server.meter.learn(rows[0].began.prompt, flight.begun, account.usage.prompt)
             if attempt.whole and len(rows) == 1:
-                rows[0].generated += account.usage.generated - rows[0].heard
+                rows[0].generated += max(0, account.usage.generated - rows[0].heard)
         if trouble is not None and not flight.stopped and self._adapted(flight, trouble):
             for row in rows:
                 row.attempts -= 1
@@ -247,6 +247,8 @@ class Going:
         chat = flight.attempt.path.startswith("/chat")
         if chat and not self.process.chat:
             return True  # another row has found out meanwhile
+        if flight.begun and body.uncontinued(self.process, trouble):
+            return flight.rows[0].attempts == 1  # it was cut before this step, and is asked for anew
         return body.dropped(self.process, flight.attempt.body, trouble) or self.process.rerouted(trouble)
 
     def _ended(self, row: Row) -> None:
@@ -264,7 +266,7 @@ class Going:
             row.status, row.error = Status.FAILED, exhausted(trouble, row.attempts, server.patience)
         elif row.begun and not self._probed(row):
             return  # it cannot be paid any more to find out whether it can go on
-        elif row.begun and not self.process.continues:
+        elif row.begun and not self.process.goes_on:
             row.status, row.error = Status.FAILED, f"{trouble}; {row.heard} tokens in, and {self.process.unable}"
         else:
             self._launch([row], pause(row.key, row.attempts, trouble.wait))

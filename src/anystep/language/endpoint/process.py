@@ -100,10 +100,10 @@ class EndpointProcess(Process):
             raise Unsupported(f"logprobs=True, but {self.server.url} gives none ({said}); leave logprobs out.")
         plain = plain and thinking is None and self.server.kind.scores_end
         self.logp = "mass" if logprobs and plain else "unknown"
-        self._think(thinking)
         self.chat = self._chats(chat)
         if not self.chat and not isinstance(self.prompt, str):
             raise UsageError("api='completions' continues plain text: give the prompt as a string, not as messages.")
+        self._think(thinking)
 
     def _think(self, thinking: Thinking | None) -> None:
         self.thinking = thinking
@@ -210,8 +210,16 @@ class EndpointProcess(Process):
 
     @property
     def undecided(self) -> bool:
-        """Whether it takes probes to know that."""
-        return self.chat and not self.server.probes.known("continuation")
+        """Whether it takes probes to know that. A kind that is known to do it is believed where a reply was cut, for
+        there may be nothing left to pay probes with."""
+        return self.chat and not self.server.kind.continues and not self.server.probes.known("continuation")
+
+    @property
+    def goes_on(self) -> bool:
+        """As `continues`, without probes where the server's kind settles it."""
+        if not self.chat or self.server.probes.known("continuation") or not self.server.kind.continues:
+            return self.continues
+        return True
 
     @property
     def unable(self) -> str:

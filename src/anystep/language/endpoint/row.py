@@ -14,8 +14,9 @@ class Row:
     """place: in the batch. stop: the text that ends a step, None where the step is the whole reply. ends: texts that
     end the reply. finish: why its present request ended, None while it goes on. stopped: the stop text that did it.
     heard: tokens counted in what the present attempt brought, begun: whether it brought anything. clamped: it was
-    asked for fewer tokens than it may have in all. hold: a text at which it is to be held up, as before an answer. mute: tokens, and their
-    log-probability, since the last one that added text: the end token, or bytes that are no character yet."""
+    asked for fewer tokens than it may have in all. hold: a text at which it is to be held up, as before an answer.
+    mute: tokens, and their log-probability, since the last one that added text: the end token, or bytes that are no
+    character yet."""
 
     place: int
     key: int

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from anystep import keys as lineage
 
-AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on but 501, and what is neither an answer nor an error
 FIRST, LONGEST = 0.5, 30.0  # seconds of back-off: after the first attempt, and at most
 BACKOFF_LANE = 7  # of the row's key, apart from those that sample
 
@@ -33,13 +33,18 @@ class Trouble(Exception):
         self.status, self.wait, self.parameter = status, wait, parameter
 
 
+def passing(status: int) -> bool:
+    """Whether asking again may get another status."""
+    return status in AGAIN or (status != 501 and not 400 <= status < 500 and status != 200)
+
+
 def refusal(status: int, said: str, wait: float | None = None, parameter: str | None = None) -> Trouble:
     """The trouble that a status other than 200 stands for; `said` is the server's own line."""
     try:
         phrase = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         phrase = f"status {status}"
-    return Trouble(phrase, status in AGAIN, said, status, wait, parameter)
+    return Trouble(phrase, passing(status), said, status, wait, parameter)
 
 
 def asked_to_wait(value: str | None, now: float) -> float | None:

@@ -14,12 +14,12 @@ from typing import Any
 from anystep.errors import ModelError
 from anystep.language.engine.llama import Config
 
-FAMILIES = {
-    "llama": "Llama 1 to 3, SmolLM2 and others of that shape",
-    "mistral": "Mistral, with its sliding window",
-    "qwen2": "Qwen 2 and 2.5",
-    "qwen3": "Qwen 3",
-    "gemma3_text": "Gemma 3, text alone",
+FAMILIES = {  # by model_type: who they are, and the architecture that GGUF files of theirs name
+    "llama": ("Llama 1 to 3, SmolLM2 and others of that shape", "llama"),
+    "mistral": ("Mistral, with its sliding window", "llama"),
+    "qwen2": ("Qwen 2 and 2.5", "qwen2"),
+    "qwen3": ("Qwen 3", "qwen3"),
+    "gemma3_text": ("Gemma 3, text alone", "gemma3"),
 }
 FULL, SLIDING = "full_attention", "sliding_attention"
 PLAIN = {"type", "rope_type", "rope_theta"}  # keys that every kind of rotary embedding may have

@@ -73,7 +73,7 @@ class Engine:
 
     def flops(self, evaluations: int, attended: int, heads: int) -> float:
         """Floating-point operations of `evaluations` positions that look at `attended` keys in all, `heads` of them
-        read out as logits. Products only; a multiply and an add count as two."""
+        read out as logits. Products only; a multiply and an add count as two; keys behind a window count too."""
         c = self.config
         layer = c.dim * c.head_dim * (2 * c.heads + 2 * c.kv_heads) + 3 * c.dim * c.hidden
         return 2.0 * (

@@ -18,7 +18,7 @@ from gguf import GGUFReader, ReaderTensor, quants
 from torch import Tensor
 
 from anystep.errors import ModelError
-from anystep.language.engine.architectures import gemma_config, rope_factors, sliding, windows_of
+from anystep.language.engine.architectures import FAMILIES, gemma_config, rope_factors, sliding, windows_of
 from anystep.language.engine.llama import Config
 from anystep.language.engine.tokenizer import Subwords
 from anystep.language.engine.weights import Weights
@@ -43,7 +43,7 @@ SANDWICH = {
 }
 WHOLE = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
 FACTORS = "rope_freqs.weight"  # what each rotary frequency is divided by, where a file says so
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")  # mistral files are of architecture llama
+ARCHITECTURES = tuple(dict.fromkeys(architecture for _, architecture in FAMILIES.values()))
 
 
 def read_gguf(path: Path) -> Weights:
@@ -130,6 +130,8 @@ def gguf_config(meta: dict[str, Any], kind: str, tensors: Collection[str], facto
     window, pattern = own.get("attention.sliding_window"), own.get("attention.sliding_window_pattern", 6)
     if not isinstance(pattern, int):
         raise ModelError("A pattern of windows that is a list is not supported.")
+    if window and kind not in ("llama", "gemma3"):
+        raise ModelError(f"A window in a {kind} file is not supported: it does not say in which layers.")
     gemma = kind == "gemma3"
     windows = windows_of(sliding(layers, pattern if gemma else layers + 1), window, None if gemma else context)
     config = Config(

@@ -73,6 +73,10 @@ class ChatTurn(EndpointProcess):
         return False
 
     @property
+    def goes_on(self) -> bool:
+        return False
+
+    @property
     def unable(self) -> str:
         return "a turn with tools cannot be continued"
 

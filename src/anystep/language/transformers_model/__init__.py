@@ -55,7 +55,7 @@ def from_transformers(
         engine = TransformersEngine(adapted, known, cache_bytes, name)
         check(engine, adapted)
     except ModelError as error:
-        raise ModelError(f"{error} {ADVICE}") from error
+        raise error if whole else ModelError(f"{error} {ADVICE}") from error
     except Exception as error:  # a model is a program, and may fail in any way where it is asked for something new
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         advice = "" if whole else ADVICE

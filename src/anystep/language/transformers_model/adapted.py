@@ -151,7 +151,8 @@ class _Output:
 
 def context_of(meta: Any) -> int:
     """The longest sequence: where rotary positions change with the length, what they are before they do."""
-    longest = int(getattr(meta, "max_position_embeddings", None) or 2048)
+    longest = int(getattr(meta, "max_position_embeddings", None) or 0)
+    longest = longest if longest > 0 else 2048  # a model that names no bound
     ropes = getattr(meta, "rope_parameters", None) or {}
     for rope in [ropes, *ropes.values()]:
         if isinstance(rope, Mapping) and rope.get("rope_type") in ("dynamic", "longrope"):

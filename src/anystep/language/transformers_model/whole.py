@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anystep.errors import Unsupported, UsageError
+from anystep.errors import ModelError, Unsupported, UsageError
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Config
 from anystep.language.engine.plan import Plan
@@ -25,6 +25,8 @@ from anystep.ledger import FREE, Cost
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+PROBE = 4  # tokens that the model is checked on
 
 
 class Whole(nn.Module):
@@ -35,10 +37,19 @@ class Whole(nn.Module):
         self.model = model
         named = inspect.signature(model.forward).parameters
         self.last: Mapping[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in named else {}
-        with torch.no_grad():
-            vocab = self(torch.tensor([[0]], device=model.device)).shape[-1]
+        vocab = self._probed(type(model).__name__)
         self.config = Config(vocab, 0, 0, 0, 0, 0, 0, context)
         self.weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+
+    @torch.no_grad()
+    def _probed(self, title: str) -> int:
+        """The size of the vocabulary; ModelError for a model whose logits depend on what comes after."""
+        tokens = torch.arange(PROBE, device=self.model.device)[None]
+        whole, part = self(tokens), self(tokens[:, : PROBE // 2])
+        apart = float((whole[:, : PROBE // 2] - part).abs().max())
+        if not apart <= (1e-3 if self.model.dtype == torch.float32 else 0.05) * float(whole.abs().max()):
+            raise ModelError(f"{title} looks ahead: it reads in both directions and continues nothing.")
+        return whole.shape[-1]
 
     def forward(self, tokens: Tensor, last: bool = False) -> Tensor:
         """Logits (batch, time, vocab) of tokens (batch, time), or (batch, 1, vocab) for the `last` ones."""
