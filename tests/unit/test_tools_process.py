@@ -6,19 +6,20 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from anystep import AnystepError, Budget, Cost, Run, Status, UsageError, drive, procedure, search, solve
+from anystep import AnystepError, Budget, Cost, Run, Status, UsageError, drive, procedure, reward, search, solve
 from anystep.language.tools import Saying, Scripted, ToolProcess, asks, tool
 from anystep.ledger import Ledger
 from anystep.procedure import start, step
-from anystep.testing import counted, process_checks
+from anystep.testing import check_procedure, counted, process_checks
 from anystep.testing.checks_process import some_keys
 from anystep.testing.limits import Clock, unlimited
-from tool_worlds import keeper, maze, store
+from tool_worlds import STORE, keeper, maze, store
 
 ONE = search.sample(n=1)
 
@@ -96,8 +97,6 @@ class _Both:
         return self
 
     def _watched(self, each: Any) -> Any:
-        from dataclasses import replace
-
         def function(*args: Any, **named: Any) -> Any:
             self.made += 1
             return each.function(*args, **named)
@@ -387,6 +386,22 @@ def test_results_are_shown_to_who_watches_under_their_trajectory_s_key() -> None
     made = Run(process, ONE, show=lambda key, piece: shown.append((key, piece)))
     drive(made)
     assert shown and "[add: 3]" in shown[0][1] and {key for key, _ in shown} <= set(made.books.latest.key.tolist())
+
+
+def held(states: Any) -> Any:
+    return [world.get("a", 0) / 3 for world in states.worlds()]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [search.first_finish(n=4), search.beam(width=2, reward=reward(held), branch=2)],
+    ids=["first_finish", "beam"],
+)
+def test_methods_keep_their_laws_on_it(method: Any) -> None:
+    """Merged, stopped by every budget, cancelled, replayed and taken up again: the same answer, at the same cost."""
+    tools = [replace(each, cost=Cost()) for each in STORE]
+    process = ToolProcess(Scripted(keeper), "Keep 1.", tools, world={}, max_turns=2, unit="exchange")
+    check_procedure(method, process)
 
 
 @pytest.mark.parametrize(
