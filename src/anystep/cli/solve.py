@@ -41,6 +41,7 @@ def solve(
     seconds: o.Seconds = None,
     calls: o.Calls = None,
     money: o.Money = None,
+    prices: o.Prices = None,
     seed: o.Seed = 0,
     temperature: o.Temperature = None,
     journal: Annotated[
@@ -58,7 +59,7 @@ def solve(
     from anystep.recipe import recipe
     from anystep.solve import default_method, engine_for, named_method, run_for
 
-    limit = o.budget(tokens, seconds, calls, money)
+    limit, model = o.budget(tokens, seconds, calls, money), o.priced(model, prices)
     asked = asked_for(question, task, item)
     method = default_method(asked) if method is None else method
     named_method(method, asked)  # a wrong method is said before a model is loaded
@@ -111,7 +112,9 @@ def conduct(
         if isinstance(run.journal, FileJournal):
             tell_journal(end, run.journal.path)
     elif run.error is not None:
-        print(f"anystep: {run.error}", file=sys.stderr)
+        from anystep.view import printable
+
+        print(printable(f"anystep: {' '.join(str(run.error).split())}"), file=sys.stderr)
     return 130 if stop.asked else 0 if end["text"] is not None else 1
 
 

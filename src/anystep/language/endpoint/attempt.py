@@ -206,10 +206,11 @@ class Attempt:
         try:
             found = json.loads(body)
         except (ValueError, RecursionError):
-            return refusal(response.status_code, _line(body[:200].decode("utf-8", "replace")), wait)
+            found = _line(body[:200].decode("utf-8", "replace"))
         error = found.get("error", found) if isinstance(found, dict) else None
         named = error.get("param") if isinstance(error, dict) else None
-        return refusal(response.status_code, told(found), wait, named if isinstance(named, str) else None)
+        said = told(found) + self.server.unsent(response.status_code)
+        return refusal(response.status_code, said, wait, named if isinstance(named, str) else None)
 
 
 def _began(found: list[Delta]) -> bool:
