@@ -5,8 +5,8 @@ same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,7 +15,7 @@ from anystep.again import remaining, whole
 from anystep.answer import AllFailed, Answer, failure
 from anystep.calls import Asked, Books, Call, Reply
 from anystep.errors import Unsupported, UsageError
-from anystep.ledger import FREE, Budget, Cost, Ledger
+from anystep.ledger import FREE, Aside, Budget, Cost, Ledger
 from anystep.population import Population
 from anystep.procedure import Ask, Method, Score, Step
 from anystep.process import Floats, Process, Reward, Status
@@ -28,6 +28,8 @@ class Told:
 
     again: the run was taken up again after a refusal. These replies, at what was still to pay of them, take the place
     of the last refused round and of those that closed the run after it.
+    aside: what the ledger was charged since the round before under names that no call has, beside the replies: as for
+    finding out what a server can do.
     """
 
     replies: tuple[Reply, ...]
@@ -35,6 +37,7 @@ class Told:
     seconds: float = 0.0
     asked: tuple[Asked, ...] = ()
     again: bool = False
+    aside: Mapping[str, Cost] = field(default_factory=dict)
 
 
 class Journal(Protocol):
@@ -98,6 +101,7 @@ class Run:
         self.journal: Journal = [] if journal is None else journal
         self.rounds = 0  # of its journal, how many it has been through
         self.calls: tuple[Call, ...] = ()
+        self._aside = Aside(self.ledger)
         self._cut: tuple[tuple[Call, Reply], ...] = ()  # of a run taken up again: what its calls are the rest of
         self._refused: str | None = None  # by the end of the last round: a cancel that comes later is met by the next
         self.answer: Answer | None = None
@@ -142,6 +146,7 @@ class Run:
             self._ended(error)
             raise
         self.rounds += 1
+        self._aside.noted(asked.by for asked in told.asked)
         self._refused = told.refused
         self._advance(told.replies)
 
@@ -154,7 +159,7 @@ class Run:
         again = bool(self._cut)
         asked = tuple(call.asked for call, _ in self._cut) if again else tuple(call.asked for call in self.calls)
         found = self._made_whole(replies) if again else tuple(replies)
-        return Told(found, refused, self.ledger.elapsed(), asked, again)
+        return Told(found, refused, self.ledger.elapsed(), asked, again, self._aside.news(one.by for one in asked))
 
     def replay(self, journal: Iterable[Told], warm: bool = False, reopen: bool = False) -> None:
         """Come to the point where `journal` ends without performing anything; costs and seconds are charged, and what
@@ -230,6 +235,9 @@ class Run:
             for name, reply in zip(names, told.replies, strict=True):
                 if reply.cost != FREE:  # who was never paid has no account
                     self.ledger.charge(reply.cost, name)
+            for name, cost in told.aside.items():
+                self.ledger.charge(cost, name)
+            self._aside.noted(names)
 
     def _warm(self, told: Told) -> None:
         for call, reply in zip(self.calls, told.replies, strict=True):

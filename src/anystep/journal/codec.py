@@ -72,6 +72,7 @@ def encode(told: Told, process: Process, keep: Callable[[bytes], Blob] = inline)
             record |= {"verb": asked.verb, "by": asked.by, "ids": list(asked.ids)}
         replies.append(record)
     record = {"replies": replies, "refused": told.refused, "seconds": number(told.seconds)}
+    record |= {"aside": {name: cost_record(cost) for name, cost in told.aside.items()}} if told.aside else {}
     return record | {"again": True} if told.again else record
 
 
@@ -91,7 +92,8 @@ def parsed(record: Mapping[str, Any], load: Callable[[Blob], Any] | None = None)
         raise JournalError("some replies do not say what they answer")
     seconds = float(floats([record.get("seconds")], 1)[0])
     found = tuple(_reply(reply, load) for reply in replies)
-    return Told(found, refused, seconds, asked, record.get("again") is True)
+    aside = {name: cost_of(cost) for name, cost in _of({"aside": {}, **record}, "aside", dict).items()}
+    return Told(found, refused, seconds, asked, record.get("again") is True, aside)
 
 
 def said(reply: Mapping[str, Any]) -> dict[int, tuple[str | None, str]]:

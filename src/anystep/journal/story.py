@@ -53,6 +53,8 @@ class Story:
         for told in (r.told for r in self.rounds):
             for asked, reply in zip(told.asked, told.replies, strict=True):
                 found[asked.by] = found.get(asked.by, FREE) + reply.cost
+            for name, cost in told.aside.items():
+                found[name] = found.get(name, FREE) + cost
         return found
 
     def counted(self) -> list[Round]:
