@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -153,6 +153,11 @@ class Ledger:
         """Count on from so many seconds, spent in an earlier life of the run."""
         self._began = self.clock() - seconds
 
+    def restore(self, by: Mapping[str, Cost]) -> None:
+        """Take over the accounts of an earlier life of the run."""
+        with self._lock:
+            self.by, self._total = dict(by), sum(by.values(), FREE)
+
     def end(self) -> None:
         self._ended = self.clock() if self._ended is None else self._ended
 
@@ -186,24 +191,6 @@ class Ledger:
         with self._lock:
             self._total += cost
             self.by[purpose] = self.by.get(purpose, FREE) + cost
-
-
-class Aside:
-    """What a ledger is charged under other names than those of a run's calls, round by round."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger, self._callers, self._known = ledger, set[str](), dict[str, Cost]()
-
-    def news(self, callers: Iterable[str]) -> dict[str, Cost]:
-        """What has come since `noted`. callers: whose calls the round had; they are paid by their replies."""
-        others = self.ledger.by.keys() - self._callers - set(callers)
-        found = {name: (self.ledger.by[name], self._known.get(name, FREE)) for name in sorted(others)}
-        return {name: now + before * -1 for name, (now, before) in found.items() if now != before}
-
-    def noted(self, callers: Iterable[str]) -> None:
-        """All there is has been told."""
-        self._callers |= set(callers)
-        self._known = {name: cost for name, cost in self.ledger.by.items() if name not in self._callers}
 
 
 class Limit:

@@ -154,12 +154,24 @@ def run_for(
     if chosen.greedy:
         options.setdefault("temperature", 0.0)
     try:
-        run = Run(process_for(task, model, **options), chosen.method, budget, seed, journal=journal, **mine)
+        process = process_for(task, model, **options)
+        _check_prices(process, budget)
+        run = Run(process, chosen.method, budget, seed, journal=journal, **mine)
         return journal.resume(run) if isinstance(journal, FileJournal) else run
     except BaseException:
         if isinstance(journal, FileJournal):
             journal.close()
         raise
+
+
+def _check_prices(process: Process, budget: Budget | None) -> None:
+    """UsageError for a budget in money on a server whose prices are not known: it would limit nothing."""
+    server = getattr(process, "server", None)
+    if budget is not None and budget.money is not None and getattr(server, "unpriced", False):
+        raise UsageError(
+            f"Budget(money={budget.money:g}) needs prices: Endpoint(..., prices=Prices(prompt=0.15, generated=0.60)), "
+            "or --prices 0.15,0.60."
+        )
 
 
 def default_method(task: Question, model: str | Process | Any = DEFAULT_MODEL, options: Any = ()) -> str:

@@ -75,6 +75,22 @@ class Waits:
         await asyncio.sleep(0)
 
 
+class Shown:
+    """Watches a run: counts the pieces that it shows."""
+
+    def __init__(self) -> None:
+        self._pieces, self._more = 0, threading.Condition()
+
+    def __call__(self, key: int, piece: Any) -> None:
+        with self._more:
+            self._pieces += 1
+            self._more.notify_all()
+
+    def until(self, n: Callable[[], int], timeout: float = 60.0) -> bool:
+        with self._more:
+            return self._more.wait_for(lambda: self._pieces >= n(), timeout)
+
+
 def solve(
     server: FakeServer, method: str = f"self_consistency(n={N})", budget: Budget | None = None, **options: Any
 ) -> Any:
@@ -359,20 +375,13 @@ def test_a_budget_of_tokens_is_overshot_by_what_is_on_the_wire_at_most(concurren
 
 def test_a_deadline_ends_what_hangs_and_keeps_what_is_done() -> None:
     """The clock is the test's, and strikes when all has been shown that will ever come."""
-    now, shown, more = [0.0], list[Any](), threading.Condition()
-
-    def show(key: int, piece: Any) -> None:
-        with more:
-            shown.append(piece)
-            more.notify_all()
-
+    now, shown = [0.0], Shown()
     with FakeServer(FOUR, faults=some(Hang(after=1))) as server, Endpoint(server.url) as endpoint:
-        ledger = Ledger(Budget(seconds=100), clock=lambda: now[0], show=show)
+        ledger = Ledger(Budget(seconds=100), clock=lambda: now[0], show=shown)
         run = Run(EndpointProcess(endpoint, QUESTION), search.self_consistency(n=N), ledger=ledger)
         thread = threading.Thread(target=drive, args=(run,))
         thread.start()
-        with more:
-            assert more.wait_for(lambda: len(shown) == (N - hits(server)) * (MADE - 1) + hits(server), 60)
+        assert shown.until(lambda: (N - hits(server)) * (MADE - 1) + hits(server))
         now[0] = 101.0
         thread.join(60)
         assert run.answer is not None and run.answer.stopped_because == "seconds" and run.answer.value == TEXT
@@ -466,10 +475,11 @@ def held(n: int = 8, after: int = 2) -> Iterator[tuple[FakeServer, Gate]]:
 
 def test_a_run_that_is_cancelled_from_a_thread_leaves_nothing() -> None:
     with held() as (server, gate), Endpoint(server.url) as endpoint:
-        run = run_for(QUESTION, endpoint, "self_consistency(n=8)")
+        shown = Shown()
+        run = run_for(QUESTION, endpoint, "self_consistency(n=8)", show=shown)
         thread = threading.Thread(target=drive, args=(run,))
         thread.start()
-        assert gate.wait(8)
+        assert gate.wait(8) and shown.until(lambda: 16)
         run.cancel()
         thread.join(20)
         assert server.idle(20)

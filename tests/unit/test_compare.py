@@ -267,6 +267,13 @@ def test_what_cannot_be_compared_is_refused_before_any_work() -> None:
         Comparison([best()], [], adder_for)
 
 
+def test_an_item_or_seed_that_repeats_is_run_once() -> None:
+    report = compare([best(ns=(1,))], [*TASKS[:2], TASKS[0]], adder_for, seeds=(0, 1, 0))
+    assert report.complete and len(report.trials) == 3 * 2 * 2 and len(report.items) == 2
+    with pytest.raises(UsageError, match="two items are called 'sum-0'"):
+        compare([best()], [TASKS[0], replace(TASKS[0], prompt="another")], adder_for)
+
+
 def test_a_trial_survives_its_record() -> None:
     lost = not_run("a", 4, TASKS[0], 3, "why")
     again = Trial.from_record(lost.record())

@@ -70,6 +70,9 @@ class Apart(Process):
     def warm(self, states: Any) -> None:
         self.process.warm(states)
 
+    def settings(self) -> str:
+        return self.process.settings()
+
     def dump(self, states: Any) -> bytes:
         return self.process.dump(states)
 

@@ -73,7 +73,8 @@ class Comparison:
             raise UsageError(f"compare: labels repeat among {labels}; give each entry its own.")
         for e in self.entries:
             e.family(e.ns[0], tasks[0])  # a method that cannot be made is said before any work
-        self.tasks, self.process_of, self.seeds, self.budget = tuple(tasks), process_of, tuple(seeds), budget
+        self.tasks, self.seeds = _unlike(tasks), tuple(dict.fromkeys(seeds))
+        self.process_of, self.budget = process_of, budget
         self.rows, self.progress, self.store, self.same = rows, progress, store, dict(same or {})
         self.title, self.model, self.task = title, model, task
         self.notes, self.command = tuple(notes), command
@@ -174,7 +175,7 @@ class Comparison:
         assert self.store is not None
         caps = {} if self.budget is None else self.budget.caps()
         same = {"anystep": anystep.__version__, "model": self.model, "budget": json.dumps(caps) if caps else ""}
-        items = {t.id: str(t.meta.get("digest") or digest(t.prompt, t.reference)) for t in self.tasks}
+        items = {t.id: _said(t) for t in self.tasks}
         self.store.claim(
             {**same, **self.same}, {"item": items, "method": {e.label: self._content(e) for e in self.entries}}
         )
@@ -182,6 +183,20 @@ class Comparison:
     def _content(self, e: Entry) -> str:
         """What a method's label stands for, the same in every process."""
         return e.key or re.sub(r" at 0x[0-9a-f]+", "", repr(e.family(e.ns[0], self.tasks[0])))
+
+
+def _said(task: Task) -> str:
+    """A short name for what an item says."""
+    return str(task.meta.get("digest") or digest(task.prompt, task.reference))
+
+
+def _unlike(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """The items, one that repeats once: it would be run alike. UsageError where one name stands for two."""
+    found: dict[str, Task] = {}
+    for task in tasks:
+        if _said(found.setdefault(task.id, task)) != _said(task):
+            raise UsageError(f"compare: two items are called {task.id[:60]!r}; give each Task an id of its own.")
+    return tuple(found.values())
 
 
 def _running(make: Callable[P, Comparison]) -> Callable[P, Report]:

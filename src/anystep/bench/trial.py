@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from anystep.answer import AllFailed
@@ -75,7 +75,7 @@ def trial_of(run: Run, label: str, n: int, task: Task, seed: int) -> Trial:
         item=task.id,
         seed=seed,
         score=float(score),
-        cost=run.spent,
+        cost=rounded(run.spent),
         stopped_because="failed" if answer is None else answer.stopped_because,
         answer=None if answer is None or answer.value is None else encodable(str(answer.value)),
         failed=text is None,
@@ -98,7 +98,12 @@ def not_run(label: str, n: int, task: Task, seed: int, error: str) -> Trial:
 
 def broken(label: str, n: int, task: Task, seed: int, error: str, cost: Cost) -> Trial:
     """The trial of a run that an error ended: it says nothing of its method, so it has no score."""
-    return Trial(label, n, "", task.id, seed, math.nan, cost, "error", failed=True, error=encodable(error))
+    return Trial(label, n, "", task.id, seed, math.nan, rounded(cost), "error", failed=True, error=encodable(error))
+
+
+def rounded(cost: Cost) -> Cost:
+    """A cost whose sums of floats do not tell in what order they were added, as replies come in any."""
+    return replace(cost, money=float(f"{cost.money:.12g}"), flops=float(f"{cost.flops:.12g}"))
 
 
 def shortened(text: str) -> str:

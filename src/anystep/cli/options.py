@@ -11,7 +11,15 @@ from anystep.ledger import Budget
 from anystep.recipe import MOST_ITEMS as MOST_ITEMS
 
 Model = Annotated[
-    str, typer.Option(help="A name that `anystep models` lists, a .gguf file, a folder, or a Hugging Face id.")
+    str,
+    typer.Option(
+        help="A name that `anystep models` lists, a .gguf file, a folder, a Hugging Face id, or a server's URL with "
+        "the model behind a #: http://127.0.0.1:8080/v1#name."
+    ),
+]
+Prices = Annotated[
+    str | None,
+    typer.Option(help="An endpoint's prices for a million tokens: PROMPT,GENERATED or PROMPT,GENERATED,CACHED."),
 ]
 Tokens = Annotated[int | None, typer.Option(help="Budget: prompt and generated tokens, rewards included.")]
 Seconds = Annotated[float | None, typer.Option(help="Budget: seconds of wall clock.")]
@@ -26,6 +34,18 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an e
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")]
 
 EXAMPLES = {"tokens": "4000", "seconds": "20", "calls": "100", "money": "0.05"}
+
+
+def priced(model: str, prices: str | None) -> str:
+    """The model with its prices behind it. UsageError where they are none, or the model is not on a server."""
+    if prices is None:
+        return model
+    if not model.startswith(("http://", "https://")):
+        raise UsageError(f"--prices {prices} is for a model on a server, as in --model http://127.0.0.1:8080/v1#name.")
+    from anystep.language.endpoint import Prices as Checked
+
+    Checked.read(prices)
+    return f"{model}{'' if '#' in model else '#'}?prices={prices}"
 
 
 def budget(

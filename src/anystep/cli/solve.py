@@ -41,6 +41,7 @@ def solve(
     seconds: o.Seconds = None,
     calls: o.Calls = None,
     money: o.Money = None,
+    prices: o.Prices = None,
     seed: o.Seed = 0,
     temperature: o.Temperature = None,
     journal: Annotated[
@@ -58,7 +59,7 @@ def solve(
     from anystep.recipe import recipe
     from anystep.solve import default_method, engine_for, named_method, run_for
 
-    limit = o.budget(tokens, seconds, calls, money)
+    limit, model = o.budget(tokens, seconds, calls, money), o.priced(model, prices)
     asked = asked_for(question, task, item)
     method = default_method(asked) if method is None else method
     named_method(method, asked)  # a wrong method is said before a model is loaded

@@ -127,7 +127,7 @@ def _rounds(story: Story, rows: int) -> tuple[list[str], list[list[str]]]:
     table, before = [], 0.0
     for i, one in enumerate(story.rounds, 1):
         what = ", ".join(f"{a.verb} by {a.by}" for a in one.told.asked)
-        cost = sum([*(reply.cost for reply in one.told.replies), *one.told.aside.values()], FREE)
+        cost = sum((reply.cost for reply in one.told.replies), FREE)
         came = _came(one.told.replies)
         remark = f"refused: {one.told.refused}" if one.told.refused else "goes on" if one.told.again else ""
         cells = [str(i), f"{max(one.told.seconds - before, 0):.2f}", clipped(what, 40), came]

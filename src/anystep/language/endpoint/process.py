@@ -100,10 +100,10 @@ class EndpointProcess(Process):
             raise Unsupported(f"logprobs=True, but {self.server.url} gives none ({said}); leave logprobs out.")
         plain = plain and thinking is None and self.server.kind.scores_end
         self.logp = "mass" if logprobs and plain else "unknown"
-        self._think(thinking)
         self.chat = self._chats(chat)
         if not self.chat and not isinstance(self.prompt, str):
             raise UsageError("api='completions' continues plain text: give the prompt as a string, not as messages.")
+        self._think(thinking)
 
     def _think(self, thinking: Thinking | None) -> None:
         self.thinking = thinking

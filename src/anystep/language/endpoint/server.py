@@ -31,12 +31,13 @@ EXAMPLE = 'Endpoint("http://127.0.0.1:8080/v1")'
 class Endpoint:
     """A server that speaks OpenAI's API: `Endpoint("http://127.0.0.1:8080/v1#model-name")`.
 
-    url: up to and with /v1; what follows a # is the model's name. model: its name; where there is none, the only one
-    that the server lists. key: else $ANYSTEP_API_KEY, over https or to this machine alone, else $OPENAI_API_KEY, to
-    OpenAI alone (see `credentials`); "" sends none. api: which route is used; "auto" is chat where the server has it.
-    concurrency: requests in flight at once, over all runs. timeout: the longest silence, in seconds. retries: further
-    attempts at one request. patience: the longest wait between two, in seconds; a server that asks for a longer one is
-    not asked again. prices: for budgets in money. headers: sent with every request.
+    url: up to and with /v1; what follows a # is the model's name, and what follows that ?prices= are its prices, as in
+    "http://127.0.0.1:8080/v1#small?prices=0.15,0.60". model: its name; where there is none, the only one that the
+    server lists. key: else $ANYSTEP_API_KEY, over https or to this machine alone, else $OPENAI_API_KEY, to OpenAI alone
+    (see `credentials`); "" sends none. api: which route is used; "auto" is chat where the server has it. concurrency:
+    requests in flight at once, over all runs. timeout: the longest silence, in seconds. retries: further attempts at
+    one request. patience: the longest wait between two, in seconds; a server that asks for a longer one is not asked
+    again. prices: for budgets in money. headers: sent with every request.
 
     Nothing is sent until it is needed. Connections are kept and used again; `close()` closes them, as does the end of
     the program. Safe in several threads. transport, sleep and now take the network's and the clock's place in tests.
@@ -59,14 +60,16 @@ class Endpoint:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.time,
     ) -> None:
-        address, _, fragment = url.partition("#") if isinstance(url, str) else ("", "", "")
+        address, _, more = url.partition("#") if isinstance(url, str) else ("", "", "")
+        fragment, _, priced = more.partition("?prices=")
         _check(url, address, api, concurrency, timeout, retries, patience)
         self._given, self.api = credentials(address, key, headers), api
         self.url = self._given.url
         if model and fragment and model != fragment:
             raise UsageError(f"Endpoint('{self.url}#{fragment}', model={model!r}) names two models; give one of them.")
         self.concurrency, self.timeout, self.retries, self.patience = concurrency, timeout, retries, patience
-        self.prices, self.sleep, self.now = prices or NO_PRICES, sleep, now
+        self.prices = prices or (Prices.read(priced) if priced else NO_PRICES)
+        self.sleep, self.now = sleep, now
         self.meter = Meter()
         self.generation: dict[str, Any] = {}
         self.refused: set[str] = set()  # parameters of our own that the server will not have
@@ -90,6 +93,10 @@ class Endpoint:
     def name(self) -> str:
         """The model's name, for costs and errors."""
         return self.model
+
+    @property
+    def unpriced(self) -> bool:
+        return self.prices == NO_PRICES
 
     @property
     def model(self) -> str:
