@@ -116,7 +116,9 @@ def walker(messages: Any) -> dict[Saying | str, float]:
 
 def maze(greedy: bool = False, max_turns: int = 12) -> ToolProcess:
     turns = Scripted(walker, greedy=greedy)
-    return ToolProcess(turns, "Find the goal.", [walk], world=START, max_turns=max_turns, at_cap="done")
+    return ToolProcess(
+        turns, "Find the goal.", [walk], unit="exchange", world=START, max_turns=max_turns, at_cap="done"
+    )
 
 
 def distances() -> dict[tuple[int, int], int]:

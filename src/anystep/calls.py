@@ -199,7 +199,10 @@ class Books:
             return [], lambda _: old
         self._permit(ask, by)
         expand = by.expands and ask.branch > 1
-        copies = np.where(old.cut[live] & (not expand), 1, ask.branch)  # a cut step goes on as the one child it was
+        single = old.cut[live]  # a cut step goes on as the one child it was
+        if ask.branch > 1:
+            single = single | by.forced(old.states.take(live))
+        copies = np.where(single & (not expand), 1, ask.branch)
         moving = np.repeat(live, copies)
         keys = self._keys(old, moving, by, old.cut & (not expand))
         rows = live if expand else moving

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -152,6 +152,11 @@ class Ledger:
     def resume(self, seconds: float) -> None:
         """Count on from so many seconds, spent in an earlier life of the run."""
         self._began = self.clock() - seconds
+
+    def restore(self, by: Mapping[str, Cost]) -> None:
+        """Take over the accounts of an earlier life of the run."""
+        with self._lock:
+            self.by, self._total = dict(by), sum(by.values(), FREE)
 
     def end(self) -> None:
         self._ended = self.clock() if self._ended is None else self._ended

@@ -35,8 +35,9 @@ class Start:
 
 @dataclass(frozen=True)
 class Step:
-    """Ask for every live state's next step: `branch` children each, by the run's process or another, until the step
-    ends, until "done", or until k states of the population are done (the rest stay live, their step cut).
+    """Ask for every live state's next step: `branch` children each (one where it is forced), by the run's process or
+    another, until the step ends, until "done", or until k states of the population are done (the rest stay live, their
+    step cut).
 
     draft: what comes out done is something to work on, such as a critique, and never an answer.
     """

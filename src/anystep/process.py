@@ -120,6 +120,11 @@ class Process(ABC):
         """
         raise Unsupported(f"{self.name} says expands=True; implement expand(states, k, keys, limit).")
 
+    def forced(self, states: Any) -> NDArray[np.bool_]:
+        """Which states have one next step only, whatever its key, as where a call waits for its result: whoever asks
+        for several of their children gets that one."""
+        return np.zeros(len(states), dtype=bool)
+
     def fuse(self, parents: Any, keys: Keys, limit: Limit) -> Stepped:
         """New states made from all of `parents` together, one a key."""
         raise Unsupported(

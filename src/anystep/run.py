@@ -5,7 +5,7 @@ same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +26,9 @@ class Told:
     """One round of a run's journal: the replies, why the ledger had refused by then, if it had, the seconds the run had
     taken, and what each reply answered (empty where that is not known).
 
+    costs: the accounts by then, which may hold more than the replies say, such as what probing a server had cost; None
+    where the replies say all.
+
     again: the run was taken up again after a refusal. These replies, at what was still to pay of them, take the place
     of the last refused round and of those that closed the run after it.
     """
@@ -35,6 +38,7 @@ class Told:
     seconds: float = 0.0
     asked: tuple[Asked, ...] = ()
     again: bool = False
+    costs: Mapping[str, Cost] | None = None
 
 
 class Journal(Protocol):
@@ -134,7 +138,7 @@ class Run:
             raise UsageError(
                 f"This run waits for {len(self.calls)} replies and was told {len(replies)}; tell one reply a call."
             )
-        told = self._told(replies, self.ledger.refused)
+        told = self._told(replies, self.ledger.refused, dict(self.ledger.by))
         self._cut = ()
         try:
             self.journal.append(told)
@@ -148,13 +152,13 @@ class Run:
     def cut_off(self, replies: Sequence[Reply]) -> Told:
         """The round under way as the journal would have it were the run cancelled now, with these replies to `calls`: a
         keeper may write it down before the round is over, and `replay(..., reopen=True)` goes on with what is cut."""
-        return self._told(replies, "cancelled")
+        return self._told(replies, "cancelled", None)  # the accounts may be ahead of these replies
 
-    def _told(self, replies: Sequence[Reply], refused: str | None) -> Told:
+    def _told(self, replies: Sequence[Reply], refused: str | None, costs: Mapping[str, Cost] | None) -> Told:
         again = bool(self._cut)
         asked = tuple(call.asked for call, _ in self._cut) if again else tuple(call.asked for call in self.calls)
         found = self._made_whole(replies) if again else tuple(replies)
-        return Told(found, refused, self.ledger.elapsed(), asked, again)
+        return Told(found, refused, self.ledger.elapsed(), asked, again, costs)
 
     def replay(self, journal: Iterable[Told], warm: bool = False, reopen: bool = False) -> None:
         """Come to the point where `journal` ends without performing anything; costs and seconds are charged, and what
@@ -224,8 +228,12 @@ class Run:
                 "it belongs to another method, process, seed or version."
             )
 
-    def _charge(self, rounds: Iterable[Told]) -> None:
+    def _charge(self, rounds: Sequence[Told]) -> None:
+        """Bring the accounts to where they were after these rounds."""
         for told in rounds:
+            if told.costs is not None:
+                self.ledger.restore(told.costs)
+                continue
             names = [asked.by for asked in told.asked] or [call.by.name for call in self.calls]
             for name, reply in zip(names, told.replies, strict=True):
                 if reply.cost != FREE:  # who was never paid has no account

@@ -46,10 +46,12 @@ def test_every_float_comes_back_to_the_bit(pairs: list[tuple[float, float]], sec
     cost = Cost(prompt=3, generated=n, flops=abs(float(np.nan_to_num(logp[0]))), money=0.1, seconds=seconds)
     stepped = Stepped(words, np.zeros(n, np.int8), logp, logw, cost, np.array([cut] * n) if cut else None)
     asked = (Asked("step", "adder", tuple(range(n))), Asked("score", "right", tuple(range(n))))
-    found = through_json(Told((stepped, Scored(logp, Cost())), "tokens", seconds, asked, True))
+    costs = {"adder": cost, "right": Cost(estimated=True)}
+    found = through_json(Told((stepped, Scored(logp, Cost())), "tokens", seconds, asked, True, costs))
     one, scored = found.replies
     assert isinstance(one, Stepped) and isinstance(scored, Scored)
     assert (found.refused, found.seconds, found.asked, found.again) == ("tokens", seconds, asked, True)
+    assert found.costs == costs
     assert bits(one.logp) == bits(logp) == bits(scored.values) and bits(one.logw) == bits(logw)
     assert one.cost == cost and one.states == words and (one.cut is None) == (not cut)
     assert [type(x) for x in (one.cost.flops, one.cost.money, one.cost.prompt)] == [float, float, int]
@@ -116,6 +118,7 @@ def damages() -> list[tuple[str, Any]]:
         ("replies.0.verb", ["step"]), ("replies.0.by", 3), ("replies.0.ids", "ab"), ("replies.0.states", None),
         ("replies.0.states", {"bytes": 9, "zlib": "not base64!"}), ("replies.0.states", {"bytes": 9}),
         ("replies.0.states", {"bytes": 10**15, "zlib": ""}), ("replies.0.states", {"bytes": True, "zlib": ""}),
+        ("costs", 3), ("costs", {"adder": 3}), ("costs", {"adder": {"calls": "x"}}),
         ("replies.0.states", inline(b"no json")), ("replies.0.states", inline(b"7")),
         ("replies.0.states", inline(b'["only one"]')), ("replies.0.states", {**inline(b"[1, 2]"), "bytes": 3}),
     ]  # fmt: skip

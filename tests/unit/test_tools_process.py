@@ -6,18 +6,20 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from anystep import AnystepError, Budget, Cost, Run, Status, UsageError, drive, search, solve
+from anystep import AnystepError, Budget, Cost, Run, Status, UsageError, drive, procedure, reward, search, solve
 from anystep.language.tools import Saying, Scripted, ToolProcess, asks, tool
 from anystep.ledger import Ledger
-from anystep.testing import counted, process_checks
+from anystep.procedure import start, step
+from anystep.testing import check_procedure, counted, process_checks
 from anystep.testing.checks_process import some_keys
 from anystep.testing.limits import Clock, unlimited
-from tool_worlds import keeper, maze, store
+from tool_worlds import STORE, keeper, maze, store
 
 ONE = search.sample(n=1)
 
@@ -61,6 +63,7 @@ PROCESSES = {
     "done at its cap": lambda: store(max_turns=2, at_cap="done"),
     "one call a turn": lambda: store(max_calls=1),
     "one call at once": lambda: store(at_once=1),
+    "exchanges": lambda: store(unit="exchange"),
     "greedy": lambda: ToolProcess(Scripted(keeper, greedy=True), "Keep 1.", [add, *store().tools.values()], world={}),
     "a maze": lambda: maze(max_turns=3),
 }
@@ -94,8 +97,6 @@ class _Both:
         return self
 
     def _watched(self, each: Any) -> Any:
-        from dataclasses import replace
-
         def function(*args: Any, **named: Any) -> Any:
             self.made += 1
             return each.function(*args, **named)
@@ -132,6 +133,16 @@ def test_a_step_is_a_turn_or_a_result() -> None:
         lengths.append([m["role"] for m in reply.states.messages()[0]])
     assert lengths[-1] == ["user", "assistant", "tool", "tool", "assistant"]
     assert [len(roles) for roles in lengths] == [2, 3, 4, 5]
+
+
+def test_an_exchange_is_a_turn_with_its_results() -> None:
+    turns = says(asks("add", a=1, b=2) & asks("add", a=3, b=4), asks("add", a=5, b=6), "ok")
+    process = ToolProcess(turns, "Go on.", [add], unit="exchange")
+    reply, keys, lengths = process.start(some_keys(1), unlimited()), some_keys(1), []
+    while reply.status[0] == Status.LIVE:
+        reply = process.step(reply.states, keys, unlimited(), "step")
+        lengths.append(len(reply.states.messages()[0]))
+    assert lengths == [4, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -335,14 +346,28 @@ def test_calls_of_different_trajectories_run_side_by_side() -> None:
     assert answer.population is not None and "tool: met" in answer.population.states.transcripts()[3]
 
 
-def test_expanding_gives_distinct_turns_and_one_result() -> None:
-    process = store()
-    begun = process.start(some_keys(1), unlimited())
-    turns = process.expand(begun.states, 8, some_keys(8), unlimited())
-    assert 2 <= len(turns.states) <= 4 and turns.parent is not None and set(turns.parent.tolist()) == {0}
-    waiting = turns.states.take(np.flatnonzero(turns.status == Status.LIVE))
-    after = process.expand(waiting, 8, some_keys(8 * len(waiting)), unlimited())
-    assert after.parent is not None and after.parent.tolist() == list(range(len(waiting)))
+def test_a_pending_call_has_one_child_and_is_made_once() -> None:
+    called: list[int] = []
+
+    def note(what: int) -> str:
+        """Note a number."""
+        called.append(what)
+        return "noted"
+
+    @procedure(decide=search.first_finished)
+    def branching() -> Any:
+        population = yield from start(1)
+        sizes = [1]
+        for _ in range(4):
+            population = yield from step(population, branch=3)
+            sizes.append(len(population))
+        assert sizes == [1, 3, 3, 9, 9]  # a turn has three children, each with one result
+        return population
+
+    process = ToolProcess(says(*[asks("note", what=1)] * 2, "ok"), "Go on.", [note])
+    process.branches = True
+    drive(Run(process, branching()))
+    assert len(called) == 3 + 9
 
 
 def test_states_are_written_down_as_json_and_read_in_another_process() -> None:
@@ -363,6 +388,22 @@ def test_results_are_shown_to_who_watches_under_their_trajectory_s_key() -> None
     assert shown and "[add: 3]" in shown[0][1] and {key for key, _ in shown} <= set(made.books.latest.key.tolist())
 
 
+def held(states: Any) -> Any:
+    return [world.get("a", 0) / 3 for world in states.worlds()]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [search.first_finish(n=4), search.beam(width=2, reward=reward(held), branch=2)],
+    ids=["first_finish", "beam"],
+)
+def test_methods_keep_their_laws_on_it(method: Any) -> None:
+    """Merged, stopped by every budget, cancelled, replayed and taken up again: the same answer, at the same cost."""
+    tools = [replace(each, cost=Cost()) for each in STORE]
+    process = ToolProcess(Scripted(keeper), "Keep 1.", tools, world={}, max_turns=2, unit="exchange")
+    check_procedure(method, process)
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
@@ -373,6 +414,7 @@ def test_results_are_shown_to_who_watches_under_their_trajectory_s_key() -> None
         (lambda: ToolProcess(says("x"), [{"content": "x"}], [add]), "is no prompt"),
         (lambda: ToolProcess(says("x"), "x", [add], max_turns=0), "max_turns=0"),
         (lambda: ToolProcess(says("x"), "x", [add], at_cap="stop"), "'failed' or 'done'"),
+        (lambda: ToolProcess(says("x"), "x", [add], unit="turn"), "'step' or 'exchange'"),
         (lambda: ToolProcess(says("x"), "x", [add], world=object()), "a JSON value"),
         (lambda: ToolProcess(says("x"), "x", [add], temperature=1.0), "where the turns are made"),
         (lambda: ToolProcess(object(), "x", [add]), "give a loaded engine"),

@@ -112,7 +112,9 @@ def conduct(
         if isinstance(run.journal, FileJournal):
             tell_journal(end, run.journal.path)
     elif run.error is not None:
-        print(f"anystep: {run.error}", file=sys.stderr)
+        from anystep.view import printable
+
+        print(printable(f"anystep: {' '.join(str(run.error).split())}"), file=sys.stderr)
     return 130 if stop.asked else 0 if end["text"] is not None else 1
 
 

@@ -66,12 +66,13 @@ def encode(told: Told, process: Process, keep: Callable[[bytes], Blob] = inline)
     """
     replies = []
     for i, reply in enumerate(told.replies):
-        record = _scored(reply) if isinstance(reply, Scored) else _stepped(reply, process, keep)
+        replies.append(_scored(reply) if isinstance(reply, Scored) else _stepped(reply, process, keep))
         if told.asked:
             asked = told.asked[i]
-            record |= {"verb": asked.verb, "by": asked.by, "ids": list(asked.ids)}
-        replies.append(record)
-    record = {"replies": replies, "refused": told.refused, "seconds": number(told.seconds)}
+            replies[-1] |= {"verb": asked.verb, "by": asked.by, "ids": list(asked.ids)}
+    record: dict[str, Any] = {"replies": replies, "refused": told.refused, "seconds": number(told.seconds)}
+    if told.costs is not None:
+        record["costs"] = {by: cost_record(cost) for by, cost in told.costs.items()}
     return record | {"again": True} if told.again else record
 
 
@@ -91,7 +92,8 @@ def parsed(record: Mapping[str, Any], load: Callable[[Blob], Any] | None = None)
         raise JournalError("some replies do not say what they answer")
     seconds = float(floats([record.get("seconds")], 1)[0])
     found = tuple(_reply(reply, load) for reply in replies)
-    return Told(found, refused, seconds, asked, record.get("again") is True)
+    costs = None if record.get("costs") is None else {by: cost_of(c) for by, c in _of(record, "costs", dict).items()}
+    return Told(found, refused, seconds, asked, record.get("again") is True, costs)
 
 
 def said(reply: Mapping[str, Any]) -> dict[int, tuple[str | None, str]]:

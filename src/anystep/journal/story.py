@@ -11,7 +11,7 @@ from anystep.errors import JournalError
 from anystep.journal.codec import parsed, said
 from anystep.journal.head import budget_of, check_end, check_head
 from anystep.journal.lines import Line, lines
-from anystep.ledger import FREE, Budget, Cost
+from anystep.ledger import Budget, Cost
 from anystep.run import Told
 
 Says = dict[int, tuple[str | None, str]]
@@ -49,11 +49,7 @@ class Story:
 
     def costs(self) -> dict[str, Cost]:
         """What was paid so far, by whom it was for."""
-        found: dict[str, Cost] = {}
-        for told in (r.told for r in self.rounds):
-            for asked, reply in zip(told.asked, told.replies, strict=True):
-                found[asked.by] = found.get(asked.by, FREE) + reply.cost
-        return found
+        return dict(self.rounds[-1].told.costs or {}) if self.rounds else {}
 
     def counted(self) -> list[Round]:
         """The rounds that make the run: without those that a later one took the place of."""
@@ -111,8 +107,8 @@ def checked(line: Line, path: Path) -> Told | None:
     try:
         if kind == "round":
             told = parsed(record)
-            if len(told.asked) != len(told.replies):
-                raise JournalError("a round does not say what it answers")
+            if len(told.asked) != len(told.replies) or told.costs is None:
+                raise JournalError("a round does not say what it answers, or what was paid by then")
             for reply in record["replies"]:
                 said(reply)
         elif kind == "end":

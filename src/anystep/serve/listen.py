@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import socket
 import threading
@@ -17,6 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from anystep.errors import AnystepError, UsageError
+from anystep.language.endpoint.credentials import loopback
 from anystep.serve.app import LOOPBACK, make
 from anystep.serve.house import House
 
@@ -109,7 +109,7 @@ def _opened(
     """A server that has not begun, the socket it will have, and the URL that leads there."""
     if key is not None and not (key and key.isascii() and key.isprintable() and key.strip() == key):
         raise UsageError("a key is printable ASCII without spaces around it; make one with: openssl rand -hex 32.")
-    if key is None and not is_loopback(host):
+    if key is None and not loopback(host):
         raise UsageError(
             f"--host {host} can be reached from other machines, so it needs a key: call anystep serve --host {host} "
             "--key KEY, or set ANYSTEP_KEY."
@@ -134,16 +134,6 @@ def check_name(what: str) -> None:
             f"There is no model {what!r}; known are {', '.join(known)}; or give a .gguf file, a folder, or a Hugging "
             "Face id: call anystep serve --model chainlm-2m."
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def bind(host: str, port: int) -> socket.socket:

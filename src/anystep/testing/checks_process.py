@@ -329,12 +329,18 @@ def it_ends_by_its_horizon(process: Process, hook: Hook) -> None:
 
 @_check
 def branching_is_as_declared(process: Process, hook: Hook) -> None:
-    """A process with branches=False gives equal children under different keys; `expand` gives distinct ones, in order
-    of their parents, at most k each."""
+    """A process with branches=False gives equal children under different keys, and so do forced states of any;
+    `expand` gives distinct ones, in order of their parents, at most k each."""
     states, keys = begun(process)
     if not process.branches:
         one, other = (process.step(states, children_of(keys, i), unlimited(), "step") for i in range(2))
         same_reply(process, one, other, "another key, though branches=False,")
+    for reply, keys in trail(process, some_keys()):
+        rows = np.flatnonzero(process.forced(reply.states) & (reply.status == Status.LIVE))
+        forced, own = reply.states.take(rows), keys[rows]
+        one, other = (process.step(forced, children_of(own, i), unlimited(), "step") for i in range(2))
+        same_reply(process, one, other, "another key, though the step is forced,")
+    states, keys = begun(process)
     if not process.expands:
         return
     for k in (1, 2, 3):

@@ -60,8 +60,8 @@ class Attempt:
     choices have ended.
     """
 
-    def __init__(self, server: Endpoint, inbox: Inbox, delay: float = 0.0) -> None:
-        self.server, self.inbox, self.delay = server, inbox, delay
+    def __init__(self, server: Endpoint, inbox: Inbox, delay: float = 0.0, beside: bool = False) -> None:
+        self.server, self.inbox, self.delay, self.beside = server, inbox, delay, beside
         self.path, self.body = "", dict[str, Any]()
         self.sent = self.answered = self.streamed = self.whole = False
         self.closed = threading.Event()
@@ -117,7 +117,7 @@ class Attempt:
         try:
             if self.delay:
                 await self.server.sleep(self.delay)
-            async with self.server.slots():
+            async with contextlib.nullcontext() if self.beside else self.server.slots():
                 self.inbox.put(Asks(self))
                 await self._granted.wait()
                 await self._exchanged()
@@ -134,7 +134,7 @@ class Attempt:
         except httpx.TransportError as error:
             return Trouble("the connection broke", again=True, said=_line(error))
         except httpx.DecodingError as error:
-            return Trouble("the reply cannot be decoded", again=True, said=_line(error))
+            return Trouble("the reply cannot be decoded", said=_line(error))
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TooLong) as error:
             return Trouble(type(error).__name__, said=_line(error))
 
@@ -206,10 +206,11 @@ class Attempt:
         try:
             found = json.loads(body)
         except (ValueError, RecursionError):
-            return refusal(response.status_code, _line(body[:200].decode("utf-8", "replace")), wait)
+            found = _line(body[:200].decode("utf-8", "replace"))
         error = found.get("error", found) if isinstance(found, dict) else None
         named = error.get("param") if isinstance(error, dict) else None
-        return refusal(response.status_code, told(found), wait, named if isinstance(named, str) else None)
+        said = told(found) + self.server.unsent(response.status_code)
+        return refusal(response.status_code, said, wait, named if isinstance(named, str) else None)
 
 
 def _began(found: list[Delta]) -> bool:

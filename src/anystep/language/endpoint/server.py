@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import threading
 import time
 import weakref
@@ -18,6 +17,7 @@ import httpx
 from anystep.errors import ModelError, UsageError
 from anystep.language.endpoint.attempt import Attempt, Inbox
 from anystep.language.endpoint.capabilities import Capabilities, Prober
+from anystep.language.endpoint.credentials import credentials
 from anystep.language.endpoint.deltas import told
 from anystep.language.endpoint.kinds import Kind, kind_of
 from anystep.language.endpoint.loop import Loop, loop
@@ -32,11 +32,12 @@ class Endpoint:
     """A server that speaks OpenAI's API: `Endpoint("http://127.0.0.1:8080/v1#model-name")`.
 
     url: up to and with /v1; what follows a # is the model's name, and what follows that ?prices= are its prices, as in
-    "http://127.0.0.1:8080/v1#small?prices=0.15,0.60". model: its name; where there is none, the only one
-    that the server lists. key: else $ANYSTEP_API_KEY, else $OPENAI_API_KEY. api: which route is used; "auto" is chat
-    where the server has it. concurrency: requests in flight at once, over all runs. timeout: the longest silence, in
-    seconds. retries: further attempts at one request. patience: the longest wait between two, in seconds; a server that
-    asks for a longer one is not asked again. prices: for budgets in money. headers: sent with every request.
+    "http://127.0.0.1:8080/v1#small?prices=0.15,0.60". model: its name; where there is none, the only one that the
+    server lists. key: else $ANYSTEP_API_KEY, over https or to this machine alone, else $OPENAI_API_KEY, to OpenAI alone
+    (see `credentials`); "" sends none. api: which route is used; "auto" is chat where the server has it. concurrency:
+    requests in flight at once, over all runs. timeout: the longest silence, in seconds. retries: further attempts at
+    one request. patience: the longest wait between two, in seconds; a server that asks for a longer one is not asked
+    again. prices: for budgets in money. headers: sent with every request.
 
     Nothing is sent until it is needed. Connections are kept and used again; `close()` closes them, as does the end of
     the program. Safe in several threads. transport, sleep and now take the network's and the clock's place in tests.
@@ -62,9 +63,10 @@ class Endpoint:
         address, _, more = url.partition("#") if isinstance(url, str) else ("", "", "")
         fragment, _, priced = more.partition("?prices=")
         _check(url, address, api, concurrency, timeout, retries, patience)
+        self._given, self.api = credentials(address, key, headers), api
+        self.url = self._given.url
         if model and fragment and model != fragment:
-            raise UsageError(f"Endpoint({url!r}, model={model!r}) names two models; give one of them.")
-        self.url, self.api = address.rstrip("/"), api
+            raise UsageError(f"Endpoint('{self.url}#{fragment}', model={model!r}) names two models; give one of them.")
         self.concurrency, self.timeout, self.retries, self.patience = concurrency, timeout, retries, patience
         self.prices = prices or (Prices.read(priced) if priced else NO_PRICES)
         self.sleep, self.now = sleep, now
@@ -75,7 +77,6 @@ class Endpoint:
         self.says = False  # it tells which stop text ended a choice
         self.lock, self._place = threading.RLock(), threading.Lock()
         self._model, self._kind, self._listed = model or fragment or None, None, None
-        self._headers = {**_authorised(key), **(headers or {})}
         self._transport, self._client, self._slots = transport, None, None
         self._loop: Loop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,7 +119,8 @@ class Endpoint:
                 status, found = self.ask("GET", "/models")
                 cards = found.get("data") if isinstance(found, dict) else None
                 if status != 200 or not isinstance(cards, list):
-                    why = f"status {status}: {told(found)}" if status != 200 else "it is no list of models"
+                    refused = f"status {status}: {told(found)}{self.unsent(status)}"
+                    why = refused if status != 200 else "it is no list of models"
                     raise ModelError(f"{self.url}/models cannot be read ({why}); name the model: '{self.url}#name'.")
                 self._listed = tuple(card for card in cards if isinstance(card, dict) and card.get("id"))
             return self._listed
@@ -168,12 +170,19 @@ class Endpoint:
             why = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(f"{self.url} does not answer ({why}).") from None
 
+    def unsent(self, status: int) -> str:
+        """Behind a refusal for want of a key: why none was sent, where there is one."""
+        return f"; {self._given.withheld}" if status in (401, 403) and self._given.withheld else ""
+
     async def pause(self, seconds: float) -> None:
         await self.sleep(seconds)
 
-    def attempt(self, inbox: Inbox, delay: float = 0.0) -> Attempt:
-        """Begin one request, after `delay` seconds; its events come into `inbox`, and the first asks what to send."""
-        made = Attempt(self, inbox, delay)
+    def attempt(self, inbox: Inbox, delay: float = 0.0, beside: bool = False) -> Attempt:
+        """Begin one request, after `delay` seconds; its events come into `inbox`, and the first asks what to send.
+
+        beside: it takes no place among those in flight, for whoever holds those may be waiting for its outcome.
+        """
+        made = Attempt(self, inbox, delay, beside)
         self.loop.spawn(made.run(), self._tasks)
         return made
 
@@ -192,7 +201,11 @@ class Endpoint:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
             timeout = httpx.Timeout(self.timeout)
             self._client = httpx.AsyncClient(
-                headers=self._headers, timeout=timeout, limits=limits, transport=self._transport
+                headers=dict(self._given.headers),
+                timeout=timeout,
+                limits=limits,
+                transport=self._transport,
+                trust_env=not self._given.stays,  # else a proxy is told what was for this machine alone
             )
             weakref.finalize(self, _closed, self._loop, self._client).atexit = False
         return self._client
@@ -229,16 +242,9 @@ def _closed(loop: Loop | None, client: httpx.AsyncClient) -> None:
         loop.spawn(client.aclose(), set())
 
 
-def _authorised(key: str | None) -> dict[str, str]:
-    found = key or os.environ.get("ANYSTEP_API_KEY") or os.environ.get("OPENAI_API_KEY")
-    plain = {"content-type": "application/json", "accept": "text/event-stream, application/json"}
-    return {**plain, "authorization": f"Bearer {found}"} if found else plain
-
-
 def _check(url: Any, address: str, api: str, concurrency: Any, timeout: Any, retries: Any, patience: Any) -> None:
     """UsageError for an option that cannot be meant."""
-    parts = urlsplit(address) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
+    if not isinstance(url, str) or not _is_address(address):
         raise UsageError(f"Endpoint({url!r}): give the address of a server, as {EXAMPLE}.")
     if api not in ("auto", "chat", "completions"):
         raise UsageError(f"Endpoint(api={api!r}): 'auto', 'chat' or 'completions'.")
@@ -248,3 +254,11 @@ def _check(url: Any, address: str, api: str, concurrency: Any, timeout: Any, ret
     for name, value in (("timeout", timeout), ("patience", patience)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise UsageError(f"Endpoint({name}={value!r}): seconds, more than 0, such as 60.")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # a port that is none, half of an IPv6 address
+        return False

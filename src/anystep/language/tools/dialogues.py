@@ -31,8 +31,8 @@ class Dialogue:
     """One trajectory. A value: forks share it, and nothing changes it.
 
     messages: the conversation so far, its prompt first. world: the world of its tools, as JSON. pending: calls of the
-    last turn that have no result yet. answered: how many of them have one. turns: how many the model has taken.
-    writing: whether its next turn has been begun. final: the answer it ended with.
+    last turn that have no result yet. answered: how many of them have one. turns: how many the model has taken. steps:
+    those turns, and the results. writing: whether its next turn has been begun. final: the answer it ended with.
     """
 
     messages: tuple[Message, ...]
@@ -40,6 +40,7 @@ class Dialogue:
     pending: tuple[Call, ...] = ()
     answered: int = 0
     turns: int = 0
+    steps: int = 0
     writing: bool = False
     final: str | None = None
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic_core import PydanticSerializationError, to_json
 
 from anystep.errors import UsageError
@@ -32,20 +32,21 @@ class ToolProcess(Process):
     value that tools with `world=True` read and replace; each trajectory has its own, and forks share none of it.
     options: those of the turns, such as temperature and max_tokens.
 
+    unit: a step is one turn or one result, or with "exchange" a turn with the results of its calls, so that a reward of
+    steps sees what came of each.
+
     A trajectory is done when the model answers without a call, or a tool with `final=True` has been called well. After
     max_turns turns one that still asks for tools is "failed", or "done" once it has their results (at_cap). Of one turn
-    max_calls calls are made, one a step, in their order; the rest are told so. What a model asks for wrongly (an
+    max_calls calls are made, one by one, in their order; the rest are told so. What a model asks for wrongly (an
     unknown tool, arguments that are no JSON or do not fit) becomes an error result that it reads. extract: reads the
     answer that is voted on out of the final text; by default the stripped text, None where that is empty. at_once:
     calls of different trajectories that run side by side, each in a thread. Where the model is served, whole
     trajectories go on at their own pace, so that the first to finish is the first in time; else in rounds.
 
     Tools with effects outside their world have them in every branch that calls them, also in those that are dropped,
-    and again where a call was given up and is made anew. Log-probabilities are of what the model wrote. `expand` gives
-    distinct turns, sampled, so that beam and tree search do not hold one turn twice or repeat a call.
+    and again where a call was given up and is made anew. Log-probabilities are of what the model wrote. Asked for
+    several children of a state it samples as many turns; a pending call is made once, and its result is the one child.
     """
-
-    expands = True
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class ToolProcess(Process):
         messages: Prompt,
         tools: Iterable[Callable[..., Any] | Tool],
         *,
+        unit: Literal["step", "exchange"] = "step",
         world: Any = None,
         max_turns: int = 8,
         max_calls: int = 8,
@@ -63,6 +65,8 @@ class ToolProcess(Process):
         **options: Any,
     ) -> None:
         _check(max_turns=max_turns, max_calls=max_calls, at_once=at_once)
+        if unit not in ("step", "exchange"):
+            raise UsageError(f"ToolProcess(unit={unit!r}): a unit is 'step' or 'exchange'.")
         if at_cap not in ("failed", "done"):
             raise UsageError(f"ToolProcess(at_cap={at_cap!r}): 'failed' or 'done'.")
         self.tools = _by_name(tools)
@@ -70,7 +74,8 @@ class ToolProcess(Process):
         inner = self.turns.process
         self.max_turns, self.max_calls, self.at_cap, self.at_once = max_turns, max_calls, at_cap, at_once
         self.extract, self.name = extract, name or inner.name
-        self.horizon, self.logp = max_turns * (1 + max_calls), inner.logp
+        self.whole = unit == "exchange"
+        self.horizon, self.logp = max_turns * (1 if self.whole else 1 + max_calls), inner.logp
         self.branches, self.concurrent = inner.branches, inner.concurrent
         self.first = Dialogue(_messages(messages), _world(world), writing=True)
         self.begun = self.turns.begin(self.first.messages, None)
@@ -99,38 +104,9 @@ class ToolProcess(Process):
             return side_by_side(self, states, keys, limit, until)
         return Steps(self, states, keys, limit, until).run()
 
-    def expand(self, states: Dialogues, k: int, keys: Keys, limit: Limit) -> Stepped:
-        """Up to k distinct next turns of every state, sampled; one result where a call is pending. Of equal turns the
-        first stays. A state none of whose turns could be paid for to its end is its own only child, live and cut."""
-        copies = [1 if row.pending else k for row in states.rows]
-        parents = np.repeat(np.arange(len(states)), copies)
-        ordinal = np.concatenate([np.arange(c) for c in copies]) if copies else np.zeros(0, np.int64)
-        reply = self.step(states.take(parents), keys[parents * k + ordinal], limit.of(parents), "step")
-        assert reply.cut is not None
-        chosen: list[int] = []
-        for parent in range(len(states)):
-            mine = np.flatnonzero(parents == parent).tolist()
-            whole = {_content(reply, i): i for i in reversed(mine) if not reply.cut[i]}
-            chosen += sorted(whole.values()) or mine[:1]
-        index = np.array(chosen, np.int64)
-        back = [int(parents[i]) for i in chosen if reply.cut[i]]
-        found = reply.states.take(index)
-        if back:  # what was written of a turn that is not kept is lost, though paid
-            found = found.join(states.take(np.array(back)))
-            at = iter(range(len(index), len(index) + len(back)))
-            found = found.take(np.array([next(at) if reply.cut[i] else j for j, i in enumerate(chosen)]))
-        keep = ~reply.cut[index]
-        return replace(
-            reply,
-            states=found,
-            status=reply.status[index],
-            logp=reply.logp[index] * keep,
-            logw=reply.logw[index] * keep,
-            cost=limit.used,
-            cut=reply.cut[index],
-            errors={j: reply.errors[i] for j, i in enumerate(chosen) if i in reply.errors},
-            parent=parents[index],
-        )
+    def forced(self, states: Dialogues) -> NDArray[np.bool_]:
+        """Where a call is pending: its result is the only child."""
+        return np.array([bool(row.pending) for row in states.rows], dtype=bool)
 
     def answers(self, states: Dialogues) -> tuple[Hashable, ...]:
         read = self.extract or _stripped
@@ -142,7 +118,7 @@ class ToolProcess(Process):
 
     def merges(self) -> Hashable:
         """Trajectories with the same tools, under the same rules, of turns that share batches."""
-        rules = (tuple(self.tools.values()), self.max_turns, self.max_calls, self.at_cap, self.at_once)
+        rules = (tuple(self.tools.values()), self.whole, self.max_turns, self.max_calls, self.at_cap, self.at_once)
         return "tools", self.turns.merges(), rules
 
     def forget(self) -> None:
@@ -174,14 +150,6 @@ def turns_of(model: Any, tools: tuple[Tool, ...], options: Mapping[str, Any]) ->
     from anystep.language.tools.text import TextTurns  # a local model brings torch with it
 
     return TextTurns(model, tools, **options)
-
-
-def _content(reply: Stepped, row: int) -> Hashable:
-    """What tells one child from its siblings: what was said and asked for, but not a server's ids for it."""
-    dialogue = reply.states.rows[row]
-    message = {k: v for k, v in dialogue.messages[-1].items() if k not in ("tool_calls", "tool_call_id")}
-    calls = [(call.name, call.arguments, call.broken) for call in dialogue.pending]
-    return json.dumps([int(reply.status[row]), reply.errors.get(row), message, calls, dialogue.world])
 
 
 def _stripped(text: str) -> str | None:

@@ -45,18 +45,25 @@ class Steps:
         self.logp, self.logw, self.errors = np.zeros(n), np.zeros(n), dict[int, str]()
 
     def run(self) -> Stepped:
+        race = isinstance(self.until, int)
         going = np.arange(len(self.rows))
         while len(going):
-            waiting = np.array([bool(self.rows[i].pending) for i in going.tolist()])
-            self._turns(going[~waiting])
-            self._results(going[waiting])
+            moving = self._hindmost(going) if race else going
+            waiting = np.array([bool(self.rows[i].pending) for i in moving.tolist()])
+            self._turns(moving[~waiting])
+            self._results(moving[waiting])
+            if race and (self.cut[moving].any() or (self.status == Status.DONE).sum() >= self.until):
+                self.cut |= self.status == Status.LIVE  # refused, or over: they stand in line as they did
+                break
             going = going[(self.status[going] == Status.LIVE) & ~self.cut[going]]
-            if self.until == "step":
-                break
-            if isinstance(self.until, int) and (self.status == Status.DONE).sum() >= self.until:
-                self.cut[going] = True  # the race is over; were they asked again they would go on as they were
-                break
+            if self.until == "step":  # an exchange goes on until its calls have their results
+                going = going[[bool(self.rows[i].pending) for i in going.tolist()]] if self.process.whole else going[:0]
         return Stepped(self._states(), self.status, self.logp, self.logw, self.limit.used, self.cut, self.errors)
+
+    def _hindmost(self, going: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those that have taken the fewest steps: in a race all go on in line, also after one that was refused."""
+        steps = np.array([self.rows[i].steps for i in going.tolist()])
+        return going[steps == steps.min()]
 
     def _states(self) -> Dialogues:
         return Dialogues(tuple(self.rows), self.turn)
@@ -108,6 +115,7 @@ class Steps:
             pending=turn.calls,
             answered=0,
             turns=old.turns + 1,
+            steps=old.steps + 1,
             writing=False,
         )
         self.rows[row] = new
@@ -174,7 +182,7 @@ class Steps:
             why = "the trajectory has ended" if final else f"only {process.max_calls} calls a turn are made"
             told += [process.turns.result(call, f"Error: not called: {why}.") for call in pending]
             pending = ()
-        new = replace(old, messages=(*old.messages, *told), pending=pending, answered=answered)
+        new = replace(old, messages=(*old.messages, *told), pending=pending, answered=answered, steps=old.steps + 1)
         self.rows[row] = replace(new, final=text) if final else new
         if final or (not pending and new.turns >= process.max_turns):
             self.status[row] = Status.DONE
