@@ -23,7 +23,7 @@ import pytest
 import anystep
 from anystep import Budget, Run, drive, search
 from anystep.answer import AllFailed
-from anystep.language.endpoint import Endpoint, EndpointProcess, Prices
+from anystep.language.endpoint import Endpoint, EndpointProcess, Prices, events
 from anystep.ledger import Ledger
 from anystep.solve import run_for
 from anystep.testing.oracles import EnumerableLM
@@ -160,7 +160,7 @@ LOST = {
 }
 
 
-FINAL = ["401", "404", "context", "redirect", "no content", "not gzip"]  # asking again does not help
+FINAL = ["401", "404", "context"]  # asking again does not help
 
 
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
@@ -223,7 +223,7 @@ FINE = {
     "split characters": Dressed(size=7, crlf=True),
     "done twice": Dressed(done=2),
     "no done": Dressed(done=0),
-    "huge chunks": Dressed(padding=1 << 20),
+    "huge chunks": Dressed(padding=1 << 18),
     "slow drip": Dressed(seconds=0.002, size=40),
     "odd finish": Edited("odd finish"),
 }
@@ -340,7 +340,7 @@ class Flipped(Fault):
 @pytest.mark.parametrize("kind", [Fuzzed, Flipped])
 def test_nothing_that_a_server_may_say_is_an_error_of_ours(kind: type[Fuzzed | Flipped]) -> None:
     odd = []
-    for seed in range(24):
+    for seed in range(10):
         with FakeServer(FOUR, offers=(Offers(), LLAMA_CPP)[seed % 2], faults=kind(seed)) as server:
             with Endpoint(server.url, sleep=Waits(), retries=1, timeout=2) as endpoint:
                 process = EndpointProcess(endpoint, QUESTION, n=1 + seed % 3, logprobs=seed % 5 == 0)
@@ -635,10 +635,11 @@ def test_a_servers_words_reach_no_terminal_as_they_are() -> None:
     assert "red" in err and "\x1b" not in err and "\x07" not in err
 
 
-def test_an_event_without_end_is_refused_by_its_size() -> None:
-    with FakeServer(FOUR, faults={0: Dressed(padding=6 << 20)}) as server:
+def test_an_event_without_end_is_refused_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MOST", 1 << 16)
+    with FakeServer(FOUR, faults={0: Dressed(padding=1 << 17)}) as server:
         answer = solve(server, "sample(n=4)", retries=0)
-        assert answer.failed == 1 and "an event of more than 4,194,304 characters" in answer.errors[0]
+        assert answer.failed == 1 and "an event of more than 65,536 characters" in answer.errors[0]
 
 
 def test_a_key_is_sent_and_never_shown() -> None:

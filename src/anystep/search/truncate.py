@@ -66,9 +66,6 @@ class Truncated(Process):
             cut |= status == Status.LIVE
         return Stepped(Counted(inner, steps), status, logp, logw, limit.used, cut, errors)
 
-    def forced(self, states: Counted) -> NDArray[np.bool_]:
-        return self.process.forced(states.states)
-
     def answers(self, states: Counted) -> tuple[Hashable, ...]:
         return self.process.answers(states.states)
 

@@ -134,7 +134,7 @@ class Attempt:
         except httpx.TransportError as error:
             return Trouble("the connection broke", again=True, said=_line(error))
         except httpx.DecodingError as error:
-            return Trouble("the reply cannot be decoded", again=True, said=_line(error))
+            return Trouble("the reply cannot be decoded", said=_line(error))
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TooLong) as error:
             return Trouble(type(error).__name__, said=_line(error))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-MOST = 16 << 20  # characters of one event that are taken in; a server that sends more is broken, not obeyed
+MOST = 4 << 20  # characters of one event that are taken in; a server that sends more is broken, not obeyed
 
 
 class TooLong(Exception):

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from anystep import keys as lineage
 
-AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on but 501, and what is neither an answer nor an error
+AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on but 501
 FIRST, LONGEST = 0.5, 30.0  # seconds of back-off: after the first attempt, and at most
 BACKOFF_LANE = 7  # of the row's key, apart from those that sample
 
@@ -35,7 +35,7 @@ class Trouble(Exception):
 
 def passing(status: int) -> bool:
     """Whether asking again may get another status."""
-    return status in AGAIN or (status != 501 and not 400 <= status < 500 and status != 200)
+    return status in AGAIN or (status >= 500 and status != 501)
 
 
 def refusal(status: int, said: str, wait: float | None = None, parameter: str | None = None) -> Trouble:
