@@ -72,9 +72,6 @@ class Truncated(Process):
     def texts(self, states: Counted) -> tuple[str, ...]:
         return self.process.texts(states.states)
 
-    def forced(self, states: Counted) -> NDArray[np.bool_]:
-        return self.process.forced(states.states)
-
     def forget(self) -> None:
         self.process.forget()
 
