@@ -92,7 +92,8 @@ def language_cases() -> dict[str, tuple[Process, Method]]:
     for prompt in ("Hello: 12+34=", "Hello: 12+34= and now a good deal more than thirty-two positions:"):
         for unit, stop, cap in (("step", "a", 30), ("token", "\n", 6)):
             process = LanguageProcess(tiny_engine(scale=0.15), prompt, unit=unit, stop=stop, max_tokens=cap)
-            for name in ("first_finish", "particle_filter", "beam", "mcts", "astar", "together"):
+            some = ("particle_filter", "astar", "mcts") if unit == "token" else ("first_finish", "beam", "together")
+            for name in some:
                 found[f"{name} on {unit}s after {len(prompt)}"] = process, methods(process)[name]
     task = tasks.load("chains", 2)[1]
     for text in ("particle_filter(n=4, potential=chain_steps)", "beam(width=2, reward=chain_steps, branch=3)"):

@@ -31,7 +31,8 @@ def drive(*runs: Run, told: Callable[[], None] = lambda: None) -> tuple[Answer, 
     """Drive runs to their end; `run.cancel()` from a signal handler or a thread stops one.
 
     Runs are merged step by step, but for those on a `concurrent` process, which go on side by side, each at its own
-    pace. A run without an answer (all its states failed) raises why, after the others have theirs in `run.answer`.
+    pace. A run without an answer (all its states failed) raises why, after the others have theirs in `run.answer`; an
+    error that ended one of several in the middle of a round is in its `run.error`.
     told: called after each round of merged runs, when all of them know their replies, so that a keeper can write it
     down as one; in a run's own thread where runs go side by side.
     """
@@ -41,13 +42,15 @@ def drive(*runs: Run, told: Callable[[], None] = lambda: None) -> tuple[Answer, 
             _lockstep(lane, told)
         return _answers(runs)
     with ThreadPoolExecutor(min(len(lanes), SIDE_BY_SIDE), "anystep-run") as pool:
-        work = [pool.submit(_lockstep, lane, told) for lane in lanes]
         try:
+            work = [pool.submit(_lockstep, lane, told) for lane in lanes]
             wait(work)
         except BaseException:  # an interrupt: no thread and no request is left behind
             for run in runs:
                 run.cancel()
             raise
+    for lane, done in zip(lanes, work, strict=True):
+        _blamed(lane, done.exception())
     for done in work:
         done.result()
     return _answers(runs)
@@ -71,6 +74,8 @@ async def adrive(*runs: Run) -> tuple[Answer, ...]:
         results = work.result()
     if cancelled is not None:
         raise cancelled
+    for lane, result in zip(lanes, results, strict=True):
+        _blamed(lane, result if isinstance(result, BaseException) else None)
     for failed in (r for r in results if isinstance(r, BaseException)):
         raise failed
     return _answers(runs)
@@ -105,6 +110,14 @@ def _performed(batches: Sequence[Sequence[Call]]) -> list[list[Reply]]:
             for call in (call for batch in batches for call in batch):
                 call.limit.ledger.cancel()
             raise
+
+
+def _blamed(lane: Sequence[Run], error: BaseException | None) -> None:
+    """Note what ended these runs in the middle of a round."""
+    if isinstance(error, Exception):
+        for run in lane:
+            if run.answer is None and run.error is None:
+                run.error = error
 
 
 def _answers(runs: Sequence[Run]) -> tuple[Answer, ...]:

@@ -6,6 +6,7 @@ What cannot be named (a process or method of one's own, a function) is listed as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from anystep.errors import JournalError, UsageError
 from anystep.tasks.task import Task
 
 SETTINGS = ("unit", "stop", "end", "temperature", "top_p", "max_tokens", "at_cap", "chat", "logprobs", "n")
+MOST_ITEMS = 10_000  # a task's items are drawn one after the other, so a far one takes as long as all before it
+HUB = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name, which is fetched where it is no folder
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -64,7 +67,10 @@ def read(record: Any, path: Path) -> Recipe:
         raise wrong
     if not isinstance(lacking, list) or not all(isinstance(x, str) for x in lacking):
         raise wrong
-    return Recipe(_task(record.get("task"), wrong), model, method, options, tuple(lacking))
+    found = Recipe(_task(record.get("task"), wrong), model, method, options, tuple(lacking))
+    if any(getattr(found, what) is None and what not in lacking for what in ("task", "model", "method")):
+        raise wrong
+    return found
 
 
 def _task(record: Any, wrong: JournalError) -> Any:
@@ -73,7 +79,7 @@ def _task(record: Any, wrong: JournalError) -> Any:
             return None
         case {"question": str(question)}:
             return question
-        case {"name": str(name), "item": int(item)} if 0 <= item < 1 << 31:
+        case {"name": str(name), "item": int(item)} if 0 <= item < MOST_ITEMS:
             return name, item
         case {"messages": list(messages)} if all(isinstance(m, dict) for m in messages):
             return messages
@@ -90,10 +96,19 @@ def without_secrets(model: str) -> str:
 
 
 def trusted(model: str, path: Path) -> str:
-    """The model a journal names. UsageError for a server elsewhere: it would be sent the question, and perhaps a key,
-    so whoever resumes has to name it."""
-    if "://" in model and urlsplit(model).hostname not in LOOPBACK:
-        raise UsageError(f"{path} asks the server {model!r:.200}; if it is yours, say so: --model {model!r:.200}.")
+    """The model a journal names. UsageError for one that stands elsewhere, for a journal may come from anyone: a server
+    would be sent the question, and perhaps a key, and a hub's model would be fetched; whoever resumes has to name it.
+    """
+    said = f"if it is yours, say so: --model {model!r:.200}."
+    if "://" in model:
+        try:
+            here = urlsplit(model).hostname in LOOPBACK
+        except ValueError:
+            here = False
+        if not here:
+            raise UsageError(f"{path} asks the server {model!r:.200}; {said}")
+    elif HUB.fullmatch(model) and not Path(model).expanduser().exists():
+        raise UsageError(f"{path} asks for {model!r:.200} from the Hugging Face hub; {said}")
     return model
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from anystep import journal as journals
 from anystep import search
-from anystep.answer import AllFailed, Answer, failure
+from anystep.answer import Answer, failure
 from anystep.drive import adrive, drive
 from anystep.errors import AnystepError, ModelError, UsageError
 from anystep.journal import FileJournal
@@ -92,8 +91,10 @@ def solve_many(
     """Answer many questions, `at_once` side by side, a budget each; item i draws as `solve` with seed + i does.
 
     No item's failure touches another: one that could not be answered has an Answer without text, stopped_because
-    "failed", with its errors and its cost. done: called with each item's index and answer, group by group. Raises
-    UsageError for options that no item of the first group can be run with.
+    "failed", with its errors and its cost. What a process, a reward, `show` or `watch` raises is its item's failure
+    too; on a local model, where items share their batches, it is that of all items in the batch. done: called with each
+    item's index and answer, group by group. Raises UsageError for options that no item of the first group can be run
+    with.
     """
     if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
         raise UsageError(f"solve_many(at_once={at_once!r}): a whole number, 1 or more, such as 32.")
@@ -114,12 +115,24 @@ def solve_many(
                 refused[i] = error
         if len(refused) == len(group) and not answers:
             raise refused[group[0][0]]
-        with contextlib.suppress(AllFailed):  # it is in its run's result
+        broken: Exception | None = None
+        try:
             drive(*runs.values())
+        except Exception as error:  # of one run or batch, and it is told as theirs; all others have ended by now
+            broken = error
         for i, _ in group:
-            answers.append(runs[i].result() if i in runs else failure(str(refused[i])))
+            answers.append(_concluded(runs[i], broken) if i in runs else failure(str(refused[i])))
             done(i, answers[-1])
     return answers
+
+
+def _concluded(run: Run, broken: Exception | None) -> Answer:
+    """The answer of a run that was driven, whatever became of it."""
+    if run.answer is not None:
+        return run.answer
+    error = run.error or broken
+    said = str(error) if isinstance(error, AnystepError) else f"{type(error).__name__}: {error}"
+    return failure(" ".join(said.split()), run.spent, dict(run.ledger.by), run.books.family)
 
 
 def run_for(
@@ -310,6 +323,8 @@ def _parsed(text: str) -> tuple[str, dict[str, Any]]:
     options: dict[str, Any] = {}
     for keyword in node.keywords:
         value = keyword.value
+        if keyword.arg in options:
+            raise UsageError(f"{node.func.id}({keyword.arg}=...) is given twice; give it once.")
         try:
             found = _Name(value.id) if isinstance(value, ast.Name) else ast.literal_eval(value)
             if isinstance(found, int) and abs(found) >= HUGE:
@@ -333,11 +348,11 @@ def _reward(name: str, option: str, task: Question, own: Mapping[str, Callable[[
     return reward.log_odds() if option in ("potential", "heuristic") else reward
 
 
-def _decision(name: Hashable) -> Any:
+def _decision(name: Any) -> Any:
     known = {d: getattr(search, d) for d in ("best_reward", "majority", "weighted_majority", "reward_majority")}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise UsageError(f"no decision {name!r}; the decisions are {', '.join(known)}.")
-    return known[str(name)]
+    return known[name]
 
 
 def _meant(near: list[str]) -> str:

@@ -16,6 +16,7 @@ import anystep
 import toy_adder
 from anystep.bench import Report
 from anystep.cli import app, main
+from anystep.testing.server import FakeServer, status
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +56,16 @@ def test_the_answer_is_on_standard_output_and_all_else_on_standard_error() -> No
 def test_quiet_says_nothing_else() -> None:
     done = run("solve", "-", "--model", "adder", "--quiet", code=TOY, stdin="What is 5 + 7?")
     assert (done.stdout, done.stderr, done.returncode) == (".. 12\n", "", 0)
+
+
+@pytest.mark.parametrize("more", [[], ["--quiet"], ["--json"], ["--quiet", "--json"]])
+def test_what_a_server_says_cannot_write_to_the_terminal(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "no\x1b]0;owned\x07 \x1b[31mred\x9b2J\rgone"
+    with FakeServer(faults=status(400, evil)) as server:
+        assert main(["solve", "What?", "--model", f"{server.url}#toy", *more]) == 1
+    shown = capsys.readouterr()
+    assert "something" not in shown.err and "owned" in shown.out + shown.err
+    assert not set("\x1b\x07\x9b\r") & set(shown.out + shown.err)
 
 
 def test_solve_as_json_has_the_answer_and_the_ledger(toy: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import anystep
 import toy_adder
 from anystep import Budget, journal, search
 from anystep.cli import main
-from anystep.errors import JournalError, UsageError
+from anystep.errors import AnystepError, JournalError, UsageError
 
 METHOD = "beam(width=3, reward=right, branch=2)"
 ASK = ["solve", "--task", "sums", "--item", "2", "--model", "adder", "--method", METHOD]
@@ -199,3 +199,28 @@ def test_asking_while_it_is_written_is_refused_but_it_can_be_seen(path: Path, to
         assert told(capsys, "view", str(path))["state"] == "being written"
         os.truncate(path, path.stat().st_size - 27)
     assert told(capsys, "view", str(path))["state"] == "not finished"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [({"model": "someone/model"}, "from the Hugging Face hub; if it is yours"),
+     ({"model": "https://evil.example/v1#m"}, "asks the server"), ({"model": "http://[::1/v1"}, "asks the server"),
+     ({"model": None}, "recipe that anystep did not write"),
+     ({"task": {"name": "word-problems", "item": 2**31 - 1}}, "recipe that anystep did not write")],
+)  # fmt: skip
+def test_a_strangers_journal_has_nothing_fetched_and_nobody_asked(
+    found: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    from anystep.recipe import read, trusted
+
+    recipe = {"task": {"question": "q"}, "model": "chainlm-2m", "method": "greedy", "options": {}, "lacking": []}
+    with pytest.raises(AnystepError, match=said):
+        trusted(str(read(recipe | found, tmp_path / "j").model), tmp_path / "j")
+
+
+def test_a_folder_that_looks_like_a_hubs_name_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anystep.recipe import trusted
+
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert trusted("models/mine", Path("j")) == "models/mine"

@@ -130,6 +130,29 @@ def test_resume_takes_a_store_and_a_server_that_has_moved(folder: Path, capsys: 
         assert "is a comparison's store, whose budget is fixed" in capsys.readouterr().err
 
 
+def test_a_store_from_elsewhere_neither_runs_code_nor_asks_a_server_unnamed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--method", "mine.py:twice", "--scorer", "python:mine.py:score"]
+    (folder / "mine.py").write_text(METHODS + "\ndef score(text, row):\n    return True\n")
+    with FakeServer(adds()) as server:
+        assert main(ask(server, "--store", "s.db", *own)) == 0
+        capsys.readouterr()
+        for given, says in (
+            ([], "runs Python code: if 'python:mine.py:score' is yours, say so: --scorer"),
+            (own[2:], "runs Python code: if 'mine.py:twice' is yours, say so: --method"),
+        ):
+            assert main(["compare", "--store", "s.db", *given]) == 2
+            assert says in capsys.readouterr().err
+        assert main(["compare", "--store", "s.db", *own]) == 0
+    with Store("s.db") as store:
+        store.keep("asked", {**store.fact("asked"), "model": "https://far.example/v1#toy"})
+    capsys.readouterr()
+    for command in (["compare", "--store", "s.db", *own], ["resume", "s.db"]):
+        assert main(command) == 2
+        assert "asks the server 'https://far.example/v1#toy'; if it is yours, say so" in capsys.readouterr().err
+
+
 def test_no_secret_is_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

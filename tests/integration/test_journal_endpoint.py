@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from anystep import Cost, Run, drive, journal, search
+from anystep.errors import JournalError
+from anystep.journal.codec import loaded
 from anystep.language.endpoint import Endpoint, EndpointProcess
 from anystep.solve import run_for
 from anystep.testing.oracles import JudgeReward
@@ -54,6 +57,44 @@ def test_a_run_on_a_server_goes_on_and_asks_nothing_twice(tmp_path: Path) -> Non
                 whole.ledger.by["toy"]
             )  # another life probes the server again, and says so
             near_outcome(whole, run, f"resuming after {at} rounds")
+
+
+def test_other_questions_and_other_options_are_known(tmp_path: Path) -> None:
+    with FakeServer() as server, Endpoint(server.url) as endpoint:
+        made = [
+            EndpointProcess(endpoint, prompt, max_tokens=cap, extra=extra)
+            for prompt in ("What is 2 + 2?", "What is 2 + 3?", [{"role": "user", "content": "What is 2 + 2?"}])
+            for cap in (9, 10)
+            for extra in ({}, {"user": SECRET})
+        ]
+        assert len({p.settings() for p in made}) == len(made)
+        assert not any(SECRET in p.settings() for p in made)
+
+
+ROW = {"prompt": 0, "text": "", "thought": "", "generated": 0, "waited": 0, "closed": False, "asked": []}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompts": [3], "rows": []},
+        {"prompts": [[]], "rows": []},
+        {"prompts": ["p"], "rows": [ROW | {"prompt": 1}]},
+        {"prompts": ["p"], "rows": [ROW | {"prompt": -1}]},
+        {"prompts": ["p"], "rows": [ROW | {"text": 7}]},
+        {"prompts": ["p"], "rows": [ROW | {"generated": "x"}]},
+        {"prompts": ["p"], "rows": [ROW | {"asked": [["a", "b"]]}]},
+        {"prompts": ["p"], "rows": [ROW | {"closed": 1}]},
+        {"prompts": ["p"], "rows": [ROW | {"more": 1}]},
+        {"prompts": ["p"], "rows": [3]},
+    ],
+)
+def test_a_conversation_that_nobody_wrote_is_refused(record: dict[str, Any]) -> None:
+    process = EndpointProcess("http://127.0.0.1:9/v1#toy", "p")
+    with pytest.raises(JournalError, match="cannot read these states"):
+        loaded(process, json.dumps(record).encode())
+    assert loaded(process, json.dumps({"prompts": ["p"], "rows": [ROW]}).encode()).texts() == ("",)
+    process.server.close()
 
 
 @pytest.mark.parametrize("option", [{}, {"temperature": 0.7, "max_tokens": 9}])

@@ -107,7 +107,7 @@ def test_a_harmed_journal_is_an_error_or_the_same_answer(
 ) -> None:
     data, wanted = written
     u, path, resumed = random.Random(harm.__name__), tmp_path / "run.journal", 0
-    for _ in range(60):
+    for _ in range(40):
         path.write_bytes(harm(data, u))
         with one_line():
             journal.read(path)
@@ -127,7 +127,7 @@ def test_a_forged_journal_is_an_error_or_a_run(
 ) -> None:
     """Checksums are no signatures: a forger can write another history, but nothing that breaks its reader."""
     u, path = random.Random(harm.__name__), tmp_path / "run.journal"
-    for _ in range(150):
+    for _ in range(100):
         path.write_bytes(harm(written[0], u))
         with one_line():
             journal.read(path)
@@ -147,14 +147,14 @@ def heads_edited(data: bytes, u: random.Random) -> bytes:
 def test_the_commands_say_one_line(
     harm: Callable[..., bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """240 journals that the command wrote, each then harmed in another way."""
+    """204 journals that the command wrote, each then harmed in another way."""
     toy_adder.install(monkeypatch)
     u, path = random.Random(harm.__name__), tmp_path / "run.journal"
     ask = ["solve", "--task", "sums", "--item", "1", "--model", "adder", "--method", "mcts(reward=right, rounds=3)"]
     assert main([*ask, "--tokens", "60", "--journal", str(path)]) in (0, 1)
     data = path.read_bytes()
     capsys.readouterr()
-    for _ in range(40):
+    for _ in range(34):
         path.write_bytes(harm(data, u))
         for args in (["view", str(path)], ["view", str(path), "--json"], ["resume", str(path), "--tokens", "100"]):
             code = main(args)

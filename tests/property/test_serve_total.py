@@ -61,7 +61,7 @@ def posted(path: str, body: Any) -> httpx.Response:
     return asyncio.run(go())
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(st.booleans(), st.dictionaries(st.sampled_from(NAMES), values, max_size=4))
 def test_any_parameters_are_answered_or_refused(chat: bool, changes: dict[str, Any]) -> None:
     path, base = ("/v1/chat/completions", CHAT) if chat else ("/v1/completions", COMPLETION)
@@ -74,7 +74,7 @@ def test_any_parameters_are_answered_or_refused(chat: bool, changes: dict[str, A
         assert set(told) == {"message", "type", "param", "code"} and "\n" not in told["message"]
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(values)
 def test_any_messages_are_answered_or_refused(messages: Any) -> None:
     for body in ({**CHAT, "messages": messages}, {**CHAT, "messages": [messages]}):

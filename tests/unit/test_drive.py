@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,47 @@ def test_solve_many_answers_what_it_can() -> None:
         done=lambda i, answer: seen.append(i),
     )
     assert [a.text for a in answers] == ["yes"] * 3 and seen == [0, 1, 2]
+
+
+def test_what_one_item_raises_costs_the_others_nothing() -> None:
+    """Each item says its own error, with what it had paid by then, and all others are answered."""
+
+    class Breaking(Waiting):
+        def step(self, states: Any, keys: Keys, limit: Limit, until: Until) -> Stepped:
+            reply = super().step(states, keys, limit, until)
+            if keys[0] in broken:
+                raise broken[keys[0]]
+            return reply
+
+    process, method, told = Breaking(), search.sample(n=1), list[int]()
+    broken = {}
+    for i, error in ((1, RuntimeError("first")), (4, ValueError("second"))):
+        run = Run(process, method, seed=i)
+        run.tell([run.calls[0].perform()])
+        broken[run.calls[0].keys[0]] = error
+    answers = anystep.solve_many(
+        ["?"] * 6, process, method, Budget(calls=100), done=lambda i, answer: told.append(i), at_once=6
+    )
+    assert [a.text for a in answers] == ["yes", None, "yes", "yes", None, "yes"] and told == list(range(6))
+    assert [answers[i].note for i in (1, 4)] == ["RuntimeError: first", "ValueError: second"]
+    assert [a.cost.calls for a in answers] == [1] * 6 and answers[1].stopped_because == "failed"
+
+
+def test_an_interrupt_while_runs_are_begun_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [Run(Waiting(), search.sample(n=1), seed=i) for i in range(4)]
+    submit, begun = ThreadPoolExecutor.submit, list[int]()
+
+    def interrupted(pool: ThreadPoolExecutor, *work: Any) -> Any:
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        begun.append(1)
+        return submit(pool, *work)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        drive(*runs)
+    assert all(run.ledger.cancelled for run in runs)
+    assert not [t for t in threading.enumerate() if t.name.startswith("anystep-run")]
 
 
 def test_solve_many_refuses_one_question_and_no_room() -> None:

@@ -226,14 +226,17 @@ def test_a_batch_has_a_largest_size_and_is_not_cut_for_what_does_not_fit(monkeyp
     monkeypatch.setattr(share, "MOST_ROWS", 4)
     engine, desk = chain_engine(), Watched()
     gate = Gate(engine, monkeypatch)
-    processes = [Shared(desk, engine, prompt, unit="completion") for prompt in PROMPTS]
+    processes = [Shared(desk, engine, prompt, unit="completion") for prompt in PROMPTS[:3]]
     working = [go(lambda p=p: drive(run_of(p, 3))[0]) for p in processes]  # type: ignore[misc]
-    desk.come(4)
+    desk.come(3)
     gate.free()
-    for prompt, process, (thread, found) in zip(PROMPTS, processes, working, strict=True):
+    most = 0
+    for prompt, process, (thread, found) in zip(PROMPTS, processes, working, strict=False):
         thread.join(WAIT)
-        assert texts(process, found[0]) == alone(prompt, 3)[0]
-    assert gate.passes <= sum(alone(prompt, 3)[2] for prompt in PROMPTS)
+        expected, _, passes = alone(prompt, 3)
+        most += passes
+        assert texts(process, found[0]) == expected
+    assert gate.passes <= most
 
 
 def test_many_at_once_with_every_kind_of_step() -> None:
@@ -243,7 +246,7 @@ def test_many_at_once_with_every_kind_of_step() -> None:
     engine, desk = chain_engine(), Desk()
     judge = verify.chain_steps().log_odds()
     methods = [search.sample(n=2), search.first_finish(n=3), search.particle_filter(n=4, potential=judge)]
-    cases = [(PROMPTS[i % 4], methods[i % 3], i) for i in range(18)]
+    cases = [(PROMPTS[i % 4], methods[i % 3], i) for i in range(9)]
     options: dict[str, Any] = {"stop": "\n", "max_tokens": 60}
 
     def work(prompt: str, method: Any, seed: int) -> Answer:

@@ -8,7 +8,7 @@ import pytest
 
 from anystep import UsageError, search, tasks
 from anystep.language import LanguageProcess
-from anystep.solve import PLAIN, VOTE, default_method, process_for, run_for, solve
+from anystep.solve import PLAIN, VOTE, default_method, named_method, process_for, run_for, solve
 from anystep.testing.oracles import EnumerableLM
 from models import tiny_engine
 
@@ -51,3 +51,13 @@ def test_a_chain_model_ends_its_steps_where_its_lines_end_without_a_task() -> No
 def test_a_model_that_is_none_is_refused_with_the_call_meant() -> None:
     with pytest.raises(UsageError, match="give a name such as"):
         process_for("What?", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("sample(decide=[1])", "no decision"), ("best_of_n(n=2, reward=chain_steps, decide={})", "no decision"),
+     ("sample(n=2, decide={1})", "no decision"), ("sample(n=2, n=3)", r"sample\(n=...\) is given twice")],
+)  # fmt: skip
+def test_a_methods_text_that_cannot_be_meant_is_a_usage_error(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        named_method(text, "What is 2 + 2?")

@@ -144,9 +144,11 @@ def test_a_model_reads_what_it_did_wrong() -> None:
         last = request.messages[-1]
         return saying(last["content"]) if last["role"] == "tool" else calling(("add", '{"a": 1,'))
 
-    with served(script) as (_, endpoint):
+    with served(script) as (server, endpoint):
         answer = solve("unused", model=ToolProcess(endpoint, "1 + 2?", [add]))
-    assert answer.text.startswith("Error: the arguments of add are no JSON")
+    assert answer.text.startswith("Error: the arguments of add are no JSON") and '{"a": 1,' in answer.text
+    (call,) = server.requests[-1].messages[1]["tool_calls"]
+    assert call["function"]["arguments"] == "{}"  # some servers refuse what is no JSON
 
 
 def test_a_turn_that_reaches_its_cap_fails() -> None:

@@ -7,12 +7,27 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from anystep import AnystepError, Budget, Cost, Run, Status, UsageError, drive, procedure, reward, search, solve
+from anystep import (
+    AnystepError,
+    Budget,
+    Cost,
+    Run,
+    Status,
+    UsageError,
+    drive,
+    journal,
+    procedure,
+    reward,
+    search,
+    solve,
+)
+from anystep.errors import JournalError
 from anystep.language.tools import Saying, Scripted, ToolProcess, asks, tool
 from anystep.ledger import Ledger
 from anystep.procedure import start, step
@@ -429,3 +444,23 @@ def test_a_policy_s_probabilities_sum_to_one() -> None:
     process = ToolProcess(Scripted(lambda messages: {"a": 0.5, "b": 0.4}), "Go on.", [add])
     with pytest.raises(UsageError, match="sum to 1"):
         drive(Run(process, ONE))
+
+
+@tool
+def subtract(a: int, b: int) -> int:
+    """Another tool."""
+    return a - b
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"messages": "Else?"}, {"tools": [subtract]}, {"world": 1}, {"max_turns": 3}, {"max_calls": 2},
+     {"at_cap": "done"}, {"extract": str.upper}],
+)  # fmt: skip
+def test_a_journal_is_of_one_question_with_its_tools_and_world(other: dict[str, Any], tmp_path: Path) -> None:
+    given: dict[str, Any] = {"messages": "What?", "tools": [add]}
+    turns, path = says("4"), tmp_path / "j"
+    drive(Run(ToolProcess(turns, **given), search.sample(n=1), journal=journal.open(path)))
+    assert journal.resume(path, ToolProcess(turns, **given), search.sample(n=1)).result().text == "4"
+    with pytest.raises(JournalError, match="belongs to another run: its process settings"):
+        journal.resume(path, ToolProcess(turns, **(given | other)), search.sample(n=1))

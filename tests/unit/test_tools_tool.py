@@ -79,7 +79,7 @@ def test_nested_types_are_made() -> None:
         ('{"a": 1, "c": 2}', "c: Extra inputs are not permitted"),
         ("[1]", "must be a JSON object"),
         ("{'a': 1}", "no JSON"),
-        ('{"a": NaN}', "no JSON: NaN is no number"),
+        ('{"a": NaN}', "no JSON (NaN is no number"),
         ("[" * 100_000, "no JSON"),
         ('{"a": ' + "9" * 5_000 + "}", "no JSON"),
         ('{"a": 1', "no JSON"),

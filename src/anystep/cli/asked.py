@@ -80,6 +80,15 @@ class Asked:
                 words += [flag, public(one) if f.name == "model" else str(one)]
         return shlex.join(words)
 
+    def code(self) -> dict[str, str]:
+        """The options that name Python code of the user's own."""
+        found = {name: value for name in ("scorer", "extract") if (value := getattr(self, name)) is not None}
+        found = {name: value for name, value in found.items() if value.startswith("python:")}
+        if self.methods_file is not None:
+            found["methods_file"] = self.methods_file
+        own = [text for text in self.methods if ".py:" in text]
+        return found | ({"methods": own[0]} if own else {})
+
     def at(self, path: str) -> Path:
         """A path as it was meant where it was given."""
         found = Path(path).expanduser()

@@ -14,6 +14,7 @@ from anystep.cli import options as o
 from anystep.cli.asked import NS, Asked, comparison, texts_of
 from anystep.cli.interrupt import stopping
 from anystep.errors import UsageError
+from anystep.recipe import trusted
 
 if TYPE_CHECKING:
     from anystep.bench import Comparison, Progress, Report, Store
@@ -152,18 +153,28 @@ def _compare(
 
 
 def _settled(kept: Store, asked: Asked, changes: dict[str, Any], out: Path | None) -> tuple[Asked, Path | None]:
-    """What a store was asked for, with these changes."""
+    """What a store was asked for, with these changes. UsageError where it would run code, or ask a server elsewhere,
+    that nobody named now: a store may come from anywhere."""
     before = kept.fact("asked")
     if before is None:
         raise UsageError(f"{kept.path} does not say what it was asked for; give --data or --task again.")
-    return replace(Asked.of(before), **changes), out or (Path(folder) if (folder := kept.fact("out")) else None)
+    settled = replace(Asked.of(before), **changes)
+    if "model" not in changes:
+        trusted(settled.model, kept.path)
+    for name, value in settled.code().items():
+        if name not in changes:
+            flag = "--method" if name == "methods" else f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{kept.path} runs Python code: if {value!r:.200} is yours, say so: {flag} {value!r:.200}."
+            )
+    return settled, out or (kept.path.parent if kept.fact("beside") else None)
 
 
 def _begin(kept: Store, work: Comparison, asked: Asked, out: Path | None, retry: bool, meter: Meter) -> None:
     """Make the store this comparison's, with what it was asked for, and say what is there."""
     work.claim()
     kept.keep("asked", asked.record())
-    kept.keep("out", None if out is None else str(out.absolute()))
+    kept.keep("beside", out is not None and out.absolute() == kept.path.absolute().parent)  # where its report is
     if retry:
         n = kept.retry(("failed",))
         meter.note(f"{n:,} failed runs of {kept.path} are run again")

@@ -8,6 +8,7 @@ import typer
 
 from anystep.errors import UsageError
 from anystep.ledger import Budget
+from anystep.recipe import MOST_ITEMS as MOST_ITEMS
 
 Model = Annotated[
     str,
@@ -32,7 +33,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard out
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")]
 
-MOST_ITEMS = 10_000  # a task's items are drawn one after the other, so a far one takes as long as all before it
 EXAMPLES = {"tokens": "4000", "seconds": "20", "calls": "100", "money": "0.05"}
 
 

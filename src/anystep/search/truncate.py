@@ -66,17 +66,11 @@ class Truncated(Process):
             cut |= status == Status.LIVE
         return Stepped(Counted(inner, steps), status, logp, logw, limit.used, cut, errors)
 
-    def forced(self, states: Counted) -> NDArray[np.bool_]:
-        return self.process.forced(states.states)
-
     def answers(self, states: Counted) -> tuple[Hashable, ...]:
         return self.process.answers(states.states)
 
     def texts(self, states: Counted) -> tuple[str, ...]:
         return self.process.texts(states.states)
-
-    def forced(self, states: Counted) -> NDArray[np.bool_]:
-        return self.process.forced(states.states)
 
     def forget(self) -> None:
         self.process.forget()

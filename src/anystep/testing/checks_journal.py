@@ -18,7 +18,7 @@ from anystep.testing.limits import unlimited
 from anystep.testing.runs import finish, near_outcome, same_outcome
 
 journal_checks: list[ProcedureCheck] = []
-FEW = 6  # stops at which the slower checks take a run up again
+FEW = 4  # stops at which the slower checks take a run up again
 
 
 def _check(function: ProcedureCheck) -> ProcedureCheck:

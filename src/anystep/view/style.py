@@ -13,6 +13,7 @@ STYLE = """
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", "Liberation Sans", sans-serif; }
 main { max-width: 1040px; margin: 0 auto; padding: 32px 20px 64px; }
+h1, h2 { overflow-wrap: anywhere; }
 h1 { font-size: 26px; line-height: 1.25; margin: 0 0 8px; }
 h2 { font-size: 20px; margin: 40px 0 8px; padding-top: 20px; border-top: 1px solid var(--rule); }
 section:first-of-type h2 { border-top: 0; margin-top: 12px; padding-top: 0; }

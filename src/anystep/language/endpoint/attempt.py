@@ -60,8 +60,8 @@ class Attempt:
     choices have ended.
     """
 
-    def __init__(self, server: Endpoint, inbox: Inbox, delay: float = 0.0) -> None:
-        self.server, self.inbox, self.delay = server, inbox, delay
+    def __init__(self, server: Endpoint, inbox: Inbox, delay: float = 0.0, beside: bool = False) -> None:
+        self.server, self.inbox, self.delay, self.beside = server, inbox, delay, beside
         self.path, self.body = "", dict[str, Any]()
         self.sent = self.answered = self.streamed = self.whole = False
         self.closed = threading.Event()
@@ -117,7 +117,7 @@ class Attempt:
         try:
             if self.delay:
                 await self.server.sleep(self.delay)
-            async with self.server.slots():
+            async with contextlib.nullcontext() if self.beside else self.server.slots():
                 self.inbox.put(Asks(self))
                 await self._granted.wait()
                 await self._exchanged()

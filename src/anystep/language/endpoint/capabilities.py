@@ -244,7 +244,7 @@ class Prober:
         options = {"include_usage": True, **({"continuous_usage_stats": True} if self.server.kind.continuous else {})}
         body = {"model": self.server.model, self.server.kind.cap: 3, "stream": True, "stream_options": options, **asked}
         inbox: Inbox = SimpleQueue()
-        attempt = self.server.attempt(inbox)
+        attempt = self.server.attempt(inbox, beside=True)
         told_of, said, trouble = [], False, None
         while True:
             event = inbox.get()

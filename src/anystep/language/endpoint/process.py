@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from anystep.errors import Unsupported, UsageError
-from anystep.keys import Keys
+from anystep.keys import Keys, named
 from anystep.language.endpoint.capabilities import Found
 from anystep.language.endpoint.going import Going
 from anystep.language.endpoint.row import Row
@@ -239,6 +239,12 @@ class EndpointProcess(Process):
         rules = (self.unit, self.stop, self.end, self.temperature, self.top_p, self.max_tokens, self.at_cap)
         more = (self.chat, self.logprobs, self.n, self.thinking, json.dumps(self.extra, sort_keys=True))
         return ("endpoint", id(self.server), *rules, *more)
+
+    def settings(self) -> str:
+        reads = getattr(self.extract, "__qualname__", None)
+        rules = (self.unit, self.stop, self.end, self.temperature, self.top_p, self.max_tokens, self.at_cap, reads)
+        asked = named(json.dumps([self.prompt, self.extra], sort_keys=True))  # as a hash: it may hold secrets
+        return f"asked {asked:016x}, {rules}, {(self.chat, self.logprobs, self.n, self.thinking)}"
 
     def dump(self, states: Transcripts) -> bytes:
         return states.dump()

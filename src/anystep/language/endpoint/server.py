@@ -177,9 +177,12 @@ class Endpoint:
     async def pause(self, seconds: float) -> None:
         await self.sleep(seconds)
 
-    def attempt(self, inbox: Inbox, delay: float = 0.0) -> Attempt:
-        """Begin one request, after `delay` seconds; its events come into `inbox`, and the first asks what to send."""
-        made = Attempt(self, inbox, delay)
+    def attempt(self, inbox: Inbox, delay: float = 0.0, beside: bool = False) -> Attempt:
+        """Begin one request, after `delay` seconds; its events come into `inbox`, and the first asks what to send.
+
+        beside: it takes no place among those in flight, for whoever holds those may be waiting for its outcome.
+        """
+        made = Attempt(self, inbox, delay, beside)
         self.loop.spawn(made.run(), self._tasks)
         return made
 

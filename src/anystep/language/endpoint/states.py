@@ -70,11 +70,26 @@ class Transcripts:
 
     @classmethod
     def read(cls, data: bytes) -> Self:
+        """Raises ValueError, KeyError or TypeError for what `dump` did not write."""
         record = json.loads(data)
-        prompts = [p if isinstance(p, str) else tuple(p) for p in record["prompts"]]
-        for row in record["rows"]:
-            row["prompt"], row["asked"] = prompts[row["prompt"]], tuple(map(tuple, row["asked"]))
-        return cls(tuple(Transcript(**row) for row in record["rows"]))
+        prompts = [p if isinstance(p, str) else _messages(p) for p in record["prompts"]]
+        return cls(tuple(_transcript(row, prompts) for row in record["rows"]))
+
+
+def _messages(found: Any) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(found, list) or not found or not all(isinstance(message, dict) for message in found):
+        raise ValueError("a prompt is neither text nor messages")
+    return tuple(found)
+
+
+def _transcript(row: Any, prompts: list[Prompt]) -> Transcript:
+    calls = tuple(map(tuple, row["asked"]))
+    texts = all(type(row[name]) is str for name in ("text", "thought"))
+    counts = all(type(row[name]) is int and row[name] >= 0 for name in ("prompt", "generated", "waited"))
+    whole = all(len(call) == 3 and all(type(part) is str for part in call) for call in calls)
+    if not (texts and counts and whole and type(row["closed"]) is bool and set(row) == {"prompt", *SAID}):
+        raise ValueError("a conversation says something else than it would")
+    return Transcript(**{**row, "prompt": prompts[row["prompt"]], "asked": calls})
 
 
 def asked(prompt: Prompt) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,6 +101,15 @@ def _turn(row: Transcript) -> Turn:
     message: dict[str, Any] = {"role": "assistant", "content": row.text or None if calls else row.text}
     if calls:
         message["tool_calls"] = [
-            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in calls
+            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": _sendable(c.arguments)}}
+            for c in calls
         ]
     return Turn(message, calls)
+
+
+def _sendable(arguments: str) -> str:
+    """Arguments as they may be sent again: some servers read them, and refuse a conversation with what is no object."""
+    try:
+        return arguments if isinstance(json.loads(arguments), dict) else "{}"
+    except (ValueError, RecursionError):
+        return "{}"

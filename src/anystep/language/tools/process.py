@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic_core import PydanticSerializationError, to_json
 
 from anystep.errors import UsageError
-from anystep.keys import Keys
+from anystep.keys import Keys, named
 from anystep.language.tools.calling import Job
 from anystep.language.tools.dialogues import Call, Dialogue, Dialogues, Message
 from anystep.language.tools.race import side_by_side
@@ -126,6 +126,12 @@ class ToolProcess(Process):
 
     def warm(self, states: Dialogues) -> None:
         self.process.warm(states.turn)
+
+    def settings(self) -> str:
+        tools = [(each.described(), each.world, each.final, each.on_error) for each in self.tools.values()]
+        begun = json.dumps([list(self.first.messages), self.first.world, tools])
+        rules = (self.max_turns, self.max_calls, self.at_cap, getattr(self.extract, "__qualname__", None))
+        return f"begun {named(begun):016x}, {rules}; turns: {self.process.settings()}"
 
     def dump(self, states: Dialogues) -> bytes:
         return states.dump(self.process.dump(states.turn))

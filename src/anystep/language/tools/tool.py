@@ -21,7 +21,7 @@ from anystep.errors import UsageError
 from anystep.ledger import FREE, Cost
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what servers accept
-SHOWN = 500  # characters of a complaint that the model is told
+SHOWN = 300  # characters of a complaint that the model is told
 
 
 class Misuse(Exception):
@@ -85,7 +85,7 @@ class Tool:
         try:
             given = json.loads(arguments or "{}", parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
-            raise Misuse(f"the arguments of {self.name} are no JSON: {_short(error)}") from None
+            raise Misuse(f"the arguments of {self.name} are no JSON ({_short(error)}): {_short(arguments)}") from None
         if not isinstance(given, dict):
             raise Misuse(f"the arguments of {self.name} must be a JSON object, not {_short(arguments)}")
         try:
