@@ -109,8 +109,7 @@ def test_one_pass_gives_their_logits(pair):
     assert (engine.forward(torch.tensor([tokens]), mask)[0] - want).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("chunk", [planning.CHUNK, 5])
-@pytest.mark.parametrize("share", [planning.SHARE, 1, 10**9])
+@pytest.mark.parametrize("chunk, share", [(planning.CHUNK, planning.SHARE), (planning.CHUNK, 1), (5, 1), (5, 10**9)])
 def test_forks_decoded_side_by_side_give_their_logits(pair, monkeypatch, chunk, share):
     """Prompts that share much, little and nothing, in stretches longer and shorter than the window, by reference and
     copied; some rows end sooner, and a second session begins from what the first wrote back."""

@@ -13,7 +13,7 @@ from anystep import Run, drive, potential, reward, search
 from anystep.testing import assert_law, assert_mean, merged
 from tool_worlds import GOAL, START, distances, maze, paths, store, walk, walker
 
-RUNS, FILTERS = 2_000, 300
+RUNS, FILTERS = 1_200, 150
 
 
 def law(kind: Any) -> dict[Any, float]:
@@ -79,7 +79,7 @@ def _mass(answer: Any, said: str) -> float:
 def test_best_of_n_by_a_reward_on_the_world_has_its_law() -> None:
     held = reward(lambda states: [world.get("a", 0) / 3 for world in states.worlds()], "held")
     method = search.best_of_n(n=3, reward=held)
-    runs = merged(lambda seed: Run(store(), method, seed=seed), range(400))
+    runs = merged(lambda seed: Run(store(), method, seed=seed), range(200))
     got = [run.answer.population.scores[run.answer.row] for run in runs if run.answer is not None]
     exact = law(lambda answer, world: None if answer is None else world.get("a", 0) / 3)
     values = sorted(v for v in exact if v is not None)

@@ -14,6 +14,7 @@ import pytest
 
 from anystep import search
 from anystep.bench import Comparison, Entry, Store, Trial, compare, entry, is_store
+from anystep.bench.queue import LANES
 from anystep.errors import UsageError
 from anystep.ledger import Cost, Limit
 from anystep.process import Stepped
@@ -281,7 +282,8 @@ def test_runs_that_wait_elsewhere_are_stored_one_by_one(tmp_path: Path, monkeypa
             monkeypatch.setattr(Mortal, "left", 30)
     assert died >= 2
     assert timeless(report.trials) == timeless(whole.trials)
-    assert Mortal.steps_taken == steps  # those that died were not performed, and no row is asked for again
+    # No row that had ended is asked for again; one that the death of another cut off may be, once a death and lane.
+    assert steps <= Mortal.steps_taken <= steps + died * LANES
 
 
 def test_an_error_of_one_item_stops_no_other() -> None:
