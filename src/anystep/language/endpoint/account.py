@@ -19,7 +19,7 @@ class Account:
 
     def __init__(self, limit: Limit, places: Sequence[int], prices: Prices) -> None:
         self.limit, self.places, self.prices, self.expected = limit, list(places), prices, 0
-        self.paid, self.counted, self.read, self.cached = FREE, 0, 0, 0
+        self.paid, self.counted = FREE, 0
         self.usage: Usage | None = None
         self.reports: list[Usage] = []
         self.riding: dict[int, Usage] = {}
@@ -31,13 +31,17 @@ class Account:
         if not self.limit.pay(self.places, [cost, *([FREE] * (len(self.places) - 1))]).all():
             return False
         self.paid += cost
-        self.read = expected
         return True
 
     def piece(self, place: int, tokens: int) -> bool:
-        """Pays for tokens that have come."""
+        """Pays for tokens that have come, unless the server has reported them before."""
         self.counted += tokens
-        return self._pay(place, self.prices.cost(generated=tokens))
+        return self._pay(place, self.prices.cost(generated=self._ahead()))
+
+    def _ahead(self) -> int:
+        """Tokens that were counted, or reported, beyond those paid for."""
+        reported = 0 if self.usage is None else self.usage.generated
+        return max(self.counted, reported) - self.paid.generated
 
     def missed(self, tokens: int) -> None:
         """Tokens that have come when there was nobody left to pay for them; `settle` charges them."""
@@ -57,11 +61,8 @@ class Account:
             self.riding[choice] = usage
         told = self.reports or list(self.riding.values())
         self.usage = Usage(max(u.prompt for u in told), sum(u.generated for u in told), max(u.cached for u in told))
-        ahead = max(0, self.usage.generated - self.counted)
         uncached = self.usage.prompt - self.usage.cached
-        more = self.prices.cost(uncached - self.read, ahead, self.usage.cached - self.cached)
-        self.read, self.cached = uncached, self.usage.cached
-        self.counted += ahead
+        more = self.prices.cost(uncached - self.paid.prompt, self._ahead(), self.usage.cached - self.paid.cached)
         return self._pay(self.places[0], more)
 
     def _pay(self, place: int, cost: Cost) -> bool:
