@@ -11,13 +11,15 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from anystep import Budget, Run, drive, search
 from anystep.language import LanguageProcess
 from anystep.language.engine.engine import Engine
-from anystep.serve import house
+from anystep.serve import house, shapes
 from anystep.serve.app import make
 from anystep.serve.held import Held
+from anystep.serve.refusal import Refused
 from models import chain_engine, tiny_engine
 
 ASK = "C4 7 9 3 4>97?"
@@ -540,3 +542,12 @@ def test_a_wider_vocabulary_and_a_budget_agree_with_a_run_by_hand() -> None:
     assert answer.population is not None
     assert tuple(c["text"] for c in found["choices"]) == process.texts(answer.population.states)
     assert found["usage"]["total_tokens"] == answer.cost.tokens
+
+
+def test_a_request_of_very_many_wrong_things_is_told_of_one() -> None:
+    wide = {"model": "m", "prompt": "x", **{f"k{i}": 1 for i in range(1_001)}}
+    with pytest.raises(Refused, match="an object has at most 1000 fields here, not 1,003"):
+        shapes.read(shapes.Completion, json.dumps(wide).encode())
+    with pytest.raises(ValidationError) as wrong:
+        shapes.Chat.model_validate({"model": "m", "messages": [{"role": "nobody", "content": 1}] * 1_000})
+    assert wrong.value.error_count() <= 2

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from anystep.serve.refusal import Refused, unsupported
 
-MOST_CHOICES, MOST_STOPS, MOST_TEXT = 128, 16, 4_000
+MOST_CHOICES, MOST_STOPS, MOST_TEXT, MOST_FIELDS = 128, 16, 4_000, 1_000
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
@@ -94,6 +94,9 @@ class Message(Shape):
     content: Annotated[str, BeforeValidator(_content)]
 
 
+Messages = Annotated[list[Annotated[Message, BeforeValidator(_message)]], Field(min_length=1, fail_fast=True)]
+
+
 class Caps(Shape):
     """`anystep.Budget`."""
 
@@ -145,7 +148,7 @@ class Request(Shape):
 
 
 class Chat(Request):
-    messages: Annotated[list[Annotated[Message, BeforeValidator(_message)]], Field(min_length=1)]
+    messages: Messages
     max_completion_tokens: Whole | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -182,7 +185,7 @@ class Tokenize(Shape):
     model: Annotated[str, Field(min_length=1, max_length=MOST_TEXT)] | None = None
     prompt: str | None = None
     content: str | None = None
-    messages: Annotated[list[Annotated[Message, BeforeValidator(_message)]], Field(min_length=1)] | None = None
+    messages: Messages | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
 
@@ -193,7 +196,7 @@ S = TypeVar("S", bound=Shape)
 def parsed(body: bytes) -> dict[str, Any]:
     """The body's JSON object."""
     try:
-        found = json.loads(body, parse_constant=_no_constant)
+        found = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_object)
         json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text: no tokenizer takes it
     except (ValueError, RecursionError) as error:  # UnicodeError is a ValueError too
         raise Refused(f"The body is not JSON: {' '.join(str(error).split())[:200]}", code="invalid_json") from None
@@ -247,6 +250,13 @@ def _written(loc: tuple[int | str, ...]) -> str:
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; one of very many fields is refused before each of them is looked at and complained of."""
+    if len(pairs) > MOST_FIELDS:
+        raise ValueError(f"an object has at most {MOST_FIELDS} fields here, not {len(pairs):,}")
+    return dict(pairs)
 
 
 def _no_constant(name: str) -> None:
