@@ -5,55 +5,21 @@ same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from anystep.again import remaining, whole
 from anystep.answer import AllFailed, Answer, failure
-from anystep.calls import Asked, Books, Call, Reply
+from anystep.calls import Books, Call, Reply
 from anystep.errors import Unsupported, UsageError
 from anystep.ledger import FREE, Budget, Cost, Ledger
 from anystep.population import Population
 from anystep.procedure import Ask, Method, Score, Step
 from anystep.process import Floats, Process, Reward, Status
-
-
-@dataclass(frozen=True)
-class Told:
-    """One round of a run's journal: the replies, why the ledger had refused by then, if it had, the seconds the run had
-    taken, and what each reply answered (empty where that is not known).
-
-    costs: the accounts by then, which may hold more than the replies say, such as what probing a server had cost; None
-    where the replies say all.
-
-    again: the run was taken up again after a refusal. These replies, at what was still to pay of them, take the place
-    of the last refused round and of those that closed the run after it.
-    """
-
-    replies: tuple[Reply, ...]
-    refused: str | None = None
-    seconds: float = 0.0
-    asked: tuple[Asked, ...] = ()
-    again: bool = False
-    costs: Mapping[str, Cost] | None = None
-
-
-class Journal(Protocol):
-    """Where a run's rounds are kept, in order: a list, or a file that survives the process."""
-
-    def append(self, told: Told, /) -> None: ...
-    def __iter__(self) -> Iterator[Told]: ...
-
-
-@runtime_checkable
-class Attached(Protocol):
-    """A journal that is told whose it is before the first round, and how it ended."""
-
-    def begin(self, run: Run, /) -> None: ...
-    def end(self, run: Run, /) -> None: ...
+from anystep.told import Attached, Journal, Told, described
 
 
 class Run:
@@ -224,7 +190,7 @@ class Run:
         fits = len(told.replies) == len(asked) and told.asked in ((), asked)
         if not fits or not all(call.fits(reply) for call, reply in zip(self.calls, told.replies, strict=True)):
             raise UsageError(
-                f"This journal tells {_described(told)} where {self.method.name} waits for {_described(asked)}: "
+                f"This journal tells {described(told)} where {self.method.name} waits for {described(asked)}: "
                 "it belongs to another method, process, seed or version."
             )
 
@@ -380,11 +346,3 @@ class Run:
         if failed:
             notes.append(f"{failed} of {len(self.books.family.leaves())} samples failed.")
         return " ".join(notes)
-
-
-def _described(what: Told | Sequence[Asked]) -> str:
-    """What a round answers, or a run asks, in a few words."""
-    if isinstance(what, Told) and not what.asked:
-        return f"{len(what.replies)} replies"
-    asked = what.asked if isinstance(what, Told) else what
-    return " and ".join(f"{a.verb} by {a.by}" for a in asked[:3]) or "nothing"

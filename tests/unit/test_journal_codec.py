@@ -17,9 +17,9 @@ from anystep.calls import Asked
 from anystep.errors import JournalError
 from anystep.journal import decode, encode
 from anystep.journal.codec import MOST, inflated, inline, inlined, parsed, said
-from anystep.run import Told
 from anystep.testing.oracles import EnumerableLM, FaultyLM
 from anystep.testing.runs import finish
+from anystep.told import Told
 from toy_adder import Adder, Words
 
 ADDER = Adder(12, 0.6)

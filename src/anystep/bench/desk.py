@@ -13,8 +13,9 @@ from anystep.bench.store import Key, Store
 from anystep.bench.trial import UNRUN, Trial
 from anystep.ledger import Budget
 from anystep.process import Process
-from anystep.run import Journal, Run
+from anystep.run import Run
 from anystep.tasks.task import Task
+from anystep.told import Journal
 
 HOPELESS = 4  # errors of a method without one run that ended well
 BEAT = 0.5  # seconds between reports of progress while a batch is being written

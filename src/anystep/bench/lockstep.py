@@ -10,7 +10,8 @@ from anystep.bench.store import Key, packed
 from anystep.bench.trial import Trial, broken, not_run, trial_of
 from anystep.drive import drive
 from anystep.errors import AnystepError, Unsupported
-from anystep.run import Run, Told
+from anystep.run import Run
+from anystep.told import Told
 
 
 def run_batch(desk: Desk, jobs: Sequence[Job]) -> None:

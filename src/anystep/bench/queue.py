@@ -15,7 +15,8 @@ from anystep.bench.trial import broken, not_run, trial_of
 from anystep.drive import drive
 from anystep.errors import AnystepError, Unsupported
 from anystep.process import Process, Stepped
-from anystep.run import Run, Told
+from anystep.run import Run
+from anystep.told import Told
 
 LANES = 32  # runs at once: a client bounds its requests itself, this bounds the threads that wait for it
 

@@ -20,7 +20,7 @@ from anystep.bench.trial import Trial
 from anystep.errors import JournalError, UsageError
 from anystep.journal import decode, encode
 from anystep.process import Process
-from anystep.run import Told
+from anystep.told import Told
 
 APPLICATION, FORMAT = 0x616E7973, 1  # "anys"
 HEADER = b"SQLite format 3\0"

@@ -22,7 +22,7 @@ from anystep.calls import Asked, Reply, Verb
 from anystep.errors import JournalError
 from anystep.ledger import Cost
 from anystep.process import Process, Scored, Status, Stepped
-from anystep.run import Told
+from anystep.told import Told
 
 Blob = dict[str, Any]
 MOST = 1 << 30  # bytes that one dump of states may hold

@@ -18,7 +18,8 @@ from anystep.journal.story import checked
 from anystep.ledger import Budget
 from anystep.procedure import Method
 from anystep.process import Process
-from anystep.run import Run, Told
+from anystep.run import Run
+from anystep.told import Told
 
 
 class FileJournal:

@@ -12,7 +12,7 @@ from anystep.journal.codec import parsed, said
 from anystep.journal.head import budget_of, check_end, check_head
 from anystep.journal.lines import Line, lines
 from anystep.ledger import Budget, Cost
-from anystep.run import Told
+from anystep.told import Told
 
 Says = dict[int, tuple[str | None, str]]
 

@@ -11,11 +11,12 @@ from tempfile import TemporaryDirectory
 from anystep import journal as journals
 from anystep.answer import AllFailed
 from anystep.errors import JournalError, Unsupported, UsageError
-from anystep.run import Run, Told
+from anystep.run import Run
 from anystep.testing.cases import Case, ProcedureCheck
 from anystep.testing.checks_process import some_keys
 from anystep.testing.limits import unlimited
 from anystep.testing.runs import finish, near_outcome, same_outcome
+from anystep.told import Told
 
 journal_checks: list[ProcedureCheck] = []
 FEW = 4  # stops at which the slower checks take a run up again
