@@ -136,7 +136,3 @@ class Row:
         if found:
             end, _, self.stopped = min(found)
             self.text = self.text[:end]
-
-    @property
-    def over(self) -> bool:
-        return self.status != Status.LIVE
