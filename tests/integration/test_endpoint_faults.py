@@ -161,6 +161,7 @@ LOST = {
 
 
 FINAL = ["401", "404", "context"]  # asking again does not help
+ODD = ["redirect", "no content", "not gzip"]  # it may or may not
 
 
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
@@ -188,7 +189,7 @@ def test_all_lost_is_said_with_the_first_reason(fault: Fault) -> None:
 
 def test_what_is_lost_once_is_asked_for_again() -> None:
     for fault in LOST.values():
-        if fault in [LOST[name] for name in FINAL]:
+        if fault in [LOST[name] for name in (*FINAL, *ODD)]:
             continue
         hangs = isinstance(fault, Hang)
         with FakeServer(FOUR, faults=some(fault, times=1)) as server:
