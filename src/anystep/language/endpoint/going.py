@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PROBE = 40  # tokens of prompt that a probe may take
 POLL = 0.05  # seconds between looks at the limit while nothing comes: cancels and deadlines are seen by then
+SLACK = 64  # tokens beyond the cap that a server may count otherwise than we do
 CLOSING = 10.0  # seconds that the closing of a connection may take before it is given up on
 
 
@@ -195,10 +196,20 @@ class Going:
                 if piece:
                     self.limit.show(row.key, piece, row.place)
         granted = [flight.account.piece(row.place, tokens) for row, tokens in come.items() if tokens]
+        self._overdone(flight)
         done = all(row.stopped is not None for row in flight.rows)
         held = any(row.hold and row.thought and row.stopped for row in flight.rows)
         if not all(granted) or held or (done and "stop" not in flight.attempt.body):
             flight.stop()
+
+    def _overdone(self, flight: Flight) -> None:
+        """A server that does not heed the cap would go on for ever: it is left where it is well beyond that."""
+        cap = _cap(flight)
+        if all(row.finish or row.heard > cap + SLACK for row in flight.rows):
+            for row in flight.rows:
+                if row.finish is None:
+                    row.finish = "length"
+                    flight.stop()
 
     def _report(self, flight: Flight, come: dict[Row, int], delta: Delta) -> None:
         assert delta.usage is not None
@@ -206,7 +217,7 @@ class Going:
             flight.account.piece(row.place, tokens)
         come.clear()
         asked = flight.attempt.body
-        cap = next(asked[name] for name in body.CAPS if name in asked) * len(flight.rows)
+        cap = _cap(flight) * len(flight.rows)
         sent = len(str(asked.get("messages") or asked.get("prompt")).encode("utf-8", "replace"))
         received = flight.rows[0].heard if len(flight.rows) == 1 else 0
         if possible(delta.usage, sent, received, cap) and not flight.account.report(delta.usage, delta.choice):
@@ -304,3 +315,8 @@ class Going:
             elif isinstance(event, Closed):
                 del self.flights[event.attempt]
                 flight.account.settle(event.attempt, event.trouble)
+
+
+def _cap(flight: Flight) -> int:
+    """The tokens that each choice of a request was asked for at most."""
+    return int(next(flight.attempt.body[name] for name in body.CAPS if name in flight.attempt.body))
