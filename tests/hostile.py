@@ -24,7 +24,7 @@ TEXT = "The answer is 4."
 FOUR = says(TEXT)
 READ, MADE = 3 + len(words(QUESTION)), len(words(TEXT)) + 1
 N = 16
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 class Waits:
