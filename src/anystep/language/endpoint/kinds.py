@@ -40,7 +40,7 @@ KINDS = {
     "anystep": Kind(
         "anystep", {}, KEEPS, by_position=True, continuous=True, continues=True, scores_end=True, chats=True
     ),
-    "vllm": Kind("vllm", {"top_k": 0, **NEUTRAL}, KEEPS, continuous=True, continues=True, scores_end=True),
+    "vllm": Kind("vllm", {"top_k": -1, **NEUTRAL}, KEEPS, continuous=True, continues=True, scores_end=True),
     "sglang": Kind("sglang", {"top_k": -1, **NEUTRAL}, "no_stop_trim", continuous=True, continues=True),
     "llama.cpp": Kind("llama.cpp", LLAMA, continues=True, chats=True),
     "openai": Kind("openai", cap="max_completion_tokens", chats=True),

@@ -12,25 +12,15 @@ from anystep.errors import Unsupported, UsageError
 from anystep.keys import Keys, named
 from anystep.language.endpoint.capabilities import Found
 from anystep.language.endpoint.going import Going
+from anystep.language.endpoint.options import check, read
 from anystep.language.endpoint.row import Row
 from anystep.language.endpoint.server import Endpoint
-from anystep.language.endpoint.states import Prompt, Transcript, Transcripts
+from anystep.language.endpoint.states import Transcript, Transcripts
 from anystep.language.endpoint.thinking import Thinking
 from anystep.language.endpoint.trouble import Trouble
 from anystep.ledger import FREE, JointLimit, Limit
 from anystep.process import Process, Status, Stepped, Until
 
-OURS = {
-    "model": "Endpoint(url, model=...)",
-    "messages": "the prompt",
-    "prompt": "the prompt",
-    "stop": "stop=, end=",
-    "logprobs": "logprobs=True",
-    "seed": "the run's seed",
-    "max_completion_tokens": "max_tokens=",
-    **{name: f"{name}=" for name in ("n", "temperature", "top_p", "max_tokens")},
-    **{name: "nothing: replies are always streamed" for name in ("stream", "stream_options")},
-}
 THINKING = Thinking()  # how thinking is told from text where nothing else is said
 HARMLESS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
 
@@ -88,10 +78,10 @@ class EndpointProcess(Process):
         self.server = Endpoint(server) if isinstance(server, str) else server
         self.end = (end,) if isinstance(end, str) else tuple(end)
         self.extra = dict(extra or {})
-        _check(unit, stop, self.end, temperature, top_p, max_tokens, at_cap, n, self.extra)
+        check(unit, stop, self.end, temperature, top_p, max_tokens, at_cap, n, self.extra)
         self.unit, self.stop, self.temperature, self.top_p = unit, stop, float(temperature), float(top_p)
         self.max_tokens, self.at_cap, self.extract, self.n = max_tokens, at_cap, extract, n
-        self.logprobs, self.prompt = logprobs, _read(prompt)
+        self.logprobs, self.prompt = logprobs, read(prompt)
         self.name, self.horizon = name or self.server.name, max_tokens
         self.branches = temperature > 0
         plain = temperature == 1 and top_p == 1 and set(self.extra) <= HARMLESS
@@ -251,50 +241,3 @@ class EndpointProcess(Process):
 
     def load(self, data: bytes) -> Transcripts:
         return Transcripts.read(data)
-
-
-def _read(prompt: Any) -> Prompt:
-    """The prompt, its messages copied. UsageError where it is none."""
-    example = "[{'role': 'user', 'content': 'Hello'}]"
-    if isinstance(prompt, str):
-        if not prompt:
-            raise UsageError("An empty prompt cannot be continued: EndpointProcess(server, 'What is 2 + 2?').")
-        return prompt
-    if not isinstance(prompt, (list, tuple)) or not prompt or not all(isinstance(m, Mapping) for m in prompt):
-        raise UsageError(f"{prompt!r:.60} is no prompt: give text, or messages such as {example}.")
-    try:
-        return tuple(json.loads(json.dumps(list(prompt))))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"The messages cannot be sent as JSON ({error}); they look like {example}.") from None
-
-
-def _check(
-    unit: str,
-    stop: str,
-    ends: tuple[str, ...],
-    temperature: Any,
-    top_p: Any,
-    max_tokens: Any,
-    at_cap: str,
-    n: Any,
-    extra: Mapping[str, Any],
-) -> None:
-    """UsageError for an option that cannot be meant."""
-    if unit == "token":
-        raise UsageError("EndpointProcess(unit='token'): a request a token is waste; use 'step' or 'completion'.")
-    if unit not in ("step", "completion"):
-        raise UsageError(f"EndpointProcess(unit={unit!r}): a unit is 'completion' or 'step'.")
-    if not isinstance(stop, str) or not stop or not all(isinstance(end, str) and end for end in ends):
-        raise UsageError("EndpointProcess(stop='\\n\\n', end=('.',)): neither may be empty text.")
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 <= temperature < np.inf:
-        raise UsageError(f"EndpointProcess(temperature={temperature!r}): 0 (greedy) or more, such as 0.8.")
-    if isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1:
-        raise UsageError(f"EndpointProcess(top_p={top_p!r}): above 0 and at most 1, such as 0.95.")
-    for what, value in (("max_tokens", max_tokens), ("n", n)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"EndpointProcess({what}={value!r}): a positive whole number.")
-    if at_cap not in ("done", "failed"):
-        raise UsageError(f"EndpointProcess(at_cap={at_cap!r}): 'done' or 'failed'.")
-    for field in extra:
-        if field in OURS:
-            raise UsageError(f"EndpointProcess(extra={{{field!r}: ...}}): say it by {OURS[field]} instead.")
