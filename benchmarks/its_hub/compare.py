@@ -26,6 +26,7 @@ from service import Service, ended
 from anystep import search, solve, tasks, verify
 from anystep.bench.interval import bootstrap_mean
 from anystep.errors import AnystepError
+from anystep.keys import named
 from anystep.language.endpoint import Endpoint
 from anystep.procedure import Method
 from anystep.tasks.task import Task
@@ -117,7 +118,7 @@ def run(python: str, items: int, ns: list[int], seed: int) -> tuple[list[Trial],
                         for i, task in enumerate(problems):
                             before, began = proxy.counts, time.perf_counter()
                             if side == "anystep":
-                                said = ask_ours(server, task, method, n, seed)
+                                said = ask_ours(server, task, method, n, named(f"{seed}/{method}/{n}/{task.id}"))
                             else:
                                 said = peer.ask(method=method, n=n, prompt=task.prompt, item=i)
                             seconds = time.perf_counter() - began
