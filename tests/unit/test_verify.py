@@ -19,6 +19,9 @@ class Written:
 
     pairs: tuple[tuple[str, str], ...]
 
+    def __len__(self) -> int:
+        return len(self.pairs)
+
     def prompts(self) -> tuple[str, ...]:
         return tuple(prompt for prompt, _ in self.pairs)
 
