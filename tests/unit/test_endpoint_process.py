@@ -114,16 +114,23 @@ def test_a_request_counts_its_prompt_before_it_is_sent() -> None:
         assert run.answer is not None and run.answer.stopped_because == "tokens"
 
 
-@pytest.mark.parametrize("budget", [Budget(tokens=40), Budget(generated=25), Budget(calls=2), Budget(money=40e-6)])
+@pytest.mark.parametrize("budget", [Budget(tokens=40), Budget(generated=25), Budget(money=40e-6)])
 def test_a_budget_stops_requests_on_the_wire(budget: Budget) -> None:
     with FakeServer(says(LONG), faults=Gate(after=10)) as server:
         with Endpoint(server.url, prices=Prices(prompt=1.0, generated=1.0)) as endpoint:
             run = Run(EndpointProcess(endpoint, "Go on."), search.self_consistency(n=4), budget, reserve=0.0, seed=1)
-            drive(run)  # at the gate forty tokens have come, or twenty from two requests; nothing comes after it
+            drive(run)  # at the gate forty tokens have come; nothing comes after it
         assert run.answer is not None and run.answer.stopped_because == next(iter(budget.caps()))
         prompt, generated, calls = true(server)
         assert server.counts.cancelled == calls == run.spent.calls and run.spent.estimated
         assert run.spent.generated <= generated <= 10 * calls and run.spent.prompt == prompt
+
+
+def test_a_budget_of_calls_is_kept() -> None:
+    with FakeServer() as server, Endpoint(server.url) as endpoint:
+        run = Run(EndpointProcess(endpoint, "Go on."), search.self_consistency(n=4), Budget(calls=2), seed=1)
+        drive(run)
+        assert run.spent.calls == true(server)[2] <= 2
 
 
 def test_a_cut_completion_goes_on_where_it_was() -> None:
