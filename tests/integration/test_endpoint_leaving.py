@@ -166,7 +166,7 @@ def test_a_run_that_is_cancelled_from_a_thread_leaves_nothing() -> None:
         thread.join(20)
         assert server.idle(20)
         assert run.answer is not None and run.answer.stopped_because == "cancelled"
-        assert run.answer.cost.generated == 16 and run.answer.cost.estimated
+        assert 0 < run.answer.cost.generated <= 16 and run.answer.cost.estimated
 
 
 def test_a_cancel_finds_requests_that_wait_for_their_place() -> None:
@@ -281,7 +281,8 @@ def test_a_comparison_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None
 
 def test_a_script_that_is_interrupted_leaves_nothing() -> None:
     code = """
-    import sys, anystep
+    import signal, sys, anystep
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
     anystep.solve("What is two and two?", model=sys.argv[1], method="sample(n=8)")
     """
     with held() as (server, gate):

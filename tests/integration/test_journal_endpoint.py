@@ -90,7 +90,7 @@ ROW = {"prompt": 0, "text": "", "thought": "", "generated": 0, "waited": 0, "clo
     ],
 )
 def test_a_conversation_that_nobody_wrote_is_refused(record: dict[str, Any]) -> None:
-    process = EndpointProcess("http://127.0.0.1:9/v1#toy", "p")
+    process = EndpointProcess(Endpoint("http://127.0.0.1:9/v1#toy", api="chat", retries=0), "p")
     with pytest.raises(JournalError, match="cannot read these states"):
         loaded(process, json.dumps(record).encode())
     assert loaded(process, json.dumps({"prompts": ["p"], "rows": [ROW]}).encode()).texts() == ("",)
