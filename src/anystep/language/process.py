@@ -60,7 +60,7 @@ class LanguageProcess(Process):
         name: str | None = None,
         logprobs: int | None = None,
     ) -> None:
-        ends = (end,) if isinstance(end, str) else tuple(end)
+        ends = (end,) if isinstance(end, str) else tuple(end) if isinstance(end, Sequence) else (end,)
         _check(unit, stop, ends, temperature, top_p, max_tokens, at_cap)
         self.engine, self.unit, self.stop, self.end = engine, unit, stop, ends
         self.temperature, self.top_p, self.max_tokens, self.at_cap = temperature, top_p, max_tokens, at_cap
@@ -204,13 +204,17 @@ def _check(
     """UsageError for an option that cannot be meant."""
     if unit not in ("step", "token", "completion"):
         raise UsageError(f"LanguageProcess(unit={unit!r}): a unit is 'step', 'token' or 'completion'.")
-    if not stop or not all(ends):
-        raise UsageError("LanguageProcess(stop='\\n\\n', end=('.',)): neither may be empty text.")
-    if not 0 <= temperature < np.inf:
+    if not all(isinstance(text, str) and text for text in (stop, *ends)):
+        raise UsageError("LanguageProcess(stop='\\n\\n', end=('.',)): each is a text, and not empty.")
+    if not _number(temperature) or not 0 <= temperature < np.inf:
         raise UsageError(f"LanguageProcess(temperature={temperature!r}): 0 (greedy) or more, such as 0.8.")
-    if not 0 < top_p <= 1:
+    if not _number(top_p) or not 0 < top_p <= 1:
         raise UsageError(f"LanguageProcess(top_p={top_p!r}): above 0 and at most 1, such as 0.95.")
     if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
         raise UsageError(f"LanguageProcess(max_tokens={max_tokens!r}): a positive whole number, such as 256.")
     if at_cap not in ("done", "failed"):
         raise UsageError(f"LanguageProcess(at_cap={at_cap!r}): 'done' or 'failed'.")
+
+
+def _number(x: object) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
