@@ -51,18 +51,18 @@ def killed_at(delay: float, *args: str) -> str | None:
     """Kill the command so many seconds after its work has begun; what it printed, where it was faster."""
     process = begin(*args)
     assert process.stderr is not None and process.stdout is not None
+    said: list[str] = []
+    out, err = (threading.Thread(target=lambda f=f: said.append(f.read())) for f in (process.stdout, process.stderr))
+    out.start()  # from the first: one that has nothing left to run prints its report and waits for its reader
     for line in process.stderr:
         if " run " in line:
             break
-    said: list[str] = []
-    threads = [threading.Thread(target=lambda f=f: said.append(f.read())) for f in (process.stdout, process.stderr)]
-    for thread in threads:
-        thread.start()
+    err.start()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(delay)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    for thread in threads:
+    for thread in (out, err):
         thread.join()
     process.stdout.close()
     process.stderr.close()
