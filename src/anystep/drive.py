@@ -57,7 +57,10 @@ def drive(*runs: Run, told: Callable[[], None] = lambda: None) -> tuple[Answer, 
 
 
 async def adrive(*runs: Run) -> tuple[Answer, ...]:
-    """As `drive`, without blocking the event loop; cancelling the task stops the work at its next payment."""
+    """As `drive`, without blocking the event loop; cancelling the task stops the work at its next payment.
+
+    The runs go on in threads, and it is there that their `show` and `watch` are called, never in the event loop's.
+    """
     lanes = _lanes(runs)
     cancelled: asyncio.CancelledError | None = None
     with ThreadPoolExecutor(max(1, min(len(lanes), SIDE_BY_SIDE)), "anystep-run") as pool:
