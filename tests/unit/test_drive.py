@@ -66,6 +66,18 @@ def test_concurrent_runs_are_under_way_at_the_same_time_in_an_event_loop() -> No
     assert [a.value for a in answers] == list("01234")
 
 
+def test_a_run_is_watched_in_its_own_thread_and_not_in_the_event_loop_s() -> None:
+    async def watched() -> tuple[set[int], int]:
+        seen: set[int] = set()
+        run = Run(Waiting(), search.sample(n=2), watch=lambda run: seen.add(threading.get_ident()))
+        seen.clear()  # making a run tells its watcher too, in the thread that makes it
+        await adrive(run)
+        return seen, threading.get_ident()
+
+    seen, loop = asyncio.run(watched())
+    assert seen and loop not in seen
+
+
 def test_one_failed_run_leaves_the_others_theirs() -> None:
     runs = [Run(Waiting(fails=i == 1, says=f"{i}"), search.sample(n=2), seed=i) for i in range(3)]
     with pytest.raises(AllFailed):
