@@ -59,7 +59,7 @@ def drive(*runs: Run, told: Callable[[], None] = lambda: None) -> tuple[Answer, 
 async def adrive(*runs: Run) -> tuple[Answer, ...]:
     """As `drive`, without blocking the event loop; cancelling the task stops the work at its next payment.
 
-    The runs go on in threads: while they are driven, their `show` and `watch` are called there, not in the event loop's.
+    The runs go on in threads; while they are driven, `show` and `watch` are called there, not in the event loop's.
     """
     lanes = _lanes(runs)
     cancelled: asyncio.CancelledError | None = None
