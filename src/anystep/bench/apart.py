@@ -1,4 +1,4 @@
-"""A step's rows one by one, each noted as it ends: so that a reply which has come is never asked for again."""
+"""A step's rows one by one, each noted as it ends: so that a reply which was written down is never asked for again."""
 
 from __future__ import annotations
 
@@ -54,6 +54,9 @@ class Apart(Process):
 
     def expand(self, states: Any, k: int, keys: Keys, limit: Limit) -> Stepped:
         return self.process.expand(states, k, keys, limit)
+
+    def forced(self, states: Any) -> NDArray[np.bool_]:
+        return self.process.forced(states)
 
     def fuse(self, parents: Any, keys: Keys, limit: Limit) -> Stepped:
         return self.process.fuse(parents, keys, limit)
