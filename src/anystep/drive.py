@@ -25,6 +25,7 @@ from anystep.process import Scored, Stepped
 from anystep.run import Run
 
 SIDE_BY_SIDE = 64  # threads that wait on concurrent processes at once
+LOOK = 0.2  # seconds between looks for an interrupt: one that arrives just before a wait without end is not seen in it
 
 
 def drive(*runs: Run, told: Callable[[], None] = lambda: None) -> tuple[Answer, ...]:
@@ -44,7 +45,8 @@ def drive(*runs: Run, told: Callable[[], None] = lambda: None) -> tuple[Answer, 
     with ThreadPoolExecutor(min(len(lanes), SIDE_BY_SIDE), "anystep-run") as pool:
         try:
             work = [pool.submit(_lockstep, lane, told) for lane in lanes]
-            wait(work)
+            while wait(work, LOOK).not_done:
+                pass
         except BaseException:  # an interrupt: no thread and no request is left behind
             for run in runs:
                 run.cancel()
@@ -108,6 +110,8 @@ def _performed(batches: Sequence[Sequence[Call]]) -> list[list[Reply]]:
         work = {i: pool.submit(perform, batches[i]) for i in apart}
         try:
             replies = {i: perform(batch) for i, batch in enumerate(batches) if i not in work}
+            while wait(work.values(), LOOK).not_done:
+                pass
             return [replies[i] if i in replies else work[i].result() for i in range(len(batches))]
         except BaseException:  # what is under way ends at its next payment, and only then does the pool close
             for call in (call for batch in batches for call in batch):

@@ -12,7 +12,7 @@ from anystep.bench.desk import Desk, Job
 from anystep.bench.lockstep import replay
 from anystep.bench.store import Key, Store, packed
 from anystep.bench.trial import broken, not_run, trial_of
-from anystep.drive import drive
+from anystep.drive import LOOK, drive
 from anystep.errors import AnystepError, Unsupported
 from anystep.process import Process, Stepped
 from anystep.run import Run
@@ -68,7 +68,7 @@ def run_queue(desk: Desk, jobs: Iterable[Job], rows: int) -> None:
                     desk.now = (job.entry.label, job.n)
                     active[pool.submit(_one, desk, job)] = job.n
                 desk.tell()
-                for future in wait(active, return_when=FIRST_COMPLETED).done:
+                for future in wait(active, LOOK, FIRST_COMPLETED).done:
                     del active[future]
                     future.result()
         except BaseException:  # an interrupt, or a defect: no thread and no request is left behind
