@@ -80,7 +80,7 @@ class Decoding:
         order = np.argsort(self.slot[chosen])
         chosen, fed = chosen[order], torch.as_tensor(tokens)[torch.from_numpy(order)]
         positions = torch.from_numpy(self.rows.lengths[: len(chosen)].copy())
-        hidden = self.engine._run(fed[:, None], positions[:, None], self._attend(len(chosen)))[:, 0]
+        hidden = self.engine.run(fed[:, None], positions[:, None], self._attend(len(chosen)))[:, 0]
         self.rows.own[: len(chosen)] += 1
         self.hidden[torch.from_numpy(chosen)] = hidden
         for row, token, state in zip(chosen.tolist(), fed.tolist(), hidden, strict=True):

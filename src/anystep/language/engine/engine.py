@@ -149,7 +149,7 @@ class Engine:
         positions = torch.cat([torch.arange(unit.start, len(unit.tokens)) for unit in units])[None]
         layers, two, kv_heads, _, width = self.like.shape
         stash = self.like.new_zeros(layers, two, len(units), kv_heads, longest, width)
-        hidden = self._run(tokens, positions, self._packed(rows, slots, stash))[0]
+        hidden = self.run(tokens, positions, self._packed(rows, slots, stash))[0]
         self.counters.prefilled += tokens.shape[1]
         paths = []
         for i, (unit, states) in enumerate(zip(units, hidden.split([u.length for u in units]), strict=True)):
@@ -209,14 +209,18 @@ class Engine:
                 seen = allowed[window(layer)]
                 return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
 
-        states = self._run(tokens, positions, attend)
+        states = self.run(tokens, positions, attend)
         return states if hidden else self.model.logits(states)
 
-    def _run(self, tokens: Tensor, positions: Tensor | None, attend: Attend | None) -> Tensor:
-        """The only place that calls the model, so that counts are true."""
+    def run(
+        self, tokens: Tensor, positions: Tensor | None, attend: Attend | None = None, inputs: Tensor | None = None
+    ) -> Tensor:
+        """One pass of the model, hidden states (batch, time, dim) after the final norm: the only place that calls it,
+        so that counts are true. `attend` and `inputs` as in `Llama.forward`."""
         self.counters.passes += 1
         self.counters.positions += tokens.numel()
         device = self.like.device
         positions = None if positions is None else positions.to(device)
-        extra = {} if attend is None else {"attend": attend}
+        extra: dict[str, object] = {} if attend is None else {"attend": attend}
+        extra |= {} if inputs is None else {"inputs": inputs}
         return self.model(tokens.to(device), positions, **extra)

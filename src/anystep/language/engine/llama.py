@@ -194,22 +194,42 @@ class Llama(nn.Module):
         self.rotary = Rotary(c.head_dim, c.rope_theta, c.rope_factors).to(device)
         self.rotary_near = None if c.near_theta is None else Rotary(c.head_dim, c.near_theta).to(device)
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        attend: Attend | None = None,
+        inputs: Tensor | None = None,
+    ) -> Tensor:
         """Hidden states (batch, time, dim) of tokens (batch, time), after the final norm.
 
-        Without `attend` these tokens see each other causally, within each layer's window.
+        Without `attend` these tokens see each other causally, within each layer's window. `inputs` (batch, time, dim)
+        are read in place of the tokens' own embeddings.
         """
+        return self.norm(self.blocks(self.embed(tokens) if inputs is None else inputs, positions, attend))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """What the first layer reads of `tokens`: (..., dim)."""
+        x = self.embed_tokens(tokens)
+        return x if self.config.embed_scale == 1 else x * self.config.embed_scale
+
+    def blocks(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+        attend: Attend | None = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Tensor:
+        """x (batch, time, dim) after layers start..stop-1, by default all of them; no final norm."""
         if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+            positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
         far = self.rotary(positions)
         near = far if self.rotary_near is None else self.rotary_near(positions)
-        x = self.embed_tokens(tokens)
-        if self.config.embed_scale != 1:
-            x = x * self.config.embed_scale
-        for layer, block in enumerate(self.layers):
+        for layer in range(start, self.config.layers if stop is None else stop):
             cos, sin = far if self.config.window(layer) is None else near
-            x = block(x, cos, sin, attend or self.attend)
-        return self.norm(x)
+            x = self.layers[layer](x, cos, sin, attend or self.attend)
+        return x
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (..., vocab) of hidden states (..., dim)."""

@@ -1,0 +1,1 @@
+"""How does a model say the same with fewer or cheaper passes? One method a file."""
