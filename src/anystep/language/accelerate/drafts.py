@@ -36,8 +36,8 @@ class Draft:
     the first child was drawn from; each further sibling was drawn from the same without those before it. Children of
     other nodes were chosen, not drawn. Verifiers that are exact in law need to know which.
     chances: (nodes,) the drafter's own estimate that each node is accepted once its parent is; empty where it has none.
-    kinds: (nodes,) which guesses are alike, as small numbers: acceptance is learnt kind by kind; by default the rank
-    among siblings. Where children are drawn, kinds and chances must not depend on what was drawn for the node itself.
+    kinds: (nodes,) which guesses are alike, as small numbers: acceptance is learnt kind by kind; by default those of one
+    rank among their siblings and one depth. Where children are drawn, kinds and chances must not depend on what was drawn for the node itself.
     """
 
     tree: Tree = field(default_factory=lambda: Tree((), ()))

@@ -122,6 +122,8 @@ class Books:
         for node, parent in enumerate(draft.tree.parents):
             if parent in met:
                 self._enter(kinds[node], node in met)
+        if self.drafted and not len(draft):  # what was drafted was not worth showing
+            self._enter(LEVEL, False)
         for parent in met & set(draft.tree.parents):
             self._enter(LEVEL, any(draft.tree.parents[node] == parent for node in verdict.nodes))
 
@@ -131,12 +133,12 @@ class Books:
 
 
 def kinds_of(draft: Draft) -> Sequence[int]:
-    """The draft's kinds, or each node's rank among its siblings."""
+    """The draft's kinds; where it has none, nodes of one rank among their siblings and one depth, to three, are alike."""
     if draft.kinds:
         return draft.kinds
     seen: dict[int, int] = {}
-    ranks = []
-    for parent in draft.tree.parents:
-        ranks.append(seen.get(parent, 0))
-        seen[parent] = ranks[-1] + 1
-    return ranks
+    kinds = []
+    for parent, depth in zip(draft.tree.parents, draft.tree.depths.tolist(), strict=True):
+        seen[parent] = seen.get(parent, -1) + 1
+        kinds.append(4 * seen[parent] + min(depth, 3))
+    return kinds
