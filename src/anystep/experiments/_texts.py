@@ -45,9 +45,9 @@ def passage(rng: np.random.Generator) -> str:
     year = int(rng.integers(1500, 1880))
     return (
         f"The {one(THINGS)} of {one(TOWNS)} was built in {year} by {one(FIRST)} {one(LAST)}. It stands {one(STOOD)}, "
-        f"and for {int(rng.integers(20, 90))} years it was used {one(USED)}. In {year + int(rng.integers(30, 90))} a storm "
-        f"took its roof, and {one(FIRST)} {one(LAST)} paid {int(rng.integers(3, 90)) * 10} crowns for a new one. Today "
-        f"it holds {one(KEPT)}."
+        f"and for {int(rng.integers(20, 90))} years it was used {one(USED)}. In {year + int(rng.integers(30, 90))} a "
+        f"storm took its roof, and {one(FIRST)} {one(LAST)} paid {int(rng.integers(3, 90)) * 10} crowns for a new one. "
+        f"Today it holds {one(KEPT)}."
     )
 
 

@@ -52,7 +52,7 @@ class Kind:
     name: str
     prompts: tuple[str, ...]
     temperature: float
-    chat: bool = True
+    chat: bool | None = None
 
 
 def run(
