@@ -10,6 +10,7 @@ _HOME = {
     "DraftModel": "draft_model",
     "Drafter": "drafts",
     "Drafting": "drafts",
+    "EarlyLayers": "early_layers",
     "Follow": "verify",
     "PromptLookup": "prompt_lookup",
     "Reject": "verify",
