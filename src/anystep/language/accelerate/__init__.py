@@ -7,13 +7,16 @@ from typing import Any
 
 _HOME = {
     "Draft": "drafts",
+    "DraftModel": "draft_model",
     "Drafter": "drafts",
     "Drafting": "drafts",
+    "EarlyLayers": "early_layers",
     "Follow": "verify",
     "PromptLookup": "prompt_lookup",
     "Reject": "verify",
     "Speculative": "speculative",
     "Thrift": "thrift",
+    "TrieLookahead": "trie_lookahead",
     "Verifier": "verify",
     "speculate": "speculative",
 }
