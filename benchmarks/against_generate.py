@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import paired
 import torch
 
-import paired
 from anystep.language import load
 from anystep.language.fetch import kept_folder
 from anystep.language.loading import SMOLLM2

@@ -1,11 +1,12 @@
 """Our engine against llama.cpp on the same GGUF file: `python benchmarks/against_llama_cpp.py`.
 
-llama.cpp runs from the wheel `xllamacpp`, as its own server in a process of its own, called in that process. It gets its
-best: as many slots as rows, one unified cache, forks as completions of one request (its server computes the prompt once
-and shares it), the flash attention settings that are asked for, no logging, and as many threads as our engine. Its
+llama.cpp runs from the wheel `xllamacpp`, as its own server in a process of its own, called in that process. It gets
+its best: as many slots as rows, one unified cache, forks as completions of one request (its server computes the prompt
+once and shares it), each flash attention setting that is asked for, no logging, and as many threads as our engine. Its
 process is timed as ours is, by its CPU clock and the wall's; what its own timings say stands in the JSON.
 
-The wheel is built for AVX2: what `get_system_info` says is printed, since a build for this very processor may be faster.
+The wheel is built for AVX2: what `get_system_info` says is printed, since a build for this very processor may be
+faster.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def main() -> None:
     parser = paired.option_parser("Compare our engine with llama.cpp (xllamacpp) on SmolLM2-135M in Q4_1.")
     parser.add_argument("--gguf", type=Path, help="the file; by default fetched once and kept in the cache folder")
     parser.add_argument("--flash", default="on,off", help="its flash attention: on, off, auto, with commas")
-    parser.add_argument("--split", action="store_true", help="a cache of its own for each slot in place of a unified one")
+    parser.add_argument("--split", action="store_true", help="a cache for each slot, none unified")
     parser.add_argument("--serve", help="(used by itself)")
     options = parser.parse_args()
     if options.serve:

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from anystep.bench.machine import hardware, today, versions
+from anystep.language.engine.cache import common
 from anystep.language.engine.engine import Engine
 from anystep.language.fetch import cache_folder, fetched
 from anystep.language.loading import SMOLLM2
@@ -33,7 +34,7 @@ Prompts = Sequence[tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Case:
-    """`rows` sequences; `forks` says whether they are forks of one prompt of `prompt` tokens or differ from the start."""
+    """`rows` sequences of `prompt` tokens and `new` ones: forks of one prompt, or different from the start."""
 
     rows: int
     prompt: int
@@ -146,14 +147,16 @@ def same(one: Taken, other: Taken) -> str:
     pairs = list(zip(one.outputs, other.outputs, strict=False))
     if not pairs:
         return "-"
-    shares = [next((i for i, (a, b) in enumerate(zip(x, y, strict=False)) if a != b), len(x)) / len(x) for x, y in pairs]
+    shares = [common(x, y) / len(x) for x, y in pairs]
     return f"{statistics.mean(shares):.0%}"
 
 
 def table(found: dict[str, list[Taken]], cases: Sequence[Case], sides: Sequence[str], mine: str, steps: int) -> str:
     """A line a case and side: CPU milliseconds a step, CPU seconds to the first tokens and in all, and how many times
     as much CPU time the side takes as `mine` (paired by repeat)."""
-    lines = [f"{'case':24} {'side':22} {'ms a step':>22} {'first tokens, s':>22} {'whole, s':>22}  x step, x whole, same"]
+    lines = [
+        f"{'case':24} {'side':22} {'ms a step':>22} {'first tokens, s':>22} {'whole, s':>22}  x step, x whole, same"
+    ]
     for case in cases:
         base = found[f"{case} / {mine}"]
         for side in sides:
