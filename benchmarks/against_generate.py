@@ -76,9 +76,12 @@ def main() -> None:
     for side in sides.values():  # the first call of each sets things up
         side([tuple(tokens[:8])], 3)
     found = paired.took(sides, cases, tokens, options.repeats)
-    print(paired.table(found, cases, list(sides), next(iter(sides)), options.new - 1))
+    least = paired.limits(engine, cases)
+    print(paired.table(found, least, list(sides), next(iter(sides)), options.new - 1))
     if options.json:
-        options.json.write_text(paired.record(found, options), encoding="utf-8")
+        options.json.write_text(
+            paired.record(found, options, limits={str(c): s for c, s in least.items()}), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -151,9 +151,14 @@ def main() -> None:
     for peer in peers:
         peer.stop()
     print(f"llama.cpp: {peers[0].info}\n{path.name} {paired.digest(path)}")
-    print(paired.table(found, cases, list(sides), next(iter(sides)), options.new - 1))
+    least = paired.limits(engine, cases)
+    print(paired.table(found, least, list(sides), next(iter(sides)), options.new - 1))
     if options.json:
-        more = {"llama.cpp": peers[0].info, "its timings": [peer.told for peer in peers]}
+        more = {
+            "limits": {str(c): s for c, s in least.items()},
+            "llama.cpp": peers[0].info,
+            "its timings": [peer.told for peer in peers],
+        }
         options.json.write_text(paired.record(found, options, **more), encoding="utf-8")
 
 

@@ -25,6 +25,9 @@ from anystep.language.engine.cache import common
 from anystep.language.engine.engine import Engine
 from anystep.language.fetch import cache_folder, fetched
 from anystep.language.loading import SMOLLM2
+from anystep.language.measure import measure_machine
+from anystep.language.measure.engine import limit4
+from anystep.language.measure.machine import packed4
 
 ROOT = Path(__file__).parent.parent
 SHORT = 64  # tokens of each prompt where the prompts differ
@@ -151,23 +154,40 @@ def same(one: Taken, other: Taken) -> str:
     return f"{statistics.mean(shares):.0%}"
 
 
-def table(found: dict[str, list[Taken]], cases: Sequence[Case], sides: Sequence[str], mine: str, steps: int) -> str:
-    """A line a case and side: CPU milliseconds a step, CPU seconds to the first tokens and in all, and how many times
-    as much CPU time the side takes as `mine` (paired by repeat)."""
-    lines = [
-        f"{'case':24} {'side':22} {'ms a step':>22} {'first tokens, s':>22} {'whole, s':>22}  x step, x whole, same"
-    ]
+def limits(engine: Engine, cases: Sequence[Case]) -> dict[Case, float]:
+    """The least seconds of a case's middle step on this machine, for Q4_1 weights, fp16 keys and its fastest
+    arithmetic: one yardstick for every side (`anystep measure engine` says more)."""
+    c = engine.config
+    machine = measure_machine(c, packed4(c))
+    position = 2 * c.layers * c.kv_heads * c.head_dim * engine.like.element_size()
+    found = {}
     for case in cases:
+        own = case.new // 2 if case.forks else case.prompt + case.new // 2
+        keys = position * (case.rows * own + (case.prompt if case.forks else 0))
+        each, _ = engine.feed([case.prompt + case.new // 2] * case.rows)
+        found[case] = limit4(engine, machine, keys, int(sum(cost.flops for cost in each)))
+    return found
+
+
+def table(found: dict[str, list[Taken]], limits: dict[Case, float], sides: Sequence[str], mine: str, steps: int) -> str:
+    """A line a case and side: CPU milliseconds a step, CPU seconds to the first tokens and in all, how many times as
+    much CPU time the side takes as `mine` (paired by repeat), the share of the 4-bit limit that its steps reach, and
+    how much of its greedy output is the same."""
+    head = f"{'case':24} {'side':22} {'ms a step':>22} {'first tokens, s':>22} {'whole, s':>22}"
+    lines = [f"{head} {'x step':>7} {'x whole':>8} {'limit':>6} {'same':>5}"]
+    for case, least in limits.items():
         base = found[f"{case} / {mine}"]
         for side in sides:
             runs = found[f"{case} / {side}"]
             step = median([b.rest_cpu / a.rest_cpu for a, b in zip(base, runs, strict=True)])
             whole = median([b.cpu / a.cpu for a, b in zip(base, runs, strict=True)])
+            reached = least * steps / median([r.rest_cpu for r in runs])
             lines.append(
                 f"{case!s:24} {side:22} {spread([r.rest_cpu for r in runs], 1e3 / steps):>22} "
-                f"{spread([r.first_cpu for r in runs]):>22} {spread([r.cpu for r in runs]):>22}  "
-                f"{step:.2f}, {whole:.2f}, {same(base[0], runs[0])}"
+                f"{spread([r.first_cpu for r in runs]):>22} {spread([r.cpu for r in runs]):>22} "
+                f"{step:7.2f} {whole:8.2f} {reached:6.1%} {same(base[0], runs[0]):>5}"
             )
+        lines.append(f"{case!s:24} {'4-bit limit':22} {least * 1e3:>22.3g}")
     return "\n".join(lines)
 
 
