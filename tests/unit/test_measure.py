@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from anystep import UsageError
 from anystep.cli import main
@@ -72,6 +73,33 @@ def test_a_step_reads_every_matrix_once_in_its_form(form: str, width: int, tied:
     for forks in report.forks:
         assert forks.read == matrices * width + norms + scales + c.head_dim // 2 * 4  # rotary frequencies
     assert report.packed == report.forks[0].read
+
+
+class Compiled(nn.Module):
+    """A product that torch does not see."""
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def work(self, rows: int) -> tuple[int, dict[str, int], int]:
+        weight = self.plain.weight
+        return 1, {"int8": 2 * rows * weight.numel()}, weight.nbytes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.utils._python_dispatch._disable_current_modes():
+            return self.plain(x)
+
+
+def test_what_torch_does_not_see_is_told_by_the_module_that_does_it() -> None:
+    engine = tiny_engine()
+    plain = measure_engine(engine, forks=(3,), prompt=40, new=4, machine=KNOWN).forks[0]
+    block = engine.model.layers[0].mlp  # type: ignore[attr-defined]
+    block.down_proj = Compiled(block.down_proj)
+    found = measure_engine(engine, forks=(3,), prompt=40, new=4, machine=KNOWN).forks[0]
+    hidden = 2 * 3 * block.down_proj.plain.weight.numel()
+    assert found.operations == {"fp32": plain.operations["fp32"] - hidden, "int8": hidden}
+    assert (found.read, found.operators) == (plain.read, plain.operators)
 
 
 def test_keys_are_read_once_for_all_forks_and_apart_for_what_is_their_own() -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from anystep.errors import UsageError
 from anystep.language.engine.decoding import Decoding
@@ -181,7 +182,8 @@ def _prefilled(engine: Engine, tokens: list[int]) -> tuple[Spent, Spent]:
 def _counted_step(session: Decoding, storages: dict[int, int]) -> Operators:
     """One step, every row fed a token and read out, as torch ran it. Not for timing: watching is slow."""
     chosen = session.logits().argmax(-1).tolist()
-    with counted_operators(storages) as found:
+    model = session.engine.model
+    with counted_operators(storages, model.modules() if isinstance(model, nn.Module) else ()) as found:
         session.append(chosen)
         session.logits()
     return found
