@@ -48,8 +48,10 @@ def draw(
     logits: Tensor, u: NDArray[np.float64], temperature: float, top_p: float = 1.0
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """One token a row at u in [0, 1), and its log-probability under the distribution it was drawn from."""
+    if temperature == 0:
+        return logits.argmax(-1).cpu().numpy(), np.zeros(len(logits))
     p = distribution(logits, temperature, top_p)
-    tokens = p.argmax(-1) if temperature == 0 else keys.choose(p, u)
+    tokens = keys.choose(p, u)
     return tokens, np.log(p[np.arange(len(p)), tokens])
 
 
