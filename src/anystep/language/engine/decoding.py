@@ -47,6 +47,12 @@ class Decoding:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def bytes(self) -> int:
+        """Bytes held for what rows have of their own: keys, values and hidden states that the cache has not yet."""
+        states = sum(len(trace) for trace in self.trace) * self.hidden[:1].nbytes
+        return states + (0 if self.rows is None else self.rows.buffer.nbytes)
+
     @torch.inference_mode()
     def logits(self, rows: Sequence[int] | np.ndarray | None = None) -> Tensor:
         """(len(rows), vocab): next-token logits of `rows`, by default of all; rows that are still equal cost one."""
