@@ -265,7 +265,7 @@ def test_an_error_reaches_all_who_were_in_the_batch(monkeypatch: pytest.MonkeyPa
     def broken(*_: Any) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(engine, "_run", broken)
+    monkeypatch.setattr(engine, "run", broken)
     for prompt in PROMPTS[:2]:
         with pytest.raises(MemoryError):
             drive(run_of(Shared(desk, engine, prompt, unit="completion")))
