@@ -128,7 +128,9 @@ def fewest_moves(active, total):
     return min(sum(not low <= slot < low + n for slot in active) for low in range(total - n + 1))
 
 
-@given(st.integers(1, 9).flatmap(lambda total: st.tuples(st.just(total), st.sets(st.integers(0, total - 1), min_size=1))))
+@given(
+    st.integers(1, 9).flatmap(lambda total: st.tuples(st.just(total), st.sets(st.integers(0, total - 1), min_size=1)))
+)
 def test_the_window_takes_the_fewest_moves(case):
     total, slots = case
     active = np.sort(np.array(list(slots)))

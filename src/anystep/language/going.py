@@ -1,41 +1,42 @@
-"""One step of a language model's states, token by token, from one batched pass to the next."""
+"""One step of a language model's states, token by token: what is drawn, and when a row has done its step."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anystep import keys as lineage
 from anystep.keys import Keys
-from anystep.language.engine.decoding import Decoding
-from anystep.language.engine.sampling import alternatives, draw
 from anystep.language.states import Piece, Sequences
-from anystep.ledger import Limit
+from anystep.ledger import FREE, Cost, Limit
 from anystep.process import Status, Stepped, Until
 
 if TYPE_CHECKING:
     from anystep.language.process import LanguageProcess
 
 
-@dataclass
+@dataclass(eq=False)
 class Going:
-    """One call of `step`: rows that go on token by token until each has done its step, or was refused."""
+    """One call of `step`: rows that go on until each has done its step, or was refused.
+
+    A row is `waiting` to be opened, `coming` while what it lacks is computed, or in a session, where `place[row]` is its
+    number; a session that has no room sends it back to wait. Its last token is fed when the next one is wanted.
+    """
 
     process: LanguageProcess
     states: Sequences
     keys: Keys
     limit: Limit
     until: Until
-    rows: NDArray[np.int64] = field(init=False)  # those still going
 
     def __post_init__(self) -> None:
-        n, self.rows = len(self.states), np.arange(len(self.states))
+        n = len(self.states)
+        self.waiting, self.coming, self.place = list(range(n)), set[int](), dict[int, int]()
         self.tokens = list(self.states.tokens)
-        self.logp, self.status, self.cut = np.zeros(n), np.zeros(n, np.int8), np.zeros(n, bool)
+        self.status, self.cut, self.owes = np.zeros(n, np.int8), np.zeros(n, bool), np.ones(n, bool)
+        self.drawn: list[list[float]] = [[] for _ in range(n)]  # log-probabilities of this call's tokens
         self.errors: dict[int, str] = {}
         self.texts = list(self.states.texts())
         self.streams = [self.process.engine.tokenizer.stream() for _ in self.tokens]
@@ -43,58 +44,81 @@ class Going:
             for token in out:
                 stream.push(token)
 
-    def run(self) -> Stepped:
-        rows, session = self.process.opened(self.states, self.limit, self.process.drawn(1))
-        self.cut[np.setdiff1d(self.rows, rows)] = True
-        if session is not None:
-            place = {row: i for i, row in enumerate(rows.tolist())}
-            with session:
-                self.rows = rows
-                while len(self.rows):
-                    self._choose(session, np.array([place[row] for row in self.rows.tolist()]))
-                    if len(self.rows):
-                        self._feed(session, place)
-        states = Sequences(tuple(self.tokens), self.states.starts, self.states.tokenizer)
-        zeros = np.zeros(len(states))
-        return Stepped(states, self.status, self.logp, zeros, self.limit.used, self.cut, self.errors)
+    @property
+    def done(self) -> bool:
+        return not (self.waiting or self.coming or self.place)
 
-    def _choose(self, session: Decoding, places: NDArray[np.int64]) -> None:
-        """Draws one token for each row, and keeps those rows that have more to do."""
-        process = self.process
-        at = [len(self.tokens[row]) for row in self.rows.tolist()]
-        u = lineage.uniforms(self.keys[self.rows], np.array(at, np.uint64))
-        logits = session.logits(places)
-        chosen, logp = draw(logits, u, process.temperature, process.top_p)
-        told = None if process.logprobs is None else alternatives(logits, chosen, process.logprobs)
-        self.logp[self.rows] += logp
-        stepped = np.zeros(len(self.rows), bool)
-        for i, (row, token) in enumerate(zip(self.rows.tolist(), chosen.tolist(), strict=True)):
+    def owed(self, rows: Sequence[int]) -> list[Cost]:
+        """What each row's next token costs beyond what it lacks, where it has not been paid for."""
+        drawn = self.process.drawn(1)
+        return [drawn if self.owes[row] else FREE for row in rows]
+
+    def pay(self, rows: Sequence[int], each: Cost | Sequence[Cost] = FREE, once: Cost = FREE) -> list[int]:
+        """Those of `rows` that could pay; the others are cut."""
+        granted = self.limit.pay(np.array(rows, np.int64), each, once=once)
+        self.refuse([row for row, yes in zip(rows, granted.tolist(), strict=True) if not yes])
+        return [row for row, yes in zip(rows, granted.tolist(), strict=True) if yes]
+
+    def refuse(self, rows: Sequence[int]) -> None:
+        """These stay as they are; were they asked again they would go on."""
+        self.cut[list(rows)] = True
+        self.waiting = [row for row in self.waiting if not self.cut[row]]
+
+    def take(
+        self,
+        rows: Sequence[int],
+        tokens: Sequence[int],
+        logp: Sequence[float],
+        told: Sequence[tuple[float, tuple[tuple[int, float], ...]]] | None,
+    ) -> list[int]:
+        """Enters a token drawn for each of `rows`; those rows that have done their step."""
+        process, stepped = self.process, []
+        whole = process.unit == "completion" or self.until == "done" or not isinstance(self.until, str)
+        for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             before, piece = self.texts[row], self.streams[row].push(token)
             self.tokens[row] += (token,)
             self.texts[row] = before + piece
+            self.drawn[row].append(logp[i])
+            self.owes[row] = True
             if told is not None:
                 self.limit.show(int(self.keys[row]), Piece.of(piece, token, *told[i]), row)
             elif piece:
                 self.limit.show(int(self.keys[row]), piece, row)
-            whole = process.unit == "completion" or self.until == "done" or not isinstance(self.until, str)
             stop = process.unit == "token" or before.count(process.stop) < self.texts[row].count(process.stop)
-            stepped[i] = stop and not whole
-        starts = tuple(self.states.starts[row] for row in self.rows.tolist())
-        now = Sequences(tuple(self.tokens[row] for row in self.rows.tolist()), starts, self.states.tokenizer)
+            stepped.append(stop and not whole)
+        now = Sequences(
+            tuple(self.tokens[row] for row in rows),
+            tuple(self.states.starts[row] for row in rows),
+            self.states.tokenizer,
+        )
         status, errors = process.judge(now)
-        self.status[self.rows] = status
-        self.errors |= {int(self.rows[i]): text for i, text in errors.items()}
-        going = self.rows[(status == Status.LIVE) & ~stepped]
-        if not isinstance(self.until, str) and (self.status == Status.DONE).sum() >= self.until:
-            self.cut[going] = True  # the race is over; were they asked again they would go on as they were
-            going = going[:0]
-        self.rows = going
+        self.status[list(rows)] = status
+        self.errors |= {rows[i]: text for i, text in errors.items()}
+        live = (status == Status.LIVE).tolist()
+        return [row for row, going, stop in zip(rows, live, stepped, strict=True) if stop or not going]
 
-    def _feed(self, session: Decoding, place: Mapping[int, int]) -> None:
-        """Pays for one more token a row, and feeds the last one to those that could pay."""
-        each, once = self.process.engine.feed([len(self.tokens[row]) for row in self.rows.tolist()])
-        granted = self.limit.pay(self.rows, each, once=once)
-        self.cut[self.rows[~granted]] = True
-        self.rows = self.rows[granted]
-        places = [place[row] for row in self.rows.tolist()]
-        session.append([self.tokens[row][-1] for row in self.rows.tolist()], places)
+    def beaten(self) -> list[int]:
+        """Of a race, the rows in a session that need not go on: enough have finished in as few tokens."""
+        bar = self._bar()
+        over = [row for row in self.place if len(self.drawn[row]) >= bar and self.status[row] == Status.LIVE]
+        self.cut[over] = True  # were they asked again they would go on as they were
+        return over
+
+    def _bar(self) -> float:
+        """Of a race that has been decided, after how many tokens; rows that wait may still make it fewer."""
+        if isinstance(self.until, str):
+            return np.inf
+        done = sorted(len(self.drawn[row]) for row in np.flatnonzero(self.status == Status.DONE).tolist())
+        return np.inf if len(done) < self.until else done[self.until - 1]
+
+    def reply(self) -> Stepped:
+        """Of a race as if all rows had gone on side by side: one that ran further than it was decided is taken back."""
+        bar = self._bar()
+        for row in range(len(self.states)):
+            if len(self.drawn[row]) > bar:
+                self.tokens[row] = self.tokens[row][: int(bar) - len(self.drawn[row])]
+                self.drawn[row], self.status[row], self.cut[row] = self.drawn[row][: int(bar)], Status.LIVE, True
+                self.errors.pop(row, None)
+        states = Sequences(tuple(self.tokens), self.states.starts, self.states.tokenizer)
+        logp = np.array([sum(drawn) for drawn in self.drawn], np.float64)
+        return Stepped(states, self.status, logp, np.zeros(len(states)), self.limit.used, self.cut, self.errors)

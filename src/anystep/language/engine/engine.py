@@ -29,6 +29,8 @@ from anystep.language.engine.slots import Arrange, window
 from anystep.language.engine.tokenizer import Tokenizer
 from anystep.ledger import Cost
 
+LIVE_BYTES = 1 << 31
+
 
 class Model(Protocol):
     """What the engine asks of a model; `Llama` is one."""
@@ -42,7 +44,12 @@ class Model(Protocol):
 
 
 class Engine:
-    """Runs `model` with a prefix cache of at most `cache_bytes` beyond what open sessions pin."""
+    """Runs `model` with a prefix cache of at most `cache_bytes` beyond what open sessions pin.
+
+    live_bytes: of keys and values that the rows of one step hold while they go on, pinned in the cache and of their
+    own. Rows that do not fit wait until others have done their step, and what the cache has lost of them by then is
+    computed again, and charged; one row is let in whatever it needs.
+    """
 
     def __init__(
         self,
@@ -51,11 +58,12 @@ class Engine:
         cache_bytes: int = 1 << 30,
         name: str = "model",
         generation: Mapping[str, Any] | None = None,
+        live_bytes: int = LIVE_BYTES,
     ) -> None:
-        if cache_bytes <= 0:
-            raise UsageError(
-                f"cache_bytes={cache_bytes} holds nothing; Engine(..., cache_bytes=1 << 30) is a gigabyte."
-            )
+        for bound, value in {"cache_bytes": cache_bytes, "live_bytes": live_bytes}.items():
+            if value <= 0:
+                raise UsageError(f"{bound}={value} holds nothing; Engine(..., {bound}=1 << 30) is a gigabyte.")
+        self.live_bytes = live_bytes
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.generation = dict(generation or {})  # what `solve` takes where neither the task nor the call says
         self.lock = threading.RLock()  # whoever plans, opens or appends holds it: one thread at a time

@@ -18,7 +18,7 @@ from anystep.language.engine.llama import Attend, Config
 from anystep.language.engine.packed import Packed
 from anystep.language.engine.plan import Unit
 from anystep.language.engine.rows import Rows
-from anystep.language.engine.slots import Arrange, Slots
+from anystep.language.engine.slots import ROOM, Arrange, Slots
 
 if TYPE_CHECKING:
     from anystep.language.engine.engine import Engine
@@ -45,6 +45,11 @@ class Running(Decoding):
     def pinned(self) -> set[Segment]:
         """The cached segments that rows see."""
         return {span.segment for path in self.paths for span in path}
+
+    def needs(self, sequences: Sequence[Tokens]) -> int:
+        """The fewest bytes of a buffer for the rows that are there and `sequences`, which are cached."""
+        paths = [self.engine.cache.match(tokens) for tokens in sequences]
+        return self.slots.needs(len(paths), self.slots.longest(paths) + ROOM)
 
     def join(self, sequences: Sequence[Tokens], most: float = np.inf) -> list[int]:
         """Numbers of new rows for `sequences`, of which the cache must hold every position.
@@ -128,7 +133,10 @@ class Running(Decoding):
         positions, attend = torch.from_numpy(rows.lengths[:n].copy()), one_each(rows, n, self.engine.config)
         if packed is None:
             return run(tokens[:, None], positions[:, None], attend)[:, 0], nothing
-        tokens, positions = torch.cat([tokens[None], packed.tokens], 1), torch.cat([positions[None], packed.positions], 1)
+        tokens, positions = (
+            torch.cat([tokens[None], packed.tokens], 1),
+            torch.cat([positions[None], packed.positions], 1),
+        )
         hidden = run(tokens, positions, beside(n, attend, packed.attend()))[0]
         return hidden[:n], hidden[n:]
 

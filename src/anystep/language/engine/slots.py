@@ -129,6 +129,12 @@ class Slots(Rows):
             self._changed()
         return low, width
 
+    def longest(self, paths: Sequence[Path]) -> int:
+        """The most that any of `paths` would copy into the buffer were they to join."""
+        there = [self.paths[slot] for slot in self.at.values()]
+        laid = lay([*there, *paths], [0] * (len(there) + len(paths)))[len(there) :]
+        return max((path_length(rest) for _, rest in laid), default=0)
+
     def needs(self, more: int, longest: int) -> int:
         """The fewest bytes of a buffer for the rows that are there and `more`, of which one has `longest` positions."""
         return (len(self) + more) * max(longest, int(self.own.max(initial=0)) + 1) * self.position_bytes
