@@ -1,4 +1,4 @@
-"""Rows that join and leave a running session have the logits they would have alone, and are moved as little as can be."""
+"""Rows that join and leave a running session have the logits they would have alone, and are moved least."""
 
 from itertools import combinations
 
@@ -42,7 +42,7 @@ def same_as_alone(engine, session, rows):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rows_come_and_go_and_none_notices(shape):
-    """Prompts that share much or nothing come at any time, some while others are fed, in pieces; rows pause and leave."""
+    """Prompts that share much or nothing come at any time, read in pieces beside others; rows pause and leave."""
     engine, rng = tiny_engine(**SHAPES[shape]), np.random.default_rng(1)
     shared = text(50, seed=9)
     session, left, waiting = engine.gather(), [], {}

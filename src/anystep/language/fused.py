@@ -15,7 +15,7 @@ from anystep.language.engine.engine import Engine
 from anystep.language.engine.plan import CHUNK, SHARE, Unit
 from anystep.language.engine.sampling import alternatives, draw
 from anystep.language.engine.slots import ROOM, Arrange, window
-from anystep.language.going import Going
+from anystep.language.member import Member
 from anystep.language.prefill import paid
 from anystep.ledger import FREE
 from anystep.process import Stepped
@@ -28,7 +28,7 @@ class Coming:
     Rows in `late` lack only their last token, and are fed it as rows. held: paths that are pinned until they are in.
     """
 
-    going: Going
+    going: Member
     rows: list[int]
     units: list[Unit]
     late: set[int]
@@ -62,13 +62,13 @@ class Fused:
         self.engine, self.chunk, self.session = engine, chunk, engine.gather(arrange)
         self.max_rows = np.inf if max_rows is None else max_rows
         self.max_bytes = engine.live_bytes if max_bytes is None else max_bytes
-        self.members: list[Going] = []
+        self.members: list[Member] = []
         self.coming: list[Coming] = []
 
-    def add(self, going: Going) -> None:
+    def add(self, going: Member) -> None:
         self.members.append(going)
 
-    def round(self) -> list[Going]:
+    def round(self) -> list[Member]:
         """One pass for everyone, or none where nothing is to be computed; the members that are done with it."""
         self._admit()
         self._draw(self._arrived())
@@ -114,7 +114,7 @@ class Fused:
             if going.waiting:
                 going.pay(going.waiting)  # nothing: who is cancelled, or out of time, need not wait for a place
 
-    def _room(self, going: Going) -> tuple[list[int], int]:
+    def _room(self, going: Member) -> tuple[list[int], int]:
         """The first of its waiting rows that can come in now, and an estimate of the bytes they will hold."""
         taken = self.rows
         spare = self.max_bytes - self.session.bytes - sum(coming.reserve for coming in self.coming)
@@ -139,7 +139,7 @@ class Fused:
         units = (unit for coming in self.coming for unit in coming.units)
         return any(common(unit.tokens, tokens) - max(known, unit.start) >= SHARE for unit in units)
 
-    def _open(self, going: Going, rows: list[int], reserve: int) -> None:
+    def _open(self, going: Member, rows: list[int], reserve: int) -> None:
         """Pays for what `rows` lack, and for the token that each draws next."""
         sequences = [going.tokens[row] for row in rows]
         starts = [going.states.starts[row] for row in rows]
@@ -162,7 +162,7 @@ class Fused:
         last = {u.row for u in late}
         self.coming.append(Coming(going, allowed, [u for u in units if u.row not in last], last, held, reserve))
 
-    def _arrived(self) -> list[tuple[Going, int]]:
+    def _arrived(self) -> list[tuple[Member, int]]:
         """Rows whose every position is cached join the session, as many as it has room for; the others wait again."""
         found = []
         for coming in [c for c in self.coming if not c.units]:
@@ -224,7 +224,7 @@ class Fused:
             coming.units = rest
         return found
 
-    def _fed(self, pieces: list[tuple[Coming, Unit]]) -> list[tuple[Going, int]]:
+    def _fed(self, pieces: list[tuple[Coming, Unit]]) -> list[tuple[Member, int]]:
         """Rows whose last token is fed now. Each member pays for its own, and once for a pass that does any of its
         work; who cannot pay is out."""
         fed = []
@@ -266,7 +266,7 @@ class Fused:
             self._leave(going, [row])
             going.waiting = sorted([*going.waiting, row])
 
-    def _draw(self, fresh: Sequence[tuple[Going, int]]) -> None:
+    def _draw(self, fresh: Sequence[tuple[Member, int]]) -> None:
         """A token for each of these rows, those of all members by the same rule at once; who is done leaves."""
         if not fresh:
             return
@@ -274,7 +274,7 @@ class Fused:
         at = np.array([len(going.tokens[row]) for going, row in fresh], np.uint64)
         u = lineage.uniforms(np.array([going.keys[row] for going, row in fresh], np.uint64), at)
         rules: dict[tuple[float, float], list[int]] = {}
-        members: dict[Going, list[int]] = {}
+        members: dict[Member, list[int]] = {}
         for i, (going, _) in enumerate(fresh):
             rules.setdefault((going.process.temperature, going.process.top_p), []).append(i)
             members.setdefault(going, []).append(i)
@@ -288,7 +288,7 @@ class Fused:
             self._leave(going, going.take(rows, tokens[some].tolist(), logp[some].tolist(), told))
             self._leave(going, going.beaten())
 
-    def _leave(self, going: Going, rows: Sequence[int]) -> None:
+    def _leave(self, going: Member, rows: Sequence[int]) -> None:
         if rows:
             self.session.leave([going.place.pop(row) for row in rows])
 
@@ -302,13 +302,15 @@ class Fused:
         return self.max_bytes - self._pinned()
 
 
-def alone(going: Going) -> Stepped:
-    """The reply to a step that shares its passes with no other; the engine's lock is held."""
-    fused = Fused(going.process.engine)
-    fused.add(going)
-    try:
-        while not going.done:
-            fused.round()
-    finally:
-        fused.close()
-    return going.reply()
+class Alone(Member):
+    """A step that shares its passes with no other."""
+
+    def run(self) -> Stepped:
+        fused = Fused(self.process.engine)
+        fused.add(self)
+        try:
+            while not self.done:
+                fused.round()
+        finally:
+            fused.close()
+        return self.reply()

@@ -18,7 +18,7 @@ from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.sampling import distribution
 from anystep.language.engine.tokenizer import begun
-from anystep.language.fused import alone
+from anystep.language.fused import Alone
 from anystep.language.going import Going
 from anystep.language.prefill import opened
 from anystep.language.states import Sequences
@@ -103,7 +103,11 @@ class LanguageProcess(Process):
 
     def step(self, states: Sequences, keys: Keys, limit: Limit, until: Until) -> Stepped:
         with self.engine.lock:
-            return alone(Going(self, states, keys, limit, until))
+            return self.going(states, keys, limit, until).run()
+
+    def going(self, states: Sequences, keys: Keys, limit: Limit, until: Until) -> Going:
+        """One call of `step`, ready to run."""
+        return Alone(self, states, keys, limit, until)
 
     def expand(self, states: Sequences, k: int, keys: Keys, limit: Limit) -> Stepped:
         """The k likeliest next tokens of every state that could be paid for; logp is theirs at this temperature (at

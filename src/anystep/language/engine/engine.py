@@ -27,6 +27,7 @@ from anystep.language.engine.rows import Counters
 from anystep.language.engine.running import Running
 from anystep.language.engine.slots import Arrange, window
 from anystep.language.engine.tokenizer import Tokenizer
+from anystep.language.engine.trees import Tree
 from anystep.ledger import Cost
 
 LIVE_BYTES = 1 << 31
@@ -114,6 +115,16 @@ class Engine:
         """What one more token costs each row, whose `length` it is part of, and once for the batch, logits included."""
         each = [Cost(generated=1, evaluations=1, attended=n, flops=self.flops(1, n, heads=1)) for n in lengths]
         return each, Cost(calls=1)
+
+    def look(self, lengths: Sequence[int], trees: Sequence[Tree], heads: bool = True) -> tuple[list[Cost], Cost]:
+        """What `Decoding.look` at a tree costs each row of `lengths` tokens, and once for the batch; with the logits of
+        every node where `heads`. Tokens that are kept count as generated, and are not in it."""
+        each = []
+        for length, tree in zip(lengths, trees, strict=True):
+            nodes, attended = len(tree), len(tree) * length + int(tree.depths.sum()) + len(tree)
+            flops = self.flops(nodes, attended, heads=nodes if heads else 0)
+            each.append(Cost(evaluations=nodes, attended=attended, flops=flops))
+        return each, Cost(calls=int(any(map(len, trees))))
 
     def price(self, plan: Plan) -> tuple[list[Cost], Cost]:
         """What opening `plan` costs each row, and once for the batch; logits are not in it (`flops(0, 0, heads)`)."""

@@ -44,8 +44,9 @@ class Packed:
         slots = torch.cat([i * longest + torch.arange(unit.length) for i, unit in enumerate(self.units)])
         config = self.engine.config
         groups, window = config.heads // config.kv_heads, config.window
+        ahead = torch.arange(longest).expand(n, longest)
         views = {
-            size: (rows.levels(n) if size is None else rows.near(n, size, longest), *rows.past(n, size, longest))
+            size: (rows.levels(n) if size is None else rows.near(n, size, ahead), *rows.past(n, size, longest))
             for size in config.sizes
         }
 

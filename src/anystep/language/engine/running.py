@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anystep.errors import UsageError
-from anystep.language.engine.attention import add_levels, look_own
+from anystep.errors import Unsupported, UsageError
 from anystep.language.engine.cache import Path, Segment, Tokens, path_length
-from anystep.language.engine.decoding import Decoding
-from anystep.language.engine.llama import Attend, Config
+from anystep.language.engine.decoding import Decoding, one_each
+from anystep.language.engine.llama import Attend
 from anystep.language.engine.packed import Packed
 from anystep.language.engine.plan import Unit
 from anystep.language.engine.rows import Rows
 from anystep.language.engine.slots import ROOM, Arrange, Slots
+from anystep.language.engine.trees import Tree
 
 if TYPE_CHECKING:
     from anystep.language.engine.engine import Engine
@@ -37,6 +37,7 @@ class Running(Decoding):
         self.live, self.origin = np.zeros(0, bool), np.zeros(0, np.int64)
         self.slots = Slots(engine.like, engine.counters)
         self.fresh = itertools.count()
+        self.looked = {}
 
     @property
     def bytes(self) -> int:
@@ -140,6 +141,9 @@ class Running(Decoding):
         hidden = run(tokens, positions, beside(n, attend, packed.attend()))[0]
         return hidden[:n], hidden[n:]
 
+    def look(self, trees: Mapping[int, Tree]) -> dict[int, Tensor]:
+        raise Unsupported("Trees are looked at in a session of fixed rows: engine.open(engine.plan(sequences)).")
+
     def leave(self, rows: Sequence[int], keep: bool = True) -> None:
         """These rows are gone; with `keep`, what is their own goes to the cache, where it is found while it lasts."""
         cache, written = self.engine.cache, []
@@ -163,24 +167,6 @@ class Running(Decoding):
     def close(self, keep: bool = True) -> None:
         """All rows leave."""
         self.leave(list(self.slots.at), keep)
-
-
-def one_each(rows: Rows, n: int, config: Config) -> Attend:
-    """One query for each of the first n slots, over its own keys and those it shares."""
-    views = {
-        size: (rows.levels(n) if size is None else rows.near(n, size, time=1), *rows.mask(n, size))
-        for size in config.sizes
-    }
-    here, at = torch.arange(n), torch.from_numpy(rows.own[:n].copy())
-
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        levels, low, mask = views[config.window(layer)]
-        own = rows.buffer[layer]
-        own[0, here, :, at], own[1, here, :, at] = k[:, :, 0], v[:, :, 0]
-        seen = own[:, :n, :, low : low + mask.shape[1]]
-        return add_levels(levels, layer, q, look_own(q, seen[0], seen[1], mask))
-
-    return attend
 
 
 def beside(n: int, one: Attend, other: Attend) -> Attend:
