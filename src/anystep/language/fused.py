@@ -136,8 +136,9 @@ class Fused:
     def _in_the_making(self, tokens: Tokens) -> bool:
         """Whether some of what a sequence lacks is being computed for another: it waits, and finds it in the cache."""
         known = path_length(self.engine.cache.match(tokens))
+        worth = min(SHARE, len(tokens) - known)
         units = (unit for coming in self.coming for unit in coming.units)
-        return any(common(unit.tokens, tokens) - max(known, unit.start) >= SHARE for unit in units)
+        return worth > 0 and any(common(unit.tokens, tokens) - max(known, unit.start) >= worth for unit in units)
 
     def _open(self, going: Member, rows: list[int], reserve: int) -> None:
         """Pays for what `rows` lack, and for the token that each draws next."""

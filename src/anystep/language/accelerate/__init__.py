@@ -13,7 +13,9 @@ _HOME = {
     "PromptLookup": "prompt_lookup",
     "Reject": "verify",
     "Speculative": "speculative",
+    "TemporalFusionScheduler": "temporal_fusion",
     "Thrift": "thrift",
+    "Ticket": "temporal_fusion",
     "Verifier": "verify",
     "speculate": "speculative",
 }

@@ -107,7 +107,7 @@ class Running(Decoding):
         packed = Packed(self.engine, units) if units else None
         if not len(chosen):
             return [] if packed is None else packed.keep(self._pass(None, packed)[1])
-        self.slots.make_room(most)
+        self.slots.make_room(most=most)
         low, width = self.slots.arrange(chosen.tolist(), self.arrange)
         laid = self.slots.since(low)
         at = np.array([self.slots.at[row] for row in chosen.tolist()]) - low

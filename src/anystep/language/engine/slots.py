@@ -93,8 +93,7 @@ class Slots(Rows):
             self._refer(slot, shared)
         fresh = laid[len(taken) :]
         self._fit(len(paths), max((path_length(rest) for _, rest in fresh), default=0) + ROOM, most)
-        free = np.flatnonzero(self.row < 0).tolist()
-        for slot, row, path, (shared, rest) in zip(free, rows, paths, fresh, strict=False):
+        for slot, row, path, (shared, rest) in zip(self._free(), rows, paths, fresh, strict=False):
             self.row[slot], self.at[row], self.paths[slot], self.shared[slot] = row, slot, path, shared
             self.base[slot], at = path_length(shared), 0
             for span in rest:
@@ -144,10 +143,18 @@ class Slots(Rows):
         """Whether one more position does not fit some row."""
         return int(self.own.max(initial=0)) == self.buffer.shape[4]
 
-    def make_room(self, most: float = np.inf) -> None:  # type: ignore[override]
-        """One more position for every row."""
-        if self.full:
-            self._fit(0, int(self.own.max()) + ROOM, most)
+    def make_room(self, ahead: int = 1, most: float = np.inf) -> None:
+        """Positions for `ahead` more of every row; the buffer grows beyond `most` bytes only where it must."""
+        if int(self.own.max(initial=0)) + ahead > self.buffer.shape[4]:
+            self._fit(0, int(self.own.max()) + max(ahead, ROOM), most)
+
+    def _free(self) -> list[int]:
+        """Slots that no row has: holes first, then those next to where rows are, which so stay together."""
+        taken, free = np.flatnonzero(self.row >= 0), np.flatnonzero(self.row < 0)
+        if not len(taken):
+            return free.tolist()
+        away = np.maximum(taken.min() - free, free - taken.max())
+        return free[np.argsort(np.maximum(away, 0), kind="stable")].tolist()
 
     def _fit(self, more: int, longest: int, most: float) -> None:
         """Makes the buffer large enough for `more` rows beside those there, each of up to `longest` positions: doubled,
@@ -228,11 +235,11 @@ def lay(paths: Sequence[Path], bases: Sequence[int]) -> list[tuple[Path, Path]]:
     stretches = [[s for span in path for s in _stretches(span, ends[span.segment])] for path in paths]
     users = Counter(stretch for path in stretches for stretch in path)
     laid: list[tuple[Path, Path]] = []
-    for path, base in zip(stretches, bases, strict=True):
-        depth = next((i for i, s in enumerate(path) if (users[s] - 1) * s.length < SHARE), len(path))
-        while path_length(tuple(path[:depth])) < base:
+    for parts, base in zip(stretches, bases, strict=True):
+        depth = next((i for i, s in enumerate(parts) if (users[s] - 1) * s.length < SHARE), len(parts))
+        while path_length(tuple(parts[:depth])) < base:
             depth += 1
-        laid.append((tuple(path[:depth]), tuple(path[depth:])))
+        laid.append((tuple(parts[:depth]), tuple(parts[depth:])))
     return laid
 
 
