@@ -142,7 +142,7 @@ def test_bounds_hold_and_what_was_dropped_is_computed_and_charged_again(shape):
 def test_rows_that_outgrow_the_bytes_wait_and_go_on_as_they_were():
     engine = tiny_engine(scale=0.15, cache_bytes=1)
     size = engine.bytes_per_position
-    with TemporalFusionScheduler(engine, max_bytes=4 * 60 * size) as scheduler:
+    with TemporalFusionScheduler(engine, max_bytes=4 * 48 * size) as scheduler:
         tickets = [scheduler.submit(f"{i} and on: ", max_tokens=120, seed=i) for i in range(4)]
         active = set()
         while not scheduler.idle:
