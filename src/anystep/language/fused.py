@@ -159,9 +159,10 @@ class Fused:
             self.engine.cache.pin(path)
         units = [Unit(u.tokens, u.start, allowed[u.row]) for depth in plan.units for u in depth]
         alike, parents = Counter(plan.sequences), {u.tokens[: u.start] for u in units}
-        late = [u for u in units if u.start and u.length == 1 and alike[u.tokens] == 1 and u.tokens not in parents]
-        last = {u.row for u in late}
-        self.coming.append(Coming(going, allowed, [u for u in units if u.row not in last], last, held, reserve))
+        lone = [u.length == 1 and u.start > 0 and alike[u.tokens] == 1 and u.tokens not in parents for u in units]
+        late = {u.row for u, alone in zip(units, lone, strict=True) if alone}
+        units = [u for u, alone in zip(units, lone, strict=True) if not alone]
+        self.coming.append(Coming(going, allowed, units, late, held, reserve))
 
     def _arrived(self) -> list[tuple[Member, int]]:
         """Rows whose every position is cached join the session, as many as it has room for; the others wait again."""
