@@ -15,8 +15,10 @@ _HOME = {
     "PromptLookup": "prompt_lookup",
     "Reject": "verify",
     "Speculative": "speculative",
+    "TemporalFusionScheduler": "temporal_fusion",
     "Thrift": "thrift",
     "TrieLookahead": "trie_lookahead",
+    "Ticket": "temporal_fusion",
     "Verifier": "verify",
     "speculate": "speculative",
 }
