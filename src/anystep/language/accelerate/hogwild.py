@@ -1,0 +1,379 @@
+"""Hogwild inference: workers of one model write in parallel, each reading what the others are just writing.
+
+All workers share one cache of keys. In each round every worker writes one token, all of them in one pass, and sees the
+common history, the others' paragraphs as far as they have got, and its own last. A finished paragraph joins the history;
+no token is ever encoded twice. Source: Rodionov et al., "Hogwild! Inference: Parallel LLM Generation via Concurrent
+Attention" (2025), arXiv 2504.06261.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anystep import keys as lineage
+from anystep.errors import UsageError
+from anystep.keys import Keys, named
+from anystep.language.accelerate.blocks import Blocks
+from anystep.language.engine.engine import Engine
+from anystep.language.engine.sampling import draw
+from anystep.language.engine.tokenizer import Tokenizer
+from anystep.language.prefill import opened
+from anystep.language.process import LanguageProcess, Prompt
+from anystep.ledger import FREE, Cost, Ledger, Limit
+from anystep.process import Process, Status, Stepped, Until
+
+Round = tuple[int, ...]  # a token for each worker, ENDED where it had ended before
+ENDED = -1
+NAMES = ("Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi")
+
+
+class HogwildEngine:
+    """Workers over the cached keys of a prompt: feed a token to each in one pass, read each one's next-token logits.
+
+    The prompt must have been paid for; what it lacks in the engine's cache is computed. With `shared=False` workers
+    are blind to each other: they then write what they would write alone.
+    """
+
+    def __init__(self, engine: Engine, prompt: Sequence[int], workers: int = 2, shared: bool = True) -> None:
+        if workers < 1:
+            raise UsageError(f"HogwildEngine(engine, prompt, workers={workers!r}): one worker at least.")
+        self.engine = engine
+        with engine.lock:
+            session = engine.open(engine.plan([prompt]))
+            common = torch.cat([span.keys for span in session.paths[0]], 3)
+            self.hidden = session.hidden.expand(workers, -1).clone()
+            session.close(keep=False)
+        engine.counters.copied_prompt_bytes += common.nbytes
+        self.blocks = Blocks(engine.config, common, workers, shared)
+
+    def copy(self) -> HogwildEngine:
+        """The same workers, to be continued apart."""
+        other = object.__new__(HogwildEngine)
+        other.engine, other.hidden, other.blocks = self.engine, self.hidden.clone(), self.blocks.copy()
+        return other
+
+    @torch.inference_mode()
+    def feed(self, tokens: Mapping[int, int]) -> None:
+        """One pass: each worker named writes its token behind its own block, where all see it from this pass on."""
+        workers = sorted(tokens)
+        fed = torch.tensor([[tokens[worker]] for worker in workers])
+        hidden = self.engine.run(fed, torch.zeros_like(fed), self.blocks.write(workers))
+        self.hidden[workers] = hidden[:, 0]
+
+    @torch.inference_mode()
+    def logits(self, workers: Sequence[int]) -> Tensor:
+        """(len(workers), vocab): what each would write next."""
+        return self.engine.model.logits(self.hidden[list(workers)])
+
+    def price(self, workers: Sequence[int]) -> Cost:
+        """What feeding one token to each of `workers` costs, without logits and apart from the call itself."""
+        views = [self.blocks.seen(w) for w in workers]
+        own = len(workers) if self.blocks.shared else 1  # what is written in this pass is seen in it
+        attended = sum(views) + own * len(workers)
+        return Cost(evaluations=len(workers), attended=attended, flops=self.engine.flops(len(workers), attended, 0))
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """n joint transcripts, as the rounds they were written in: all else follows from these."""
+
+    rounds: tuple[tuple[Round, ...], ...]
+    process: Hogwild = field(repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.rounds)
+
+    def take(self, index: NDArray[np.int64]) -> Self:
+        return replace(self, rounds=tuple(self.rounds[i] for i in np.asarray(index).tolist()))
+
+    def join(self, *others: Self) -> Self:
+        return replace(self, rounds=tuple(row for states in (self, *others) for row in states.rounds))
+
+    def texts(self) -> tuple[str, ...]:
+        """Each transcript: the finished paragraphs in the order they were finished, then the open ones."""
+        return tuple(Board.of(self.process, rounds).text() for rounds in self.rounds)
+
+
+class Board:
+    """What stands written after some rounds: the paragraphs that joined the history, and each worker's open one."""
+
+    def __init__(self, heads: Sequence[tuple[int, ...]], tokenizer: Tokenizer, stop: str, joins: bool) -> None:
+        self.heads, self.tokenizer, self.stop, self.joins = heads, tokenizer, stop, joins
+        self.finished: list[list[int]] = []
+        self.open: list[list[int]] = [[] for _ in heads]
+        self.lengths = [0] * len(heads)  # of the open paragraphs, headings included
+        self.ended = [False] * len(heads)
+
+    @classmethod
+    def of(cls, process: Hogwild, rounds: Sequence[Round]) -> Board:
+        board = cls(process.heads, process.engine.tokenizer, process.stop, process.shared)
+        for tokens in rounds:
+            board.write(tokens)
+        return board
+
+    def forced(self, worker: int) -> int | None:
+        """The heading's next token, where the worker has not come through it yet."""
+        head, length = self.heads[worker], self.lengths[worker]
+        return head[length] if length < len(head) else None
+
+    @property
+    def writing(self) -> list[int]:
+        return [worker for worker, ended in enumerate(self.ended) if not ended]
+
+    def write(self, tokens: Round) -> list[int]:
+        """The workers whose paragraphs this round finishes, in order."""
+        finished = []
+        for worker, token in enumerate(tokens):
+            if token == ENDED:
+                continue
+            was_head = self.forced(worker) is not None
+            self.open[worker].append(token)
+            self.lengths[worker] += 1
+            if token in self.tokenizer.ends and not was_head:
+                self.ended[worker] = True
+            elif self.joins and not was_head and self._closed(worker):
+                finished.append(worker)
+        for worker in finished:
+            self.finished.append(self.open[worker])
+            self.open[worker], self.lengths[worker] = [], 0
+        return finished
+
+    def _closed(self, worker: int) -> bool:
+        body = self.open[worker][len(self.heads[worker]) :]
+        return self.stop in self.tokenizer.decode(body)
+
+    def text(self) -> str:
+        return "".join(self.tokenizer.decode(part) for part in (*self.finished, *self.open))
+
+
+class Hogwild(Process):
+    """`workers` instances of one model that continue a prompt together; a state is their joint transcript.
+
+    **Preserves** nothing of one worker's distribution: each conditions on what the others write, as they write it. One
+    worker without a heading is ordinary decoding, token for token. Each token is drawn exactly from its worker's next-
+    token distribution at `temperature` and `top_p`, at the state's key, its round and its worker. The workers must be
+    able to make use of each other: models that follow instructions, told in the prompt who writes with whom.
+
+    names: the workers' own, one each; by default the first of `NAMES`. heading: what a paragraph begins with, "{name}"
+    in it being the worker's; read, never drawn; by default "{name}: ", and nothing for one worker. stop: the text that
+    ends a paragraph, which then joins the history at its end. max_tokens: the most tokens that one worker writes,
+    headings included; it then is done. shared: with False the workers are blind to each other. A step goes on until a
+    paragraph joins the history, or to the end where none does. chat, extract and the rest are as in `LanguageProcess`.
+
+    Caches of recent states are kept, up to the engine's own bound in bytes; what was dropped is fed again from its
+    rounds, and charged as prompt.
+    """
+
+    logp = "mass"
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: Prompt,
+        *,
+        workers: int = 2,
+        names: Sequence[str] | None = None,
+        heading: str | None = None,
+        stop: str = "\n\n",
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_tokens: int = 256,
+        shared: bool = True,
+        extract: Callable[[str], Hashable | None] | None = None,
+        chat: bool | None = None,
+        name: str | None = None,
+    ) -> None:
+        if workers < 1 or (names is None and workers > len(NAMES)):
+            raise UsageError(f"Hogwild(engine, prompt, workers={workers!r}): 1 to {len(NAMES)}, or give their names.")
+        own = tuple(NAMES[:workers] if names is None else names)
+        if len(own) != workers:
+            raise UsageError(f"Hogwild(workers={workers}, names={own!r}): a name for each worker, such as {NAMES[:2]}.")
+        plain = LanguageProcess(
+            engine,
+            prompt,
+            unit="completion",
+            stop=stop,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_tokens,
+            chat=chat,
+        )
+        self.engine, self.prompt, self.stop, self.shared = engine, plain.prompt, stop, shared
+        self.temperature, self.top_p, self.extract = temperature, top_p, extract
+        heading = ("" if workers == 1 else "{name}: ") if heading is None else heading
+        self.heads = tuple(tuple(engine.tokenizer.encode(heading.replace("{name}", who))) for who in own)
+        room = (engine.config.context - len(self.prompt)) // workers
+        self.longest = self.horizon = min(max_tokens, room)
+        if max((len(head) for head in self.heads), default=0) >= self.longest:
+            raise UsageError(f"Hogwild(max_tokens={max_tokens}): no room for more than the headings {heading!r}.")
+        self.name, self.branches = name or f"hogwild {engine.name}", temperature > 0
+        self.kept: OrderedDict[tuple[Round, ...], HogwildEngine] = OrderedDict()
+
+    def start(self, keys: Keys, limit: Limit) -> Stepped:
+        n = len(keys)
+        return Stepped(Transcripts(((),) * n, self), np.zeros(n, np.int8), np.zeros(n), np.zeros(n), limit.used)
+
+    def step(self, states: Transcripts, keys: Keys, limit: Limit, until: Until) -> Stepped:
+        with self.engine.lock:
+            rows = [Row(self, rounds, int(keys[i]), i) for i, rounds in enumerate(states.rounds)]
+            whole = until != "step"
+            wanted = until if isinstance(until, int) else len(rows)
+            while going := [row for row in rows if row.goes_on(whole)]:
+                if sum(row.done for row in rows) >= wanted:
+                    break
+                for row in going:
+                    row.round(limit)
+            for row in rows:
+                self._keep(row)
+        status = np.array([Status.DONE if row.done else Status.LIVE for row in rows], np.int8)
+        cut = np.array([row.goes_on(whole) or row.refused for row in rows], bool)
+        after = Transcripts(tuple(tuple(row.rounds) for row in rows), self)
+        logp = np.array([row.logp for row in rows], np.float64)
+        return Stepped(after, status, logp, np.zeros(len(rows)), limit.used, cut)
+
+    def _keep(self, row: Row) -> None:
+        """Keeps a row's cache under the rounds fed, dropping the longest unused ones over the bound."""
+        if row.cache is None or row.done:
+            return
+        self.kept[tuple(row.rounds[: row.fed])] = row.cache
+        self.kept.move_to_end(tuple(row.rounds[: row.fed]))
+        while len(self.kept) > 1 and sum(c.blocks.bytes for c in self.kept.values()) > self.engine.cache.limit:
+            self.kept.popitem(last=False)
+
+    def texts(self, states: Transcripts) -> tuple[str, ...]:
+        return states.texts()
+
+    def answers(self, states: Transcripts) -> tuple[Hashable, ...]:
+        read = self.extract or str.strip
+        return tuple(read(text) for text in states.texts())
+
+    def forget(self) -> None:
+        with self.engine.lock:
+            self.kept.clear()
+            self.engine.cache.trim(0)
+
+    def warm(self, states: Transcripts) -> None:
+        with self.engine.lock:
+            for rounds in states.rounds:
+                if rounds:
+                    row = Row(self, rounds[:-1], 0, 0)
+                    row.catch_up(Limit(Ledger(), self.name))
+                    self._keep(row)
+
+    def settings(self) -> str:
+        reads = getattr(self.extract, "__qualname__", None)
+        rules = (self.heads, self.stop, self.temperature, self.top_p, self.longest, self.shared, reads)
+        return f"prompt {named(str(self.prompt)):016x}, {rules}"
+
+    def dump(self, states: Transcripts) -> bytes:
+        return json.dumps(states.rounds).encode()
+
+    def load(self, data: bytes) -> Transcripts:
+        rounds = tuple(tuple(map(tuple, row)) for row in json.loads(data))
+        for tokens in (one for row in rounds for one in row):
+            good = all(type(t) is int and ENDED <= t < self.engine.config.vocab for t in tokens)
+            if len(tokens) != len(self.heads) or not good:
+                raise ValueError(f"a round has {len(self.heads)} tokens of 0..{self.engine.config.vocab - 1}, or -1")
+        return Transcripts(rounds, self)
+
+
+class Row:
+    """One state on its way through a step."""
+
+    def __init__(self, process: Hogwild, rounds: Sequence[Round], key: int, row: int) -> None:
+        self.process, self.rounds, self.key, self.row = process, list(rounds), key, row
+        self.cache: HogwildEngine | None = None
+        self.fed, self.cached = 0, 0  # rounds that the cache has, and positions that it had from before
+        self.board = Board.of(process, rounds)
+        self.logp, self.refused, self.stepped = 0.0, False, False
+
+    @property
+    def done(self) -> bool:
+        return not self.board.writing or len(self.rounds) >= self.process.longest
+
+    def goes_on(self, whole: bool) -> bool:
+        return not self.refused and not self.done and (whole or not self.stepped)
+
+    def round(self, limit: Limit) -> None:
+        """Feeds the last round and writes the next, both paid for before."""
+        if not self.catch_up(limit, then=self._drawn()):
+            self.refused = True
+            return
+        tokens = self._choose()
+        self.rounds.append(tokens)
+        finished = self.board.write(tokens)
+        for _ in finished:
+            limit.show(self.key, self.process.engine.tokenizer.decode(self.board.finished[-1]), self.row)
+        self.stepped |= bool(finished)
+
+    def _drawn(self) -> Cost:
+        """What choosing the next round's tokens costs; headings are read as prompt."""
+        drawn = sum(self.board.forced(worker) is None for worker in self.board.writing)
+        flops = self.process.engine.flops(0, 0, heads=drawn)
+        return Cost(prompt=len(self.board.writing) - drawn, generated=drawn, flops=flops)
+
+    def catch_up(self, limit: Limit, then: Cost = FREE) -> bool:
+        """Feeds the rounds that the cache lacks; False where the limit refused. `then` is paid with the last of it."""
+        if self.cache is None:
+            if not self._found(limit):
+                return False
+            then += Cost(cached=self.cached)
+        assert self.cache is not None
+        board = Board.of(self.process, self.rounds[: self.fed])
+        if self.fed == len(self.rounds):
+            return bool(limit.pay([self.row], [then])[0])
+        while self.fed < len(self.rounds):
+            last = self.fed == len(self.rounds) - 1
+            tokens = {w: t for w, t in enumerate(self.rounds[self.fed]) if t != ENDED}
+            price = self.cache.price(sorted(tokens)) + (then if last else Cost(prompt=len(tokens)))
+            if not limit.pay([self.row], [price], once=Cost(calls=1))[0]:
+                return False
+            self.cache.feed(tokens)
+            for worker in board.write(self.rounds[self.fed]):
+                self.cache.blocks.join(worker)
+            self.fed += 1
+        return True
+
+    def _found(self, limit: Limit) -> bool:
+        """Takes up the kept cache that has the most of these rounds, if need be a fresh one of the prompt."""
+        process = self.process
+        lengths = range(len(self.rounds), -1, -1)
+        known = next((n for n in lengths if tuple(self.rounds[:n]) in process.kept), None)
+        if known is None:
+            _, session = opened(process.engine, [process.prompt], limit, rows=np.array([self.row]))
+            if session is None:
+                return False
+            session.close(keep=False)
+            fresh = HogwildEngine(process.engine, process.prompt, len(process.heads), process.shared)
+            process.kept[()], known = fresh, 0
+        else:
+            self.cached = len(process.prompt) + sum(t != ENDED for tokens in self.rounds[:known] for t in tokens)
+        self.cache, self.fed = process.kept[tuple(self.rounds[:known])].copy(), known
+        return True
+
+    def _choose(self) -> Round:
+        """The next round: headings as they are, the rest drawn from each worker's own distribution."""
+        process, writing = self.process, self.board.writing
+        tokens = [ENDED] * len(process.heads)
+        for worker in writing:
+            tokens[worker] = self.board.forced(worker) if self.board.forced(worker) is not None else ENDED
+        drawn = [worker for worker in writing if tokens[worker] == ENDED]
+        if drawn:
+            assert self.cache is not None
+            keys = np.full(len(drawn), self.key, np.uint64)
+            at = np.full(len(drawn), len(process.prompt) + len(self.rounds), np.uint64)
+            u = lineage.uniforms(keys, at, np.array(drawn, np.uint64))
+            chosen, logp = draw(self.cache.logits(drawn), u, process.temperature, process.top_p)
+            self.logp += float(logp.sum())
+            for worker, token in zip(drawn, chosen.tolist(), strict=True):
+                tokens[worker] = token
+        return tuple(tokens)
