@@ -2,8 +2,9 @@
 
 A key is kept at its place inside its own block, counted from 0. Where a worker sees the block begin later, its query is
 turned back by that much instead: rotary scores depend on the difference of two positions alone, so this equals turning
-every key forward, at one rotation a block. Each block is looked at apart and the parts are merged by their log-sum-exp.
-Source: Rodionov et al., "Hogwild! Inference: Parallel LLM Generation via Concurrent Attention" (2025), arXiv 2504.06261.
+every key forward, at one rotation a block. Each block is looked at apart and the parts are merged by log-sum-exp.
+Source: Rodionov et al., "Hogwild! Inference: Parallel LLM Generation via Concurrent Attention" (2025), arXiv
+2504.06261.
 """
 
 from __future__ import annotations
@@ -95,9 +96,9 @@ class Blocks:
         rows = [[self.seen(w) - 1 for w in workers]]
         for block in range(len(self.sizes)):
             seen = [block in self.order(w) for w in workers]
-            rows.append([
-                self.seen(w) - 1 - self.offset(w, block) if yes else 0 for w, yes in zip(workers, seen, strict=True)
-            ])
+            rows.append(
+                [self.seen(w) - 1 - self.offset(w, block) if yes else 0 for w, yes in zip(workers, seen, strict=True)]
+            )
         return torch.tensor(rows)
 
     def _turn(self, workers: Sequence[int], at: Sequence[int], near: bool) -> Turn:
@@ -128,8 +129,8 @@ class Blocks:
         self.sizes[worker] = 0
 
     def laid(self, worker: int, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values (kv_heads, positions, head_dim) as this worker sees them, every key rotated to its position in
-        the view: what looking block by block is checked against."""
+        """Keys and values (kv_heads, positions, head_dim) as this worker sees them, every key rotated to its position
+        in the view: what looking block by block is checked against."""
         keys, values = [self.common[layer, 0, :, : self.length]], [self.common[layer, 1, :, : self.length]]
         for block in self.order(worker):
             own = self.own[layer, :, block, :, : self.sizes[block]]
@@ -145,7 +146,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Turn:
-    """Cosines and sines of a pass: for its queries (1 + blocks, 1, workers, width), for its keys (workers, 1, 1, width)."""
+    """Cosines and sines of a pass: queries' (1 + blocks, 1, workers, width), keys' (workers, 1, 1, width)."""
 
     queries: tuple[Tensor, Tensor]
     keys: tuple[Tensor, Tensor]

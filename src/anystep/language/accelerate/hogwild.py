@@ -1,9 +1,9 @@
 """Hogwild inference: workers of one model write in parallel, each reading what the others are just writing.
 
 All workers share one cache of keys. In each round every worker writes one token, all of them in one pass, and sees the
-common history, the others' paragraphs as far as they have got, and its own last. A finished paragraph joins the history;
-no token is ever encoded twice. Source: Rodionov et al., "Hogwild! Inference: Parallel LLM Generation via Concurrent
-Attention" (2025), arXiv 2504.06261.
+common history, the others' paragraphs as far as they have got, and its own last. A finished paragraph joins the
+history, and no token is ever encoded twice. Source: Rodionov et al., "Hogwild! Inference: Parallel LLM Generation via
+Concurrent Attention" (2025), arXiv 2504.06261.
 """
 
 from __future__ import annotations
@@ -11,28 +11,23 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from anystep import keys as lineage
-from anystep.errors import UsageError
+from anystep.errors import Unsupported, UsageError
 from anystep.keys import Keys, named
 from anystep.language.accelerate.blocks import Blocks
+from anystep.language.accelerate.transcripts import ENDED, Board, Round, Transcripts
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.sampling import draw
-from anystep.language.engine.tokenizer import Tokenizer
 from anystep.language.prefill import opened
 from anystep.language.process import LanguageProcess, Prompt
 from anystep.ledger import FREE, Cost, Ledger, Limit
 from anystep.process import Process, Status, Stepped, Until
 
-Round = tuple[int, ...]  # a token for each worker, ENDED where it had ended before
-ENDED = -1
 NAMES = ("Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi")
 
 
@@ -46,6 +41,8 @@ class HogwildEngine:
     def __init__(self, engine: Engine, prompt: Sequence[int], workers: int = 2, shared: bool = True) -> None:
         if workers < 1:
             raise UsageError(f"HogwildEngine(engine, prompt, workers={workers!r}): one worker at least.")
+        if not hasattr(engine.model, "blocks"):
+            raise Unsupported(f"{engine.name} rotates its keys out of sight; Hogwild needs a model that load() reads.")
         self.engine = engine
         with engine.lock:
             session = engine.open(engine.plan([prompt]))
@@ -80,79 +77,6 @@ class HogwildEngine:
         own = len(workers) if self.blocks.shared else 1  # what is written in this pass is seen in it
         attended = sum(views) + own * len(workers)
         return Cost(evaluations=len(workers), attended=attended, flops=self.engine.flops(len(workers), attended, 0))
-
-
-@dataclass(frozen=True)
-class Transcripts:
-    """n joint transcripts, as the rounds they were written in: all else follows from these."""
-
-    rounds: tuple[tuple[Round, ...], ...]
-    process: Hogwild = field(repr=False, compare=False)
-
-    def __len__(self) -> int:
-        return len(self.rounds)
-
-    def take(self, index: NDArray[np.int64]) -> Self:
-        return replace(self, rounds=tuple(self.rounds[i] for i in np.asarray(index).tolist()))
-
-    def join(self, *others: Self) -> Self:
-        return replace(self, rounds=tuple(row for states in (self, *others) for row in states.rounds))
-
-    def texts(self) -> tuple[str, ...]:
-        """Each transcript: the finished paragraphs in the order they were finished, then the open ones."""
-        return tuple(Board.of(self.process, rounds).text() for rounds in self.rounds)
-
-
-class Board:
-    """What stands written after some rounds: the paragraphs that joined the history, and each worker's open one."""
-
-    def __init__(self, heads: Sequence[tuple[int, ...]], tokenizer: Tokenizer, stop: str, joins: bool) -> None:
-        self.heads, self.tokenizer, self.stop, self.joins = heads, tokenizer, stop, joins
-        self.finished: list[list[int]] = []
-        self.open: list[list[int]] = [[] for _ in heads]
-        self.lengths = [0] * len(heads)  # of the open paragraphs, headings included
-        self.ended = [False] * len(heads)
-
-    @classmethod
-    def of(cls, process: Hogwild, rounds: Sequence[Round]) -> Board:
-        board = cls(process.heads, process.engine.tokenizer, process.stop, process.shared)
-        for tokens in rounds:
-            board.write(tokens)
-        return board
-
-    def forced(self, worker: int) -> int | None:
-        """The heading's next token, where the worker has not come through it yet."""
-        head, length = self.heads[worker], self.lengths[worker]
-        return head[length] if length < len(head) else None
-
-    @property
-    def writing(self) -> list[int]:
-        return [worker for worker, ended in enumerate(self.ended) if not ended]
-
-    def write(self, tokens: Round) -> list[int]:
-        """The workers whose paragraphs this round finishes, in order."""
-        finished = []
-        for worker, token in enumerate(tokens):
-            if token == ENDED:
-                continue
-            was_head = self.forced(worker) is not None
-            self.open[worker].append(token)
-            self.lengths[worker] += 1
-            if token in self.tokenizer.ends and not was_head:
-                self.ended[worker] = True
-            elif self.joins and not was_head and self._closed(worker):
-                finished.append(worker)
-        for worker in finished:
-            self.finished.append(self.open[worker])
-            self.open[worker], self.lengths[worker] = [], 0
-        return finished
-
-    def _closed(self, worker: int) -> bool:
-        body = self.open[worker][len(self.heads[worker]) :]
-        return self.stop in self.tokenizer.decode(body)
-
-    def text(self) -> str:
-        return "".join(self.tokenizer.decode(part) for part in (*self.finished, *self.open))
 
 
 class Hogwild(Process):
@@ -365,7 +289,8 @@ class Row:
         process, writing = self.process, self.board.writing
         tokens = [ENDED] * len(process.heads)
         for worker in writing:
-            tokens[worker] = self.board.forced(worker) if self.board.forced(worker) is not None else ENDED
+            head = self.board.forced(worker)
+            tokens[worker] = ENDED if head is None else head
         drawn = [worker for worker in writing if tokens[worker] == ENDED]
         if drawn:
             assert self.cache is not None

@@ -37,7 +37,9 @@ class NGrams:
             raise UsageError("NGrams(texts) needs some tokens to count; NGrams.of(['some text'], engine.tokenizer).")
         gap = np.full(1, GAP, np.int32)
         self.order = order
-        self.tokens: NDArray[np.int32] = np.concatenate([*(x for part in parts for x in (part, gap)), gap.repeat(order)])
+        self.tokens: NDArray[np.int32] = np.concatenate(
+            [*(x for part in parts for x in (part, gap)), gap.repeat(order)]
+        )
         size = len(self.tokens) - order
         columns = [self.tokens[depth : depth + size] for depth in range(order)]
         self.places: NDArray[np.int32] = np.lexsort(columns[::-1]).astype(np.int32)

@@ -8,7 +8,7 @@ Autoregressive Inference Pass" (NeurIPS 2024), arXiv 2405.18400.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anystep.errors import UsageError
+from anystep.errors import Unsupported, UsageError
 from anystep.language.accelerate.ngrams import NGrams
 from anystep.language.engine.attention import look_own
 from anystep.language.engine.decoding import Decoding
@@ -27,7 +27,7 @@ from anystep.language.prefill import opened
 from anystep.ledger import Cost, Ledger, Limit
 
 ORDERS = (0.01, 0.04, 0.15, 0.18, 0.12)  # the paper's weights of 2-grams to 6-grams
-UNSEEN = 200.0  # what a token that no n-gram of its draft supports loses: more than any that is supported
+UNSEEN = 200.0  # what a token that no n-gram of its draft supports loses: it falls behind those that are supported
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,17 @@ class Mixing:
     """How the model and the n-grams are weighed.
 
     weight: of the n-grams, 0 to 1; the model has the rest. temperature: the model's distribution is sharpened by it,
-    above 0. kept: how many of the model's likeliest tokens are considered a step, by default three times the drafts.
-    backoff: the weight of the model's own distribution among the n-grams, 0 to 1; at 0, the paper's rule, a token that
-    no n-gram supports falls behind all that are supported.
+    above 0; the paper's, so low, orders tokens that are supported much as the model alone would. kept: how many of the
+    model's likeliest tokens are considered a step, by default three times the drafts.
     """
 
     weight: float = 0.54
     temperature: float = 0.06
     kept: int | None = None
-    backoff: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1 or not 0 <= self.backoff <= 1 or not self.temperature > 0:
-            raise UsageError("Mixing(weight=0.54, temperature=0.06, backoff=0.0): weights 0 to 1, temperature above 0.")
+        if not 0 <= self.weight <= 1 or not self.temperature > 0:
+            raise UsageError("Mixing(weight=0.54, temperature=0.06): a weight from 0 to 1, a temperature above 0.")
         if self.kept is not None and self.kept < 1:
             raise UsageError(f"Mixing(kept={self.kept!r}): how many tokens to consider a step, such as 9.")
 
@@ -99,6 +97,8 @@ def superposed_decoding(
         raise UsageError("superposed_decoding(engine, prompt, k=3, tokens=10): one draft of one token at least.")
     if len(read) + tokens > engine.config.context:
         raise UsageError(f"A prompt of {len(read)} and {tokens} tokens pass the context of {engine.config.context}.")
+    if not hasattr(engine.model, "embed"):
+        raise Unsupported(f"{engine.name} reads tokens only; superposed_decoding needs a model that load() reads.")
     beams = Beams(engine, read, k, ngrams, mixing)
     with engine.lock:
         first = Cost(generated=k, flops=engine.flops(0, 0, heads=1))
@@ -113,7 +113,7 @@ def superposed_decoding(
                 each[0] = each[0] + Cost(generated=len(beams.alive) - 1)
                 if beams.settled or not limit.pay([0], each, once)[0]:
                     break
-                beams.grow(stream.feed(beams.superposed(), at))
+                beams.grow(stream.feed(beams.superposed(beams.gamma()), at))
         finally:
             session.close(keep=False)
     return Drafts(beams.best(), limit.used)
@@ -122,9 +122,7 @@ def superposed_decoding(
 class Beams:
     """The drafts so far, as (score, tokens): those that go on, at most k, and those that have ended."""
 
-    def __init__(
-        self, engine: Engine, prompt: tuple[int, ...], k: int, ngrams: NGrams | None, mixing: Mixing
-    ) -> None:
+    def __init__(self, engine: Engine, prompt: tuple[int, ...], k: int, ngrams: NGrams | None, mixing: Mixing) -> None:
         self.engine, self.prompt, self.k, self.ngrams, self.mixing = engine, prompt, k, ngrams, mixing
         self.alive: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         self.ended: list[tuple[float, tuple[int, ...]]] = []
@@ -155,20 +153,24 @@ class Beams:
         weight = self.mixing.weight
         if self.ngrams is None or weight == 0:
             return logp
-        mass = self.mixing.backoff * np.exp(_log_softmax(logp * self.mixing.temperature))
+        mass = np.zeros(len(kept))
         past = self.prompt + tokens
         for back, share in zip(range(1, self.ngrams.order), ORDERS, strict=False):
             found = self.ngrams.share(past[-back:], kept) if back <= len(past) else None
             if found is not None:
-                mass = mass + (1 - self.mixing.backoff) * share * found
+                mass += share * found
         seen = mass > 0
         return (1 - weight) * logp + np.where(seen, weight * np.log(np.where(seen, mass, 1.0)), -UNSEEN)
 
-    def superposed(self) -> Tensor:
-        """(dim,): the last tokens' embeddings, weighted by the softmax of their drafts' scores."""
-        gamma = np.exp(_log_softmax(np.array([score for score, _ in self.alive])))
-        embedded = self.engine.model.embed(torch.tensor([tokens[-1] for _, tokens in self.alive]))
-        return torch.as_tensor(gamma, dtype=embedded.dtype) @ embedded
+    def gamma(self) -> Tensor:
+        """(alive,): the softmax of the drafts' scores, as weights of their embeddings."""
+        return torch.from_numpy(np.exp(_log_softmax(np.array([score for score, _ in self.alive]))))
+
+    def superposed(self, gamma: Tensor) -> Tensor:
+        """(dim,): the drafts' last tokens' embeddings, weighted by `gamma`."""
+        embed: Callable[[Tensor], Tensor] = self.engine.model.embed  # type: ignore[attr-defined]
+        embedded = embed(torch.tensor([tokens[-1] for _, tokens in self.alive]))
+        return gamma.to(embedded.dtype) @ embedded
 
     @property
     def settled(self) -> bool:
