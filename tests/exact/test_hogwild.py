@@ -55,8 +55,7 @@ def test_turned_queries_equal_turned_keys(shape: dict[str, object], shared: bool
                 keys, values = blocks.laid(worker, layer)
                 at = keys.shape[1] - 1
                 assert at + 1 == blocks.seen(worker)
-                rotary = blocks.near if blocks._is_near(layer) else blocks.far
-                turned = rotate(q[i : i + 1], *rotary(torch.tensor([[at]])))[0]
+                turned = rotate(q[i : i + 1], *blocks.rotary(layer)(torch.tensor([[at]])))[0]
                 scores = turned @ keys.repeat_interleave(2, 0).transpose(-1, -2) / 8**0.5
                 window = engine.config.window(layer)
                 scores[:, :, : at + 1 - window if window and at >= window else 0] = -torch.inf
@@ -205,10 +204,10 @@ def test_paragraphs_join_the_history_and_the_transcript_reads_in_order() -> None
 
 def test_it_runs_under_a_budget_like_any_process() -> None:
     process = Hogwild(tiny_engine(scale=0.15), "Hello: 12+34=", names=("A", "B"), heading="{name}:", max_tokens=30)
-    run = Run(process, search.sample(n=3), Budget(tokens=120), seed=1)
-    (ended,) = drive(run)
-    assert ended is run and 60 < run.spent.tokens <= 120 and run.spent.calls > 0
-    assert run.answer is not None and "A:" in (run.answer.text or "A:")
+    (short,) = drive(Run(process, search.sample(n=3), Budget(tokens=120), seed=1))
+    assert 60 < short.cost.tokens <= 120 and short.stopped_because == "tokens"
+    (whole,) = drive(Run(process, search.first_finish(n=3), seed=1))
+    assert whole.text is not None and whole.text.count("A:") == 1 and "B:" in whole.text
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,12 @@ class Blocks:
         at = [self.sizes[w] for w in workers]
         for worker in workers:
             self.sizes[worker] += 1
-        turns = {near: self._turn(workers, at, near) for near in {self._is_near(x) for x in range(self.config.layers)}}
+        turns = {rotary: self._turn(workers, at, rotary) for rotary in (self.far, self.near)}
         sights = {size: self._sights(workers, size) for size in self.config.sizes}
         rows, places = torch.tensor(workers), torch.tensor(at)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            turn, sight = turns[self._is_near(layer)], sights[self.config.window(layer)]
+            turn, sight = turns[self.rotary(layer)], sights[self.config.window(layer)]
             own, common = self.own[layer], self.common[layer, :, None]
             own[0, rows, :, places], own[1, rows, :, places] = rotate(k, *turn.keys)[:, :, 0], v[:, :, 0]
             turned = rotate(q[:, :, 0].transpose(0, 1)[None], *turn.queries)  # (1 + blocks, heads, workers, width)
@@ -87,8 +87,9 @@ class Blocks:
 
         return attend
 
-    def _is_near(self, layer: int) -> bool:
-        return self.config.window(layer) is not None and self.near is not self.far
+    def rotary(self, layer: int) -> Rotary:
+        """The rotation of a layer's keys."""
+        return self.far if self.config.window(layer) is None else self.near
 
     def _shifts(self, workers: Sequence[int]) -> Tensor:
         """(1 + blocks, workers): how far each worker's newest position is from the beginning of the common past and of
@@ -101,8 +102,8 @@ class Blocks:
             )
         return torch.tensor(rows)
 
-    def _turn(self, workers: Sequence[int], at: Sequence[int], near: bool) -> Turn:
-        rotary, device = self.near if near else self.far, self.own.device
+    def _turn(self, workers: Sequence[int], at: Sequence[int], rotary: Rotary) -> Turn:
+        device = self.own.device
         return Turn(rotary(self._shifts(workers).to(device)), rotary(torch.tensor(at, device=device)[:, None]))
 
     def _sights(self, workers: Sequence[int], window: int | None) -> tuple[Sight | None, Sight]:
@@ -139,8 +140,7 @@ class Blocks:
         return torch.cat(keys, 1), torch.cat(values, 1)
 
     def _turned(self, keys: Tensor, layer: int, by: int) -> Tensor:
-        rotary = self.near if self._is_near(layer) else self.far
-        cos, sin = rotary(torch.tensor([[by]], device=keys.device))
+        cos, sin = self.rotary(layer)(torch.tensor([[by]], device=keys.device))
         return rotate(keys, cos[0], sin[0])
 
 
