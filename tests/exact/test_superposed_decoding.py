@@ -12,7 +12,7 @@ import torch
 from anystep.errors import Unsupported, UsageError
 from anystep.language.accelerate import Mixing, NGrams, superposed_decoding
 from anystep.language.accelerate.ngrams import documentation, paragraphs, reference
-from anystep.language.accelerate.superposed_decoding import ORDERS, UNSEEN, Beams, Stream
+from anystep.language.accelerate.superposed import ORDERS, UNSEEN, Beams, Stream
 from anystep.language.engine.engine import Engine
 from anystep.ledger import Budget, Ledger, Limit
 from anystep.tasks.chains import problems

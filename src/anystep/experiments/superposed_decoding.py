@@ -258,7 +258,7 @@ def steps(engine: Any, prefixes: Sequence[tuple[int, ...]], grams: Any) -> str:
 
 def superpositions(engine: Any, prefix: tuple[int, ...], grams: Any, even: bool) -> Iterator[tuple[float, float]]:
     """At each step the cosine of the superposed logits with the mixture of the drafts' own, and the greatest weight."""
-    from anystep.language.accelerate.superposed_decoding import Beams, Mixing, Stream
+    from anystep.language.accelerate.superposed import Beams, Mixing, Stream
     from anystep.language.prefill import opened
 
     beams = Beams(engine, prefix, K, grams, Mixing())

@@ -1,7 +1,36 @@
 """How does a model say the same with fewer or cheaper passes? One method a file."""
 
-from anystep.language.accelerate.hogwild import Hogwild, HogwildEngine
-from anystep.language.accelerate.ngrams import NGrams
-from anystep.language.accelerate.superposed_decoding import Drafts, Mixing, superposed_decoding
+from __future__ import annotations
 
-__all__ = ["Drafts", "Hogwild", "HogwildEngine", "Mixing", "NGrams", "superposed_decoding"]
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Draft": "drafts",
+    "Drafter": "drafts",
+    "Drafting": "drafts",
+    "Follow": "verify",
+    "Hogwild": "hogwild",
+    "HogwildEngine": "hogwild",
+    "Mixing": "superposed",
+    "NGrams": "ngrams",
+    "PromptLookup": "prompt_lookup",
+    "Reject": "verify",
+    "Speculative": "speculative",
+    "Thrift": "thrift",
+    "Verifier": "verify",
+    "speculate": "speculative",
+    "superposed_decoding": "superposed",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are used: an endpoint needs no torch, and importing it takes seconds."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

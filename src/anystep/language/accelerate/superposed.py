@@ -31,7 +31,7 @@ UNSEEN = 200.0  # what a token that no n-gram of its draft supports loses: it fa
 
 
 @dataclass(frozen=True)
-class Draft:
+class Continuation:
     """One continuation. `score` is its summed log score, in which n-grams have their share: not a log-probability.
     `ended` is whether the model's own end token closes it."""
 
@@ -42,10 +42,10 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Drafts:
+class Superposed:
     """Distinct drafts, the best first, and what they cost together."""
 
-    drafts: tuple[Draft, ...]
+    drafts: tuple[Continuation, ...]
     cost: Cost
 
 
@@ -78,7 +78,7 @@ def superposed_decoding(
     ngrams: NGrams | None = None,
     mixing: Mixing | None = None,
     limit: Limit | None = None,
-) -> Drafts:
+) -> Superposed:
     """k drafts of up to `tokens` tokens that continue `prompt`, at one forwarded position a step whatever k is.
 
     **Preserves** nothing but the first step: drafts share one superposed past, so from the second token on each is
@@ -104,7 +104,7 @@ def superposed_decoding(
         first = Cost(generated=k, flops=engine.flops(0, 0, heads=1))
         _, session = opened(engine, [read], limit, first)
         if session is None:
-            return Drafts((), limit.used)
+            return Superposed((), limit.used)
         try:
             beams.grow(engine.model.logits(session.hidden)[0])
             stream = Stream(engine, session, tokens)
@@ -116,7 +116,7 @@ def superposed_decoding(
                 beams.grow(stream.feed(beams.superposed(beams.gamma()), at))
         finally:
             session.close(keep=False)
-    return Drafts(beams.best(), limit.used)
+    return Superposed(beams.best(), limit.used)
 
 
 class Beams:
@@ -178,12 +178,12 @@ class Beams:
         ahead = sorted((score for score, _ in self.ended), reverse=True)[: self.k]
         return not self.alive or (len(ahead) == self.k and ahead[-1] >= self.alive[0][0])
 
-    def best(self) -> tuple[Draft, ...]:
+    def best(self) -> tuple[Continuation, ...]:
         drafts = [(score, tokens, True) for score, tokens in self.ended]
         drafts += [(score, tokens, False) for score, tokens in self.alive]
         drafts.sort(key=lambda draft: -draft[0])
         decode = self.engine.tokenizer.decode
-        return tuple(Draft(tokens, decode(tokens), score, ended) for score, tokens, ended in drafts[: self.k])
+        return tuple(Continuation(tokens, decode(tokens), score, ended) for score, tokens, ended in drafts[: self.k])
 
 
 class Stream:
