@@ -118,7 +118,7 @@ def turned(name: str, shape: dict[str, Any], seed: int, rounds: int = 60) -> Che
 @torch.inference_mode()
 def on_real_keys(engine: Any, prompt: tuple[int, ...], rounds: int = 8) -> tuple[Check, float]:
     """The same on what the model's own layers hand over, in units of the largest value attended; and the difference."""
-    from anystep.language.accelerate import HogwildEngine
+    from anystep.language.accelerate.hogwild import HogwildEngine
 
     ours, relative, furthest = HogwildEngine(engine, prompt), 0.0, 0.0
     write = ours.blocks.write
@@ -145,7 +145,7 @@ def on_real_keys(engine: Any, prompt: tuple[int, ...], rounds: int = 8) -> tuple
 
 
 def real_size(engine: Any, prompt: tuple[int, ...]) -> float:
-    from anystep.language.accelerate import HogwildEngine
+    from anystep.language.accelerate.hogwild import HogwildEngine
 
     return float(HogwildEngine(engine, prompt).blocks.common[:, 1].abs().max())
 
@@ -154,7 +154,7 @@ def alone(engine: Any, prompts: Sequence[tuple[int, ...]], tokens: int, seed: in
     """One worker against an ordinary session, up to the first near tie when greedy, and at temperature 1 with the same
     draws."""
     from anystep import keys
-    from anystep.language.accelerate import HogwildEngine
+    from anystep.language.accelerate.hogwild import HogwildEngine
     from anystep.language.engine.sampling import draw
 
     for temperature in (0.0, 1.0):
@@ -182,7 +182,7 @@ def alone(engine: Any, prompts: Sequence[tuple[int, ...]], tokens: int, seed: in
 @torch.inference_mode()
 def reading(engine: Any, prompt: tuple[int, ...]) -> Iterator[Check]:
     """How far B's logits at the next step move when A writes another token: with a shared cache and, ablated, blind."""
-    from anystep.language.accelerate import HogwildEngine
+    from anystep.language.accelerate.hogwild import HogwildEngine
 
     half = engine.config.vocab // 2  # any token will do
 
@@ -199,7 +199,7 @@ def reading(engine: Any, prompt: tuple[int, ...]) -> Iterator[Check]:
 
 def together(engine: Any, prompts: Sequence[str], tokens: int, seed: int, stop: str) -> tuple[list[Check], list[str]]:
     """Two workers write a page on each prompt: what was fed against what stands there."""
-    from anystep.language.accelerate import Hogwild
+    from anystep.language.accelerate.hogwild import Hogwild
     from anystep.language.accelerate.transcripts import Board
 
     again, joined, unpaid, pages = 0, 0, 0, list[str]()
@@ -223,7 +223,7 @@ def together(engine: Any, prompts: Sequence[str], tokens: int, seed: int, stop: 
 
 def steps(engine: Any, prompt: tuple[int, ...], timed: int) -> tuple[list[float], list[list[object]]]:
     """CPU time of a step: ordinary, with one, two and four workers, in turn. Ratios of two workers' to the ordinary."""
-    from anystep.language.accelerate import HogwildEngine
+    from anystep.language.accelerate.hogwild import HogwildEngine
 
     session = engine.open(engine.plan([prompt]))
     crews = {n: HogwildEngine(engine, prompt, n) for n in (1, 2, 4)}

@@ -94,7 +94,7 @@ def beginnings(tokenizer: Any, n: int, seed: int) -> list[tuple[int, ...]]:
 
 def counted(engine: Any, prefixes: Sequence[tuple[int, ...]], grams: Any) -> Iterator[Check]:
     """Positions that the engine forwards a step."""
-    from anystep.language.accelerate import superposed_decoding
+    from anystep.language.accelerate.superposed import superposed_decoding
 
     for k in (1, K, 8):
         engine.cache.trim(0)
@@ -106,7 +106,7 @@ def counted(engine: Any, prefixes: Sequence[tuple[int, ...]], grams: Any) -> Ite
 
 def like_greedy(engine: Any, prefixes: Sequence[tuple[int, ...]]) -> Iterator[Check]:
     """One draft without n-grams against greedy decoding, up to the first near tie."""
-    from anystep.language.accelerate import superposed_decoding
+    from anystep.language.accelerate.superposed import superposed_decoding
 
     apart, ties = 0, 0
     for prefix, (want, gaps) in zip(prefixes, decoded(engine, prefixes), strict=True):
@@ -144,7 +144,7 @@ def decoded(
 def times(engine: Any, prefixes: Sequence[tuple[int, ...]], grams: Any, seed: int) -> tuple[list[float], list[float]]:
     """CPU time over superposed decoding's, by prefix: of k nucleus runs one after the other, and as one batch. All pay
     for their prompt once."""
-    from anystep.language.accelerate import superposed_decoding
+    from anystep.language.accelerate.superposed import superposed_decoding
 
     def spent(work: Callable[..., Any], *given: Any) -> float:
         engine.cache.trim(0)
@@ -168,7 +168,7 @@ def scored(
     engine: Any, judge: Any, prefixes: Sequence[tuple[int, ...]], grams: Any, seed: int, progress: Callable[[str], None]
 ) -> list[Told]:
     """Every arm on every prefix, under the scorer."""
-    from anystep.language.accelerate import superposed_decoding
+    from anystep.language.accelerate.superposed import superposed_decoding
 
     decode, found = engine.tokenizer.decode, []
     sampled, plain = decoded(engine, prefixes, seed), decoded(engine, prefixes)
