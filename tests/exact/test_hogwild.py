@@ -170,6 +170,19 @@ def test_a_copy_goes_on_apart() -> None:
     assert (one.logits([0, 1]) - other.logits([0, 1])).abs().max() < 1e-5
 
 
+def test_states_share_their_passes_and_read_nothing_of_each_other() -> None:
+    process = Hogwild(tiny_engine(scale=0.15), "Hello: 12+34=", names=("A", "B"), heading="{name}:", stop=" ")
+    keys, limit, calls = roots(0, (), np.arange(4)), unlimited(), []
+    found = process.step(process.start(keys, limit).states, keys, limit, "done")
+    assert limit.used.calls == max(map(len, found.states.rounds))  # the prompt's pass, and none after the last round
+    for i in range(4):
+        one, alone = np.array([i]), unlimited()
+        again = process.step(process.start(keys[one], alone).states, keys[one], alone, "done")
+        assert again.states == found.states.take(one)
+        calls.append(alone.used.calls)
+    assert sum(calls) > limit.used.calls
+
+
 def test_a_dropped_cache_is_fed_again_and_charged() -> None:
     process = Hogwild(tiny_engine(scale=0.15), "Hello: 12+34=", names=("A", "B"), heading="{name}:", stop=" ")
     keys = roots(0, (), np.arange(3))

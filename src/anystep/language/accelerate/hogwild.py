@@ -58,13 +58,9 @@ class HogwildEngine:
         other.engine, other.hidden, other.blocks = self.engine, self.hidden.clone(), self.blocks.copy()
         return other
 
-    @torch.inference_mode()
     def feed(self, tokens: Mapping[int, int]) -> None:
         """One pass: each worker named writes its token behind its own block, where all see it from this pass on."""
-        workers = sorted(tokens)
-        fed = torch.tensor([[tokens[worker]] for worker in workers])
-        hidden = self.engine.run(fed, torch.zeros_like(fed), self.blocks.write(workers))
-        self.hidden[workers] = hidden[:, 0]
+        feed_all([self], [tokens])
 
     @torch.inference_mode()
     def logits(self, workers: Sequence[int]) -> Tensor:
@@ -77,6 +73,23 @@ class HogwildEngine:
         own = len(workers) if self.blocks.shared else 1  # what is written in this pass is seen in it
         attended = sum(views) + own * len(workers)
         return Cost(evaluations=len(workers), attended=attended, flops=self.engine.flops(len(workers), attended, 0))
+
+
+@torch.inference_mode()
+def feed_all(crews: Sequence[HogwildEngine], tokens: Sequence[Mapping[int, int]]) -> None:
+    """`feed` for several crews of one engine in one pass; each sees its own blocks alone."""
+    named = [sorted(own) for own in tokens]
+    attends = [crew.blocks.write(workers) for crew, workers in zip(crews, named, strict=True)]
+    sizes = [len(workers) for workers in named]
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        parts = zip(attends, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
+        return torch.cat([one(layer, *part) for one, *part in parts])
+
+    fed = torch.tensor([[own[worker]] for own, workers in zip(tokens, named, strict=True) for worker in workers])
+    hidden = crews[0].engine.run(fed, torch.zeros_like(fed), attend)[:, 0]
+    for crew, workers, states in zip(crews, named, hidden.split(sizes), strict=True):
+        crew.hidden[workers] = states
 
 
 class Hogwild(Process):
@@ -154,8 +167,7 @@ class Hogwild(Process):
             while going := [row for row in rows if row.goes_on(whole)]:
                 if sum(row.done for row in rows) >= wanted:
                     break
-                for row in going:
-                    row.round(limit)
+                self._advance(going, limit)
             for row in rows:
                 self._keep(row)
         status = np.array([Status.DONE if row.done else Status.LIVE for row in rows], np.int8)
@@ -164,11 +176,34 @@ class Hogwild(Process):
         logp = np.array([row.logp for row in rows], np.float64)
         return Stepped(after, status, logp, np.zeros(len(rows)), limit.used, cut)
 
+    def _advance(self, rows: Sequence[Row], limit: Limit) -> None:
+        """One pass for all of `rows`: each is fed the next round that its cache lacks, paid for before, and writes a
+        new one where that was the last."""
+        found = [row for row in rows if row.found(limit)]
+        ready = [row for row in found if not row.lacks]
+        behind = [row for row in found if row.lacks]
+        ready, behind = self._paying(ready, limit, FREE), self._paying(behind, limit, Cost(calls=1))
+        if behind:
+            feed_all([row.crew for row in behind], [row.next_fed() for row in behind])
+            for row in behind:
+                row.was_fed()
+        for row in (*ready, *behind):
+            if not row.lacks:
+                row.write(limit)
+
+    @staticmethod
+    def _paying(rows: Sequence[Row], limit: Limit, once: Cost) -> list[Row]:
+        """Those of `rows` that could pay for their next piece of work; the others are refused."""
+        granted = limit.pay([row.row for row in rows], [row.due() for row in rows], once=once)
+        for row, yes in zip(rows, granted.tolist(), strict=True):
+            row.refused = not yes
+        return [row for row in rows if not row.refused]
+
     def _keep(self, row: Row) -> None:
         """Keeps a row's cache under the rounds fed, dropping the longest unused ones over the bound."""
-        if row.cache is None or row.done:
+        if row.fed is None or row.done:
             return
-        self.kept[tuple(row.rounds[: row.fed])] = row.cache
+        self.kept[tuple(row.rounds[: row.fed])] = row.crew
         self.kept.move_to_end(tuple(row.rounds[: row.fed]))
         while len(self.kept) > 1 and sum(c.blocks.bytes for c in self.kept.values()) > self.engine.cache.limit:
             self.kept.popitem(last=False)
@@ -187,11 +222,13 @@ class Hogwild(Process):
 
     def warm(self, states: Transcripts) -> None:
         with self.engine.lock:
-            for rounds in states.rounds:
-                if rounds:
-                    row = Row(self, rounds[:-1], 0, 0)
-                    row.catch_up(Limit(Ledger(), self.name))
-                    self._keep(row)
+            for rounds in filter(None, states.rounds):
+                row = Row(self, rounds[:-1], 0, 0)
+                row.found(Limit(Ledger(), self.name))
+                while row.lacks:
+                    row.crew.feed(row.next_fed())
+                    row.was_fed()
+                self._keep(row)
 
     def settings(self) -> str:
         reads = getattr(self.extract, "__qualname__", None)
@@ -211,13 +248,14 @@ class Hogwild(Process):
 
 
 class Row:
-    """One state on its way through a step."""
+    """One state on its way through a step: its rounds, `fed` of which its crew's cache has."""
+
+    crew: HogwildEngine
 
     def __init__(self, process: Hogwild, rounds: Sequence[Round], key: int, row: int) -> None:
         self.process, self.rounds, self.key, self.row = process, list(rounds), key, row
-        self.cache: HogwildEngine | None = None
-        self.fed, self.cached = 0, 0  # rounds that the cache has, and positions that it had from before
         self.board = Board.of(process, rounds)
+        self.fed: int | None = None
         self.logp, self.refused, self.stepped = 0.0, False, False
 
     @property
@@ -227,53 +265,22 @@ class Row:
     def goes_on(self, whole: bool) -> bool:
         return not self.refused and not self.done and (whole or not self.stepped)
 
-    def round(self, limit: Limit) -> None:
-        """Feeds the last round and writes the next, both paid for before."""
-        if not self.catch_up(limit, then=self._drawn()):
-            self.refused = True
-            return
-        tokens = self._choose()
-        self.rounds.append(tokens)
-        finished = self.board.write(tokens)
-        for _ in finished:
-            limit.show(self.key, self.process.engine.tokenizer.decode(self.board.finished[-1]), self.row)
-        self.stepped |= bool(finished)
+    @property
+    def lacks(self) -> int:
+        """How many rounds the cache lacks."""
+        return len(self.rounds) - (self.fed or 0)
 
-    def _drawn(self) -> Cost:
-        """What choosing the next round's tokens costs; headings are read as prompt."""
-        drawn = sum(self.board.forced(worker) is None for worker in self.board.writing)
-        flops = self.process.engine.flops(0, 0, heads=drawn)
-        return Cost(prompt=len(self.board.writing) - drawn, generated=drawn, flops=flops)
-
-    def catch_up(self, limit: Limit, then: Cost = FREE) -> bool:
-        """Feeds the rounds that the cache lacks; False where the limit refused. `then` is paid with the last of it."""
-        if self.cache is None:
-            if not self._found(limit):
-                return False
-            then += Cost(cached=self.cached)
-        assert self.cache is not None
-        board = Board.of(self.process, self.rounds[: self.fed])
-        if self.fed == len(self.rounds):
-            return bool(limit.pay([self.row], [then])[0])
-        while self.fed < len(self.rounds):
-            last = self.fed == len(self.rounds) - 1
-            tokens = {w: t for w, t in enumerate(self.rounds[self.fed]) if t != ENDED}
-            price = self.cache.price(sorted(tokens)) + (then if last else Cost(prompt=len(tokens)))
-            if not limit.pay([self.row], [price], once=Cost(calls=1))[0]:
-                return False
-            self.cache.feed(tokens)
-            for worker in board.write(self.rounds[self.fed]):
-                self.cache.blocks.join(worker)
-            self.fed += 1
-        return True
-
-    def _found(self, limit: Limit) -> bool:
-        """Takes up the kept cache that has the most of these rounds, if need be a fresh one of the prompt."""
-        process = self.process
-        lengths = range(len(self.rounds), -1, -1)
+    def found(self, limit: Limit) -> bool:
+        """Takes up the kept cache that has the most of these rounds, if need be one of the prompt, paid for; False
+        where that was refused."""
+        if self.fed is not None:
+            return True
+        process, lengths = self.process, range(len(self.rounds), -1, -1)
+        self.cached = 0  # positions that were computed before, to be shown as such
         known = next((n for n in lengths if tuple(self.rounds[:n]) in process.kept), None)
         if known is None:
             _, session = opened(process.engine, [process.prompt], limit, rows=np.array([self.row]))
+            self.refused = session is None
             if session is None:
                 return False
             session.close(keep=False)
@@ -281,24 +288,50 @@ class Row:
             process.kept[()], known = fresh, 0
         else:
             self.cached = len(process.prompt) + sum(t != ENDED for tokens in self.rounds[:known] for t in tokens)
-        self.cache, self.fed = process.kept[tuple(self.rounds[:known])].copy(), known
+        self.crew, self.fed = process.kept[tuple(self.rounds[:known])].copy(), known
+        self.behind = Board.of(process, self.rounds[:known])  # the board as the cache knows it
         return True
 
-    def _choose(self) -> Round:
+    def due(self) -> Cost:
+        """What feeding the next round costs that the cache lacks, and choosing a new one where that is the last; what
+        was cached is shown with the first payment."""
+        cost, engine = Cost(cached=self.cached), self.process.engine
+        if self.lacks:
+            fed = self.next_fed()
+            cost += self.crew.price(sorted(fed)) + Cost(prompt=len(fed) if self.lacks > 1 else 0)
+        if self.lacks <= 1:
+            heads = sum(self.board.forced(worker) is not None for worker in self.board.writing)
+            drawn = len(self.board.writing) - heads
+            cost += Cost(prompt=heads, generated=drawn, flops=engine.flops(0, 0, heads=drawn))
+        self.cached = 0
+        return cost
+
+    def next_fed(self) -> dict[int, int]:
+        return {worker: t for worker, t in enumerate(self.rounds[self.fed or 0]) if t != ENDED}
+
+    def was_fed(self) -> None:
+        """The round was fed: paragraphs that it finishes join the history."""
+        assert self.fed is not None
+        for worker in self.behind.write(self.rounds[self.fed]):
+            self.crew.blocks.join(worker)
+        self.fed += 1
+
+    def write(self, limit: Limit) -> None:
         """The next round: headings as they are, the rest drawn from each worker's own distribution."""
         process, writing = self.process, self.board.writing
-        tokens = [ENDED] * len(process.heads)
-        for worker in writing:
-            head = self.board.forced(worker)
-            tokens[worker] = ENDED if head is None else head
-        drawn = [worker for worker in writing if tokens[worker] == ENDED]
+        heads = {worker: self.board.forced(worker) for worker in writing}
+        drawn = [worker for worker in writing if heads[worker] is None]
+        tokens = [heads.get(worker) for worker in range(len(process.heads))]
         if drawn:
-            assert self.cache is not None
             keys = np.full(len(drawn), self.key, np.uint64)
             at = np.full(len(drawn), len(process.prompt) + len(self.rounds), np.uint64)
             u = lineage.uniforms(keys, at, np.array(drawn, np.uint64))
-            chosen, logp = draw(self.cache.logits(drawn), u, process.temperature, process.top_p)
+            chosen, logp = draw(self.crew.logits(drawn), u, process.temperature, process.top_p)
             self.logp += float(logp.sum())
             for worker, token in zip(drawn, chosen.tolist(), strict=True):
                 tokens[worker] = token
-        return tuple(tokens)
+        self.rounds.append(tuple(ENDED if token is None else token for token in tokens))
+        finished = self.board.write(self.rounds[-1])
+        self.stepped |= bool(finished)
+        for paragraph in self.board.finished[len(self.board.finished) - len(finished) :]:
+            limit.show(self.key, process.engine.tokenizer.decode(paragraph), self.row)
