@@ -210,7 +210,7 @@ def test_paragraphs_join_the_history_and_the_transcript_reads_in_order() -> None
         token = -1 if board.ended[0] else encode(first)[0]
         ended.append(board.write((token, encode(second)[0])))
     assert ended == [[], [], [1], [], [0], [], [], [], []]
-    assert board.text() == "B:\nA:go\nA:x.B:more" and board.ended == [True, False] and board.writing == [1]
+    assert board.text() == "B:\nA:go\nA:x.\nB:more" and board.ended == [True, False] and board.writing == [1]
     shown = Board.of(Hogwild(process.engine, "x", shared=False), [])
     assert not shown.joins and shown.text() == ""
 

@@ -87,7 +87,7 @@ def feed_all(crews: Sequence[HogwildEngine], tokens: Sequence[Mapping[int, int]]
         return torch.cat([one(layer, *part) for one, *part in parts])
 
     fed = torch.tensor([[own[worker]] for own, workers in zip(tokens, named, strict=True) for worker in workers])
-    hidden = crews[0].engine.run(fed, torch.zeros_like(fed), attend)[:, 0]
+    hidden = crews[0].engine.run(fed, torch.zeros_like(fed), attend if len(crews) > 1 else attends[0])[:, 0]
     for crew, workers, states in zip(crews, named, hidden.split(sizes), strict=True):
         crew.hidden[workers] = states
 

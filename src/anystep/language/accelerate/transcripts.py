@@ -88,4 +88,6 @@ class Board:
         return self.stop in self.tokenizer.decode(body)
 
     def text(self) -> str:
-        return "".join(self.tokenizer.decode(part) for part in (*self.finished, *self.open))
+        """Finished paragraphs as they were written, then the open ones, `stop` between them."""
+        decode = self.tokenizer.decode
+        return "".join(map(decode, self.finished)) + self.stop.join(decode(part) for part in self.open if part)
