@@ -12,6 +12,10 @@ _HOME = {
     "Drafting": "drafts",
     "EarlyLayers": "early_layers",
     "Follow": "verify",
+    "Hogwild": "hogwild",
+    "HogwildEngine": "hogwild",
+    "Mixing": "superposed",
+    "NGrams": "ngrams",
     "PromptLookup": "prompt_lookup",
     "Reject": "verify",
     "Speculative": "speculative",
@@ -21,6 +25,7 @@ _HOME = {
     "Ticket": "temporal_fusion",
     "Verifier": "verify",
     "speculate": "speculative",
+    "superposed_decoding": "superposed",
 }
 __all__ = sorted(_HOME)
 
