@@ -18,13 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anystep.language.accelerate.semi_autoregressive import FalconNetwork
+from anystep.language.accelerate.semi_autoregressive import LEAD, FalconNetwork, embedding, head_rows
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Attend
 from anystep.language.train.optimise import Optimiser
 from anystep.language.train.selftext import Written
-
-LEAD = 16  # positions of the prompt that are read before the answer
 
 
 @dataclass(frozen=True)
@@ -97,10 +95,11 @@ def relaxed(block: Tensor) -> Attend:
 
 
 class Distilling:
-    """The passes of training: `embed` (vocab, dim) and `head` (kept, dim) are the target's own, and stay as they are."""
+    """The passes of training; the engine's embedding and output head stay as they are."""
 
-    def __init__(self, network: FalconNetwork, embed: Tensor, head: Tensor, recipe: FalconRecipe) -> None:
-        self.network, self.embed, self.head, self.recipe = network, embed, head, recipe
+    def __init__(self, network: FalconNetwork, engine: Engine, recipe: FalconRecipe) -> None:
+        self.network, self.model, self.recipe = network, embedding(engine), recipe
+        self.head = head_rows(engine, network.words)
         self.rng = torch.Generator().manual_seed(recipe.seed)
 
     def loss(self, lesson: Lesson, done: float) -> tuple[Tensor, int]:
@@ -127,7 +126,9 @@ class Distilling:
         return distance + self.recipe.token_weight * (0.9 * apart + 0.1 * choice), work
 
     def forward(self, features: Tensor, after: Tensor, place: Tensor) -> Tensor:
-        read, _ = self.network.read(features, self.embed[after])
+        with torch.no_grad():
+            embedded = self.model.embed(after)
+        read, _ = self.network.lstm(self.network.inputs(features, embedded))
         positions = torch.arange(len(place)).expand(features.shape[:2])
         return self.network.foresee(read, positions, relaxed(place // self.network.k))
 
@@ -147,12 +148,6 @@ class Distilling:
         return drawn[:, block] & (place % k < run[:, block]) & lesson.told
 
 
-def head_rows(engine: Engine, words: Tensor) -> Tensor:
-    """(words, dim): the output head's rows for `words`, in whatever form it is stored."""
-    with torch.no_grad():
-        return engine.model.logits(torch.eye(engine.config.dim))[:, words].T.contiguous()
-
-
 def vocabulary(text: Sequence[Written], kept: int) -> Tensor:
     """The tokens that occur at least `kept` times in the answers, in order."""
     counts = Counter(token for one in text for token in one.tokens[one.start :])
@@ -167,6 +162,8 @@ def begin(engine: Engine, text: Sequence[Written], recipe: FalconRecipe) -> Falc
     features = torch.cat([one.hidden for one in text]).float()
     network.mean.copy_(features.mean(0))
     network.spread.copy_(features.std(0))
+    with torch.no_grad():
+        network.scale.copy_(embedding(engine).embed(network.words).std())
     return network
 
 
@@ -176,8 +173,7 @@ def train(
     """The drafter's network, trained on `text` that `engine` wrote."""
     began, work, updates = time.thread_time(), 0, 0
     network = begin(engine, text, recipe)
-    embed = engine.model.embed_tokens.weight.detach().clone()
-    distilling = Distilling(network, embed / embed.std(), head_rows(engine, network.words), recipe)
+    distilling = Distilling(network, engine, recipe)
     optimiser = Optimiser(network, recipe.matrix_rate, recipe.other_rate, warm_steps=10, flat=0.3)
     for lesson in lessons(text, recipe.k, recipe.batch, recipe.seed):
         loss, cost = distilling.loss(lesson, work / recipe.work)
