@@ -8,21 +8,29 @@ what a first pass, without gradients, gets wrong, and falls to none. Source: Gao
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
 from random import Random
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from anystep.errors import ModelError
 from anystep.language.accelerate.semi_autoregressive import LEAD, FalconNetwork, embedding, head_rows
 from anystep.language.engine.engine import Engine
-from anystep.language.engine.llama import Attend
-from anystep.language.train.optimise import Optimiser
-from anystep.language.train.selftext import Written
+from anystep.language.engine.llama import Attend, Config
+from anystep.language.fetch import cache_folder
+from anystep.language.train.selftext import TextRecipe, Written, selftext
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,8 @@ class FalconRecipe:
     glance: float = 0.4
     batch: int = 16
     noise: float = 0.1
-    token_weight: float = 0.1
-    matrix_rate: float = 4e-3
-    other_rate: float = 2e-3
+    token_weight: float = 0.3
+    rate: float = 1e-3
     kept: int = 3
 
 
@@ -118,19 +125,30 @@ class Distilling:
             after = torch.where(shown, tokens, after)
             told, work = told & ~shown, work + rows * length
         noise = self.recipe.noise * (2 * torch.rand(features.shape, generator=self.rng) - 1)
+        told = told & self.whole(place)
         foreseen = self.forward(features + noise * self.network.spread, after, place)[told]
-        distance = F.smooth_l1_loss(foreseen / self.network.spread, lesson.goal[told] / self.network.spread)
-        ours = F.log_softmax(foreseen @ self.head.T, -1)
+        distance = F.smooth_l1_loss(foreseen, (lesson.goal[told] - self.network.mean) / self.network.spread)
+        ours = F.log_softmax(self.network.feature(foreseen) @ self.head.T, -1)
         apart = F.kl_div(ours, truth[told], log_target=True, reduction="batchmean")
         choice = F.nll_loss(ours, truth[told].argmax(-1))
         return distance + self.recipe.token_weight * (0.9 * apart + 0.1 * choice), work
 
     def forward(self, features: Tensor, after: Tensor, place: Tensor) -> Tensor:
+        """Standardised features k later (rows, time, dim); blocks begin where `place` (time,) divides by k."""
+        k, time = self.network.k, len(place)
         with torch.no_grad():
-            embedded = self.model.embed(after)
-        read, _ = self.network.lstm(self.network.inputs(features, embedded))
-        positions = torch.arange(len(place)).expand(features.shape[:2])
-        return self.network.foresee(read, positions, relaxed(place // self.network.k))
+            inputs = self.network.inputs(features, self.model.embed(after))
+        made, _ = self.network.lstm(inputs)
+        positions = torch.arange(time).expand(features.shape[:2])
+        end = torch.arange(time) - place % k + k - 1
+        ends = end.unique().clamp_max(time - 1)
+        linear = self.network.linear(inputs[:, ends]).flatten(1, 2)[:, place - place[0] // k * k]
+        return self.network.foresee(made, positions, relaxed(place // k)) + linear
+
+    def whole(self, place: Tensor) -> Tensor:
+        """(time,): positions whose block ends within the text."""
+        k = self.network.k
+        return torch.arange(len(place)) - place % k + k <= len(place)
 
     @torch.no_grad()
     def shown(self, lesson: Lesson, choice: Tensor, place: Tensor, share: float) -> Tensor:
@@ -139,8 +157,9 @@ class Distilling:
         A block is drawn, and in it the first 1 to k - 1 positions, any number as likely: half of a drawn block, or for
         k = 2 its first position.
         """
-        k, guess = self.network.k, self.forward(lesson.features, lesson.after, place) @ self.head.T
-        wrong = (guess.argmax(-1) != choice) & lesson.told
+        k, foreseen = self.network.k, self.forward(lesson.features, lesson.after, place)
+        guess = (self.network.feature(foreseen[lesson.told]) @ self.head.T).argmax(-1)
+        wrong = lesson.told.masked_scatter(lesson.told, guess != choice[lesson.told])
         chance = 2 * share * wrong.sum(1) / lesson.told.sum(1).clamp_min(1)
         block, blocks = place // k, int(place[-1]) // k + 1
         drawn = torch.rand(len(wrong), blocks, generator=self.rng) < chance[:, None]
@@ -164,7 +183,23 @@ def begin(engine: Engine, text: Sequence[Written], recipe: FalconRecipe) -> Falc
     network.spread.copy_(features.std(0))
     with torch.no_grad():
         network.scale.copy_(embedding(engine).embed(network.words).std())
+    least_squares(network, engine, text)
     return network
+
+
+@torch.no_grad()
+def least_squares(network: FalconNetwork, engine: Engine, text: Sequence[Written], damp: float = 0.02) -> None:
+    """Sets the linear map of each place: from what a block's last position reads to the feature told at the place."""
+    for place in range(network.k):
+        gram, image = 0.0, 0.0
+        for one in text:
+            here = torch.arange(max(0, one.start - LEAD), len(one.tokens) - 1 - place)
+            features, tokens = one.hidden.float(), torch.tensor(one.tokens)
+            x = network.inputs(features[here], embedding(engine).embed(tokens[here + 1]))
+            x = F.pad(x, (0, 1), value=1.0)
+            gram, image = gram + x.T @ x, image + x.T @ ((features[here + 1 + place] - network.mean) / network.spread)
+        gram = gram + damp * gram.diagonal().mean() * torch.eye(len(gram))
+        network.skip[place] = torch.linalg.solve(gram, image)
 
 
 def train(
@@ -174,14 +209,58 @@ def train(
     began, work, updates = time.thread_time(), 0, 0
     network = begin(engine, text, recipe)
     distilling = Distilling(network, engine, recipe)
-    optimiser = Optimiser(network, recipe.matrix_rate, recipe.other_rate, warm_steps=10, flat=0.3)
+    optimiser = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.95))
     for lesson in lessons(text, recipe.k, recipe.batch, recipe.seed):
         loss, cost = distilling.loss(lesson, work / recipe.work)
         loss.backward()
         work, updates = work + cost, updates + 1
-        optimiser.step(min(1.0, work / recipe.work))
-        if updates % 20 == 1:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate * min(1.0, updates / 10, 2.0 * (1.02 - work / recipe.work))
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if updates % 10 == 1:
             say(f"{time.thread_time() - began:.0f} s {work:,} of {recipe.work:,} loss {loss.item():.3f}")
         if work >= recipe.work:
             break
     return network.eval()
+
+
+def falcon(
+    recipe: FalconRecipe | None = None, text: TextRecipe | None = None, say: Callable[[str], None] = print
+) -> FalconNetwork:
+    """A trained network for the model that wrote `text`, kept in the cache folder by the hash of both recipes.
+
+    The first time the text is written (six CPU-minutes for the default) and the network trained (STATED).
+    """
+    recipe, text = recipe or FalconRecipe(), text or TextRecipe()
+    told = json.dumps([asdict(recipe), asdict(text)], sort_keys=True)
+    name = f"{text.model}-falcon-{blake2b(told.encode(), digest_size=6).hexdigest()}"
+    path = cache_folder() / "models" / f"{name}.safetensors"
+    if not path.exists():
+        from anystep.language.loading import load  # imported late: loading knows the recipes in this folder
+
+        file_network(train(load(text.model, weights="fp32"), selftext(text, say), recipe, say), path)
+    return read_network(path)
+
+
+def file_network(network: FalconNetwork, path: Path) -> None:
+    """Writes a network to a safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = json.dumps({"k": network.k, "target": asdict(network.target)})
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as scratch:
+        save_file(network.state_dict(), Path(scratch) / path.name, metadata={"falcon": shape})
+        os.replace(Path(scratch) / path.name, path)
+
+
+def read_network(path: Path) -> FalconNetwork:
+    """What `file_network` wrote; ModelError for another file."""
+    try:
+        with safe_open(path, "pt") as file:
+            shape = json.loads((file.metadata() or {})["falcon"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        network = FalconNetwork(Config(**shape["target"]), shape["k"], tensors["words"])
+        network.load_state_dict(tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{path} is no drafter that language.train.falcon.falcon() trained: {error}") from error
+    return network.eval().requires_grad_(False)
