@@ -143,7 +143,7 @@ class Distilling:
         end = torch.arange(time) - place % k + k - 1
         ends = end.unique().clamp_max(time - 1)
         linear = self.network.linear(inputs[:, ends]).flatten(1, 2)[:, place - place[0] // k * k]
-        return self.network.foresee(made, positions, relaxed(place // k)) + linear
+        return self.network.foresee(made, positions, place % k, relaxed(place // k)) + linear
 
     def whole(self, place: Tensor) -> Tensor:
         """(time,): positions whose block ends within the text."""
@@ -191,7 +191,7 @@ def begin(engine: Engine, text: Sequence[Written], recipe: FalconRecipe) -> Falc
 def least_squares(network: FalconNetwork, engine: Engine, text: Sequence[Written], damp: float = 0.02) -> None:
     """Sets the linear map of each place: from what a block's last position reads to the feature told at the place."""
     for place in range(network.k):
-        gram, image = 0.0, 0.0
+        gram, image = torch.zeros(()), torch.zeros(())
         for one in text:
             here = torch.arange(max(0, one.start - LEAD), len(one.tokens) - 1 - place)
             features, tokens = one.hidden.float(), torch.tensor(one.tokens)
