@@ -31,7 +31,6 @@ def untrained(engine, k=K, seed=0):
     torch.manual_seed(seed)
     network = FalconNetwork(engine.config, k, torch.arange(2, 60))
     network.skip.normal_(0, 0.1)
-    network.mark.data.normal_(0, 0.5)
     return network
 
 

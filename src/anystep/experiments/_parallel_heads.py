@@ -70,14 +70,14 @@ def train_heads(
     optimiser, work, updates = torch.optim.AdamW(heads.parameters(), betas=(0.9, 0.95)), 0.0, 0
     for lesson in lessons(text, 1, recipe.batch, recipe.seed):
         loss = heads_loss(heads, head, lesson, recipe)
-        loss.backward()
+        torch.autograd.backward(loss)
         work, updates = work + 3 * share * lesson.told.numel(), updates + 1
         torch.nn.utils.clip_grad_norm_(heads.parameters(), 0.5)
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * min(1.0, updates / 10, 2.0 * (1.02 - work / recipe.work))
+            group["lr"] = recipe.rate * min(1.0, updates / 20, 2.0 * (1.02 - work / recipe.work))
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        if updates % 10 == 1:
+        if updates % 20 == 1:
             say(f"heads: {work:,.0f} of {recipe.work:,} loss {loss.item():.3f}")
         if work >= recipe.work:
             return heads.eval()

@@ -12,6 +12,7 @@ _HOME = {
     "Follow": "verify",
     "PromptLookup": "prompt_lookup",
     "Reject": "verify",
+    "SemiAutoregressiveDrafter": "semi_autoregressive",
     "Speculative": "speculative",
     "Thrift": "thrift",
     "Verifier": "verify",

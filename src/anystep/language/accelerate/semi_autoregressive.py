@@ -56,7 +56,6 @@ class FalconNetwork(nn.Module):
         self.target, self.k, dim = target, k, target.dim
         self.lstm = nn.LSTM(2 * dim, dim, num_layers=2, batch_first=True)
         self.block = Block(replace(target, layers=1, windows=(), qk_norm=False, sandwich=False), 0)
-        self.mark = nn.Parameter(torch.zeros(k, target.heads, target.head_dim))  # of a place, on what is attended there
         self.rotary = Rotary(target.head_dim, 10_000.0)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("spread", torch.ones(dim))
@@ -68,12 +67,11 @@ class FalconNetwork(nn.Module):
         """What is read: features, and embeddings of the tokens behind them, (..., dim) each."""
         return torch.cat([(features - self.mean) / self.spread, embedded / self.scale], -1)
 
-    def foresee(self, made: Tensor, positions: Tensor, places: Tensor, attend: Attend) -> Tensor:
-        """What the LSTM made (batch, time, dim) at `positions` (batch, time), which have `places` (time,) in blocks of
-        k, to features k later, standardised and without the linear map."""
+    def foresee(self, made: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """What the LSTM made (batch, time, dim) at `positions` (batch, time) to features k later, standardised and
+        without the linear map."""
         cos, sin = self.rotary(positions)
-        mark = self.mark[places].transpose(0, 1)
-        return self.block(made, cos, sin, lambda layer, q, k, v: attend(layer, q, k, v) + mark)
+        return self.block(made, cos, sin, attend)
 
     def linear(self, last: Tensor) -> Tensor:
         """What the last positions of blocks read (..., 2 dim) to the features of their k places (..., k, dim)."""
@@ -136,9 +134,8 @@ class Foresight:
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen[:, None, None], enable_gqa=True)
 
         positions = (lengths[:, None] + torch.arange(-longest, 0)).clamp_min(0)
-        places = (torch.arange(longest) - longest) % net.k
         last = torch.stack([each[-1] for each in inputs])
-        ahead = net.feature(net.foresee(window, positions, places, attend)[:, -net.k :] + net.linear(last))
+        ahead = net.feature(net.foresee(window, positions, attend)[:, -net.k :] + net.linear(last))
         further = [
             Branch(int(lengths[i]), (h[:, i : i + 1], c[:, i : i + 1]), read[-net.k :], *grown[i])
             for i, read in enumerate(reads)

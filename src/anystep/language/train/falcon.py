@@ -46,11 +46,11 @@ class FalconRecipe:
 
     k: int = 3
     seed: int = 0
-    work: int = 800_000
+    work: int = 600_000
     glance: float = 0.4
-    batch: int = 16
+    batch: int = 8
     noise: float = 0.1
-    token_weight: float = 0.3
+    token_weight: float = 0.5
     rate: float = 1e-3
     kept: int = 3
 
@@ -143,7 +143,7 @@ class Distilling:
         end = torch.arange(time) - place % k + k - 1
         ends = end.unique().clamp_max(time - 1)
         linear = self.network.linear(inputs[:, ends]).flatten(1, 2)[:, place - place[0] // k * k]
-        return self.network.foresee(made, positions, place % k, relaxed(place // k)) + linear
+        return self.network.foresee(made, positions, relaxed(place // k)) + linear
 
     def whole(self, place: Tensor) -> Tensor:
         """(time,): positions whose block ends within the text."""
@@ -216,10 +216,10 @@ def train(
         work, updates = work + cost, updates + 1
         torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * min(1.0, updates / 10, 2.0 * (1.02 - work / recipe.work))
+            group["lr"] = recipe.rate * min(1.0, updates / 20, 2.0 * (1.02 - work / recipe.work))
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        if updates % 10 == 1:
+        if updates % 20 == 1:
             say(f"{time.thread_time() - began:.0f} s {work:,} of {recipe.work:,} loss {loss.item():.3f}")
         if work >= recipe.work:
             break
