@@ -259,7 +259,8 @@ class Foreseeing(Drafting):
         self.drafter, self.job, self.foresight = drafter, job, drafter.foresight
         self.read: dict[int, Branch] = {}
         self.fresh: dict[int, list[Tensor]] = {}
-        self.level = self.foresight.flops / self.foresight.engine.flops(1, 0, heads=1)
+        size = self.foresight.flops / self.foresight.engine.flops(1, 0, heads=1)
+        self.level = size / self.foresight.network.k  # a pass over k positions reads the weights once
 
     def draft(self, wants: Mapping[int, Want]) -> dict[int, Draft]:
         k, width = self.foresight.network.k, self.drafter.width if self.drafter.tree else 1
