@@ -46,7 +46,7 @@ class FalconRecipe:
 
     k: int = 3
     seed: int = 0
-    work: int = 600_000
+    work: int = 300_000
     glance: float = 0.4
     batch: int = 8
     noise: float = 0.1
