@@ -231,7 +231,7 @@ def falcon(
 ) -> FalconNetwork:
     """A trained network for the model that wrote `text`, kept in the cache folder by the hash of both recipes.
 
-    The first time the text is written (six CPU-minutes for the default) and the network trained (STATED).
+    The first time the text is written (five CPU-minutes for the default) and the network trained (two).
     """
     recipe, text = recipe or FalconRecipe(), text or TextRecipe()
     told = json.dumps([asdict(recipe), asdict(text)], sort_keys=True)
