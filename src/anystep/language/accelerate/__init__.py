@@ -18,6 +18,7 @@ _HOME = {
     "NGrams": "ngrams",
     "PromptLookup": "prompt_lookup",
     "Reject": "verify",
+    "SemiAutoregressiveDrafter": "semi_autoregressive",
     "Speculative": "speculative",
     "TemporalFusionScheduler": "temporal_fusion",
     "Thrift": "thrift",
