@@ -113,6 +113,27 @@ class Decoding:
         for row, path in paths.items():
             keep_path(self, row, looked[row], path)
 
+    @torch.inference_mode()
+    def rewind(self, lengths: Mapping[int, int]) -> None:
+        """Rows go back to their first so many tokens, none to before the session began.
+
+        Raises UsageError for a length that a row has not, or had before.
+        """
+        for row, length in lengths.items():
+            back, first = len(self.tokens[row]) - length, len(self.plan.sequences[row])
+            if not 0 <= back <= len(self.trace[row]):
+                raise UsageError(
+                    f"rewind({{{row}: length}}) goes back to {first}..{len(self.tokens[row])}; got {length}."
+                )
+            if back and self.rows is not None:
+                self.rows.own[self.slot[row]] -= back
+                del self.tokens[row][length:], self.trace[row][length - first :]
+                path = self.paths[row][-1]
+                own = self.trace[row]
+                self.hidden[row] = own[-1] if own else path.segment.hidden[path.length - 1]
+                self.origin[row] = len(self) + row
+        self.looked = {}
+
     def prepared(self, chosen: Sequence[int] | np.ndarray) -> Rows:
         """The rows' keys laid out, those of `chosen` in the first slots."""
         if self.rows is None:
