@@ -10,10 +10,12 @@ _HOME = {
     "Drafter": "drafts",
     "Drafting": "drafts",
     "Follow": "verify",
+    "Medusa": "medusa",
     "PromptLookup": "prompt_lookup",
     "Reject": "verify",
     "Speculative": "speculative",
     "Thrift": "thrift",
+    "Typical": "typical",
     "Verifier": "verify",
     "speculate": "speculative",
 }

@@ -1,0 +1,153 @@
+"""Training Medusa's heads on a frozen model's own text (Medusa-1): least squares first, then gradient steps.
+
+Source: Cai et al., "Medusa" (2024), section 2.2. Hidden states are those the model had while it wrote, so that no pass
+of it is needed. What is different from the published recipe, because text is scarce here: a head starts as the
+least-squares map from a state to the state k places on, which the model's own output matrix then reads, and learns
+what the model itself expects there, all its probabilities, not only the token that was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anystep.errors import UsageError
+from anystep.language.accelerate.medusa import TOP, Heads
+from anystep.language.train.selftext import Written
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where heads learn, all texts one after the other: `hidden` (n, dim) in half precision; `later` (n, heads), where
+    among the heads' words the token k + 2 places on is, -1 where it is none of them or the text has ended; `beyond`
+    (n, heads), which row of `hidden` is the state that this token comes of, -1 after the end."""
+
+    hidden: Tensor
+    later: Tensor
+    beyond: Tensor
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+
+def positions(text: Sequence[Written], heads: int, words: Tensor, vocab: int) -> Positions:
+    """Every position from the prompt's last on."""
+    place = torch.full((vocab,), -1)
+    place[words] = torch.arange(len(words))
+    hidden, later, beyond, at = [], [], [], 0
+    for one in text:
+        tokens, first = torch.tensor(one.tokens), one.start - 1
+        ahead = torch.arange(first, len(tokens))[:, None] + torch.arange(2, heads + 2)
+        there = ahead < len(tokens)
+        later.append(torch.where(there, place[tokens[ahead.clamp(max=len(tokens) - 1)]], -1))
+        beyond.append(torch.where(there, ahead - 1 - first + at, -1))
+        hidden.append(one.hidden[first:])
+        at += len(tokens) - first
+    return Positions(torch.cat(hidden), torch.cat(later), torch.cat(beyond))
+
+
+def common(text: Sequence[Written], count: int, vocab: int) -> Tensor:
+    """The `count` commonest tokens of the texts, in order of their ids; ties, and tokens that never occur, by lower id:
+    byte-pair vocabularies number what is frequent first."""
+    seen = torch.zeros(vocab, dtype=torch.int64)
+    for one in text:
+        seen += torch.bincount(torch.tensor(one.tokens, dtype=torch.int64), minlength=vocab)
+    return torch.argsort(seen, descending=True, stable=True)[:count].sort().values
+
+
+@torch.no_grad()
+def least_squares(heads: Heads, learn: Positions, damp: float) -> None:
+    """Starts every head as the affine map that foresees the state k + 1 places on best."""
+    for k in range(len(heads)):
+        here = learn.beyond[:, k] >= 0
+        x, y = learn.hidden[here].float(), learn.hidden[learn.beyond[here, k]].float()
+        mean, goal = x.mean(0), y.mean(0)
+        x, y = x - mean, y - goal
+        gram = x.T @ x
+        gram += damp * gram.diagonal().mean() * torch.eye(len(gram))
+        slope = torch.linalg.solve(gram, x.T @ y)
+        heads.skip[k], heads.offset[k, 0] = slope, goal - mean @ slope
+
+
+@torch.no_grad()
+def accuracies(heads: Heads, held: Positions, batch: int = 1024) -> Tensor:
+    """(heads, TOP): how often guess i of head k is the token that came, of all positions that have one."""
+    hits = torch.zeros_like(heads.accuracy)
+    for at in range(0, len(held), batch):
+        some = slice(at, at + batch)
+        guessed = heads(held.hidden[some].float()).topk(hits.shape[1], -1).indices
+        hits += (guessed == held.later[some].T[..., None]).sum(1)
+    return hits / (held.beyond >= 0).sum(0).clamp(min=1)[:, None]
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """How `fit` trains: `heads` over `words` tokens; `damp` is the ridge of the least squares, as a share of the mean
+    variance; then `epochs` of AdamW at `rate`, falling to nothing, on `batch` positions a step, head k's loss weighing
+    decay ** k. One text in `held` is held out for the accuracies."""
+
+    heads: int = 4
+    words: int = 6_144
+    damp: float = 0.03
+    epochs: int = 4
+    batch: int = 512
+    rate: float = 1e-3
+    decay: float = 0.8
+    held: int = 16
+    seed: int = 0
+
+
+def fit(
+    output: Tensor, text: Sequence[Written], recipe: HeadRecipe, say: Callable[[str], None] = print
+) -> Heads:
+    """Heads for a model with output matrix `output` (vocab, dim), trained on text it wrote.
+
+    Raises UsageError where there are too few texts to hold any out.
+    """
+    if len(text) < 2 * recipe.held:
+        raise UsageError(f"fit(output, text) needs at least {2 * recipe.held} texts, one in {recipe.held} is held out.")
+    words = common(text, min(recipe.words, len(output)), len(output))
+    learn = positions([t for i, t in enumerate(text) if i % recipe.held], recipe.heads, words, len(output))
+    held = positions(text[:: recipe.held], recipe.heads, words, len(output))
+    heads = Heads(recipe.heads, words, output[words])
+    least_squares(heads, learn, recipe.damp)
+    say(f"{len(learn):,} positions; least squares: first guesses right {told(accuracies(heads, held))}")
+    generator, weigh = torch.Generator().manual_seed(recipe.seed), recipe.decay ** torch.arange(recipe.heads)
+    steps = recipe.epochs * (len(learn) // recipe.batch)
+    optimiser = torch.optim.AdamW(heads.parameters(), recipe.rate, betas=(0.9, 0.97), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: min((n + 1) / 10, 1.0) * (1 - n / steps))
+    for _ in range(recipe.epochs):
+        order = torch.randperm(len(learn), generator=generator)
+        for some in order[: len(order) // recipe.batch * recipe.batch].split(recipe.batch):
+            loss = expected(heads, learn, some, weigh)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(heads.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+        heads.accuracy = accuracies(heads, held)
+        say(f"loss {loss.item():.3f}, first guesses right {told(heads.accuracy)}")
+    return heads.requires_grad_(False).eval()
+
+
+def expected(heads: Heads, learn: Positions, some: Tensor, weigh: Tensor) -> Tensor:
+    """Cross-entropy of the heads at positions `some` against what the model itself expects there, among the words."""
+    beyond = learn.beyond[some].T
+    there = beyond >= 0
+    with torch.no_grad():
+        states, back = beyond.clamp(min=0).unique(return_inverse=True)
+        goal = (learn.hidden[states].float() @ heads.outer.T).softmax(-1)
+    mass = heads(learn.hidden[some].float()).log_softmax(-1)
+    total = mass.new_zeros(())
+    for k in range(len(heads)):
+        total = total - weigh[k] * (goal[back[k]] * mass[k]).sum(-1)[there[k]].sum()
+    return total / len(some)
+
+
+def told(accuracy: Tensor) -> str:
+    """The first column in words."""
+    return ", ".join(f"{a:.3f}" for a in accuracy[:, 0].tolist())
