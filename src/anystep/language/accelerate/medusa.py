@@ -58,7 +58,11 @@ class Heads(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits (heads, n, words) of hidden states (n, dim)."""
-        return (F.silu(hidden @ self.inner + self.bias) + hidden @ self.skip + self.offset) @ self.outer.T
+        return self.ahead(hidden) @ self.outer.T
+
+    def ahead(self, hidden: Tensor) -> Tensor:
+        """(heads, n, dim): what stands for the state k places on."""
+        return F.silu(hidden @ self.inner + self.bias) + hidden @ self.skip + self.offset
 
     @torch.inference_mode()
     def guesses(self, hidden: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ what the model itself expects there, all its probabilities, not only the token t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,8 @@ class HeadRecipe:
 
     heads: int = 4
     words: int = 6_144
-    damp: float = 0.03
+    others: int = 1_024
+    damp: float = 0.003
     epochs: int = 4
     batch: int = 512
     rate: float = 1e-3
@@ -123,7 +125,8 @@ def fit(
     for _ in range(recipe.epochs):
         order = torch.randperm(len(learn), generator=generator)
         for some in order[: len(order) // recipe.batch * recipe.batch].split(recipe.batch):
-            loss = expected(heads, learn, some, weigh)
+            others = torch.randperm(len(words), generator=generator)[: recipe.others]
+            loss = surprise(heads, learn, some, weigh, others)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(heads.parameters(), 1.0)
@@ -134,18 +137,22 @@ def fit(
     return heads.requires_grad_(False).eval()
 
 
-def expected(heads: Heads, learn: Positions, some: Tensor, weigh: Tensor) -> Tensor:
-    """Cross-entropy of the heads at positions `some` against what the model itself expects there, among the words."""
-    beyond = learn.beyond[some].T
-    there = beyond >= 0
-    with torch.no_grad():
-        states, back = beyond.clamp(min=0).unique(return_inverse=True)
-        goal = (learn.hidden[states].float() @ heads.outer.T).softmax(-1)
-    mass = heads(learn.hidden[some].float()).log_softmax(-1)
-    total = mass.new_zeros(())
-    for k in range(len(heads)):
-        total = total - weigh[k] * (goal[back[k]] * mass[k]).sum(-1)[there[k]].sum()
-    return total / len(some)
+def surprise(heads: Heads, learn: Positions, some: Tensor, weigh: Tensor, others: Tensor) -> Tensor:
+    """Cross-entropy of the heads at positions `some`, among the words that came there and `others`, drawn at random.
+
+    Each of the latter stands for as many as were not drawn, so that the sum over all words is right on average: Jean et
+    al., "On Using Very Large Target Vocabulary for Neural Machine Translation" (2015).
+    """
+    later = learn.later[some].T.contiguous()
+    came = later[later >= 0].unique()
+    rest = others[~torch.isin(others, came)]
+    among = torch.cat([came, rest])
+    share = math.log(max(len(heads.words) - len(came), 1) / max(len(rest), 1))
+    standing = torch.cat([torch.zeros(len(came)), torch.full((len(rest),), share)])
+    logits = heads.ahead(learn.hidden[some].float()) @ heads.outer[among].T + standing
+    goal = torch.where(later >= 0, torch.searchsorted(came, later.clamp(min=0)), -1)
+    each = F.cross_entropy(logits.flatten(0, 1), goal.flatten(), ignore_index=-1, reduction="none")
+    return (each.view(later.shape).sum(1) * weigh).sum() / len(some)
 
 
 def told(accuracy: Tensor) -> str:
