@@ -40,7 +40,7 @@ TOPICS = (
     "hiking|clocks|sharks|comets|silk|pyramids|recycling|dreams|salt|horses|satellites|forests|the piano|markets|"
     "fossils|kites|weather forecasts|tigers|cities|calendars|oranges|submarines|poetry|fire|sleep|cotton|turtles|"
     "islands|microscopes|friendship|wheat|museums|airplanes|school|cooking|oceans|money|trees|languages"
-).split("|")
+)
 QUESTIONS = (
     "What is interesting about {}?",
     "Write a short paragraph about {}.",
@@ -99,7 +99,7 @@ def prompts(split: Literal["train", "test"], seed: int = 0) -> list[tuple[str, b
     """All prompts of a split in seeded order, each with whether it is a chat message or a first line of plain text."""
     forms = [(form, True) for form in QUESTIONS] + [(form, False) for form in OPENINGS]
     rng, chosen = Random(seed), []
-    for (form, chat), topic in product(forms, TOPICS):
+    for (form, chat), topic in product(forms, TOPICS.split("|")):
         told = blake2b(f"{form}|{topic}".encode(), digest_size=4).digest()
         if (told[0] % HELD_OUT == 0) == (split == "test"):
             chosen.append((form.format(topic), chat))
@@ -160,7 +160,8 @@ def generate(recipe: TextRecipe, engine: Engine, say: Callable[[str], None] = pr
 
 def selftext(recipe: TextRecipe, say: Callable[[str], None] = print) -> list[Written]:
     """The recipe's text, written once by the engine and then read from the cache folder."""
-    name = f"{recipe.model}-text-{blake2b(json.dumps(asdict(recipe)).encode(), digest_size=6).hexdigest()}"
+    told = json.dumps([asdict(recipe), prompts(recipe.split, recipe.seed)[: recipe.sequences]], sort_keys=True)
+    name = f"{recipe.model}-text-{blake2b(told.encode(), digest_size=6).hexdigest()}"
     path = cache_folder() / "text" / f"{name}.safetensors"
     if not path.exists():
         from anystep.language.loading import load  # imported late: loading knows the recipes in this folder
