@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anystep.errors import UsageError
-from anystep.language.accelerate.medusa import TOP, Heads
+from anystep.language.accelerate.medusa import Heads, Ranks
 from anystep.language.train.selftext import Written
 
 
@@ -158,3 +158,21 @@ def surprise(heads: Heads, learn: Positions, some: Tensor, weigh: Tensor, others
 def told(accuracy: Tensor) -> str:
     """The first column in words."""
     return ", ".join(f"{a:.3f}" for a in accuracy[:, 0].tolist())
+
+
+@torch.no_grad()
+def accepted(heads: Heads, ranks: Ranks, text: Written) -> list[int]:
+    """For each pass of greedy decoding with the `ranks` tree, how many guesses it accepts, if `text` is what the model
+    writes greedily. No pass is needed: the states along what is accepted are those of the text."""
+    learn = positions([text], len(heads), heads.words, max(int(heads.words.max()), *text.tokens) + 1)
+    top = heads(learn.hidden.float()).topk(heads.accuracy.shape[1], -1).indices
+    right = top == learn.later.T[..., None]
+    rank = torch.where(right.any(-1), right.float().argmax(-1), -1).T.tolist()
+    paths, at, last, found = set(ranks), 0, len(rank) - 2, []
+    while at < last:  # the state from which the last token comes needs no pass after it
+        path: tuple[int, ...] = ()
+        while len(path) < min(len(heads), last - at - 1) and (*path, rank[at][len(path)]) in paths:
+            path = (*path, rank[at][len(path)])
+        found.append(len(path))
+        at += 1 + len(path)
+    return found

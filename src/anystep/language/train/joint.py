@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class JointRecipe:
     """`texts` of the model's own are read in batches of `rows`, `epochs` times. `rank` of the additions to the matrices
     of the `upper` last layers. The heads' loss weighs `lambda0`, head k's decay ** k of it. AdamW at `rate` for the
     additions and `head_rate` for the heads, both falling to nothing. `upper` 0 trains the heads alone, on the same
-    batches: what Medusa-2 has to be compared with."""
+    batches: what Medusa-2 has to be compared with. One text in `held` is held out for the accuracies, as by `fit`."""
 
     texts: int = 224
     epochs: int = 3
@@ -42,6 +42,7 @@ class JointRecipe:
     rate: float = 3e-3
     head_rate: float = 5e-4
     others: int = 1_024
+    held: int = 16
     seed: int = 0
 
 
@@ -106,7 +107,7 @@ def joint(
     generator = torch.Generator().manual_seed(recipe.seed)
     model, heads = copy.deepcopy(model).requires_grad_(False), copy.deepcopy(heads).requires_grad_(True)
     additions = adapted(model, recipe.upper, recipe.rank, generator)
-    each = batches(model, text[: recipe.texts], heads, recipe)
+    each = batches(model, [t for i, t in enumerate(text) if i % recipe.held][: recipe.texts], heads, recipe)
     say(f"{sum(map(lambda b: len(b.learn), each)):,} positions, {len(each)} batches")
     groups = [{"params": list(heads.parameters()), "lr": recipe.head_rate}]
     trained = [p for one in additions.values() for p in (one.down, one.up)]
@@ -122,6 +123,8 @@ def joint(
             optimiser.step()
             schedule.step()
         say(f"KL {drift.item():.4f}, heads' loss {guess.item():.3f}")
+    heads.accuracy = accuracies(heads, reread(model, text[:: recipe.held][: recipe.texts // 6], heads, recipe.upper))
+    say(f"first guesses right {told(heads.accuracy)}")
     return heads.requires_grad_(False), {n: (a.down.detach(), a.up.detach()) for n, a in additions.items()}
 
 
@@ -148,6 +151,14 @@ def losses(
     was = (batch.learn.hidden.float() @ output.T + standing).log_softmax(-1)
     now = (hidden @ output.T + standing).log_softmax(-1)
     return F.kl_div(now, was, log_target=True, reduction="batchmean"), guess
+
+
+@torch.no_grad()
+def reread(model: Llama, text: Sequence[Written], heads: Heads, upper: int) -> Positions:
+    """Positions of texts with the states that the model has for them now."""
+    if upper:
+        text = [replace(one, hidden=model(torch.tensor([one.tokens]))[0].half()) for one in text]
+    return positions(text, len(heads), heads.words, model.config.vocab)
 
 
 def output_rows(model: Llama, tokens: Tensor) -> Tensor:
