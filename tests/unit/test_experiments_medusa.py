@@ -8,7 +8,6 @@ from random import Random
 
 import pytest
 import torch
-from models import chain_engine
 
 from anystep.experiments import Result, medusa
 from anystep.language.engine.engine import Engine
@@ -16,6 +15,7 @@ from anystep.language.train.heads import HeadRecipe, fit
 from anystep.language.train.joint import JointRecipe, joint, merged
 from anystep.language.train.selftext import Written, write
 from anystep.tasks.chains import problems
+from models import chain_engine
 
 SIZES = medusa.Sizes(prompts=24, tokens=40, nodes=12, second=8, sampled=24, prose=0)
 
@@ -41,9 +41,7 @@ def small() -> Result:
     longer, _ = joint(engine.model, heads, text(), JointRecipe(texts=200, epochs=2, rows=32, upper=0), quiet)
     other, added = joint(engine.model, heads, text(), recipe, quiet)
     second = Engine(merged(engine.model, added), engine.tokenizer, name="second")
-    return medusa.run(
-        0, quiet, engine, heads, asked("test", SIZES.prompts), (engine, longer), (second, other), SIZES
-    )
+    return medusa.run(0, quiet, engine, heads, asked("test", SIZES.prompts), (engine, longer), (second, other), SIZES)
 
 
 def test_it_measures_every_clause_and_the_exact_ones_hold(small: Result) -> None:

@@ -8,7 +8,7 @@ take another half hour the first time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -93,15 +93,22 @@ def run(
 
 
 def written(
-    engine: Any, asked: Sequence[str], tokens: int, drafter: Any = None, verifier: Any = None, nodes: int = 0, **law: Any
+    engine: Any,
+    asked: Sequence[str],
+    tokens: int,
+    drafter: Any = None,
+    verifier: Any = None,
+    nodes: int = 0,
+    **law: Any,
 ) -> Written:
     """What the model writes for all prompts side by side, plainly or with `nodes` drafted for every pass."""
+    from anystep.experiments._noted import Noted
     from anystep.language import LanguageProcess
     from anystep.language.accelerate import Thrift, speculate
 
-    settings = {"unit": "completion", "max_tokens": tokens, "temperature": 0.0} | law
-    processes = [LanguageProcess(engine, text, **settings) for text in asked]
-    noting = Noting(drafter) if drafter is not None else None
+    settings: dict[str, Any] = {"unit": "completion", "max_tokens": tokens, "temperature": 0.0} | law
+    processes: list[Any] = [LanguageProcess(engine, text, **settings) for text in asked]
+    noting = Noted(drafter) if drafter is not None else None
     if noting is not None:
         processes = [speculate(each, noting, verifier, Thrift(fixed=nodes)) for each in processes]
     runs = [Run(each, search.sample(n=1), None, seed) for seed, each in enumerate(processes)]
@@ -113,38 +120,6 @@ def written(
     return found
 
 
-def Noting(drafter: Any) -> Any:
-    """The drafter, with the number of guesses accepted in every round noted by prompt; the first round of each draws
-    from the prompt's own pass."""
-    from anystep.language.accelerate import Drafter, Drafting
-
-    class Noted(Drafting):
-        def __init__(self, inner: Any, job: Any, accepted: dict[tuple[int, ...], list[int]]) -> None:
-            self.inner, self.job, self.accepted, self.level = inner, job, accepted, inner.level
-
-        def draft(self, wants: Mapping[int, Any]) -> Mapping[int, Any]:
-            return self.inner.draft(wants)
-
-        def told(self, row: int, draft: Any, verdict: Any, hidden: Any) -> None:
-            prompt = self.job.tokens[row][: self.job.starts[row]]
-            self.accepted.setdefault(prompt, []).append(len(verdict.nodes))
-            self.inner.told(row, draft, verdict, hidden)
-
-        def close(self) -> None:
-            self.inner.close()
-
-    class Notes(Drafter):
-        name = "noting"
-
-        def __init__(self) -> None:
-            self.accepted: dict[tuple[int, ...], list[int]] = {}
-
-        def begin(self, job: Any) -> Any:
-            return Noted(drafter.begin(job), job, self.accepted)
-
-    return Notes()
-
-
 def differing(engine: Any, plain: Written, other: Written) -> tuple[int, int]:
     """Prompts whose tokens differ, and how many more differ behind a near tie."""
     import torch
@@ -153,7 +128,9 @@ def differing(engine: Any, plain: Written, other: Written) -> tuple[int, int]:
     for ours, theirs in zip(other.tokens, plain.tokens, strict=True):
         if ours == theirs:
             continue
-        at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
+        )
         best = engine.forward(torch.tensor([theirs[:at]]))[0, -1].topk(2).values
         tie = bool(best[0] - best[1] < TIE)
         wrong, ties = wrong + (not tie), ties + tie
@@ -188,8 +165,8 @@ def first(
     fewer = np.array(passes).sum() / sum(map(len, ours.accepted))
     each = bootstrap_mean([n / max(len(a), 1) for n, a in zip(passes, ours.accepted, strict=True)])
     yield Check(
-        f"Medusa-1: plain passes over passes with a tree of {sizes.nodes} on {len(asked)} prompts (interval: of the mean "
-        f"over prompts, {each.value:.3f})",
+        f"Medusa-1: plain passes over passes with a tree of {sizes.nodes} on {len(asked)} prompts (interval: of the "
+        f"mean over prompts, {each.value:.3f})",
         fewer,
         ">=",
         1.5,
@@ -242,14 +219,19 @@ def second(
     some = asked[: sizes.second]
     ours = written(other, some, sizes.tokens, tree(heads, sizes.nodes), nodes=sizes.nodes)
     wrong, ties = differing(other, Written(own.tokens[: len(some)], own.starts[: len(some)]), ours)
-    clause = f"Medusa-2: of {len(some)} outputs those that differ from its own greedy decoding, {ties} near ties excepted"
+    clause = (
+        f"Medusa-2: of {len(some)} outputs those that differ from its own greedy decoding, {ties} near ties excepted"
+    )
     yield Check(clause, wrong, "==", 0)
     theirs = mean(accepted(longer[1], tree(longer[1], sizes.nodes).ranks, texts(engine, plain)))
     more = paired(mean(accepted(heads, tree(heads, sizes.nodes).ranks, texts(other, own))), theirs)
     yield held("guesses accepted a pass, Medusa-2 minus Medusa-1 with heads trained as long", more, ">", 0.0)
     drawn = written(engine, asked, sizes.sampled, temperature=1.0)
     samples = list(zip(drawn.tokens, drawn.starts, strict=True))
-    for what, read in (("people's prose", prose(engine, sizes.prose)), ("the base's samples at temperature 1", samples)):
+    for what, read in (
+        ("people's prose", prose(engine, sizes.prose)),
+        ("the base's samples at temperature 1", samples),
+    ):
         if not read:
             continue
         before, after = perplexity(engine, read), perplexity(other, read)
@@ -266,7 +248,8 @@ def acceptance(
     write = partial(written, engine, asked, sizes.sampled, tree(heads, sizes.nodes), nodes=sizes.nodes, temperature=0.7)
     typical, exact = write(verifier=Typical(epsilon=0.09, delta=0.3)), write(verifier=Reject())
     more = paired(mean(typical.accepted), mean(exact.accepted))
-    say(f"temperature 0.7: typical {mean(typical.accepted).mean():.3f}, rejection {mean(exact.accepted).mean():.3f} a pass")
+    each = f"typical {mean(typical.accepted).mean():.3f}, rejection {mean(exact.accepted).mean():.3f}"
+    say(f"temperature 0.7, guesses accepted a pass: {each}")
     yield held("guesses accepted a pass at temperature 0.7, typical minus rejection sampling", more, ">", 0.0)
 
 
@@ -277,7 +260,11 @@ def notes(
     from anystep.language.accelerate.medusa import chain, grow
 
     found, own, rows = texts(engine, plain), texts(joint[0], written(joint[0], asked, sizes.tokens)), []
-    for name, each, read in (("Medusa-1", heads, found), ("Medusa-1, as long", longer, found), ("Medusa-2", joint[1], own)):
+    for name, each, read in (
+        ("Medusa-1", heads, found),
+        ("Medusa-1, as long", longer, found),
+        ("Medusa-2", joint[1], own),
+    ):
         accuracy = each.accuracy.double().numpy()
         one = mean(accepted(each, chain(len(each)), read)).mean()
         many = [mean(accepted(each, grow(accuracy, n), read)).mean() for n in (4, 8, 16, 32, 64)]
@@ -286,6 +273,6 @@ def notes(
     share = heads.flops / engine.flops(1, 1, heads=1)
     return (
         f"{len(asked)} prompts of held-out pairs of form and topic, {sizes.tokens} greedy tokens each. The heads take "
-        f"{heads.flops / 1e6:.0f} MFLOP a draft, {share:.2f} of a position of the model with its logits. Guesses accepted "
-        f"a pass, mean over prompts:\n\n{table(head, rows)}"
+        f"{heads.flops / 1e6:.0f} MFLOP a draft, {share:.2f} of a position of the model with its logits. Guesses "
+        f"accepted a pass, mean over prompts:\n\n{table(head, rows)}"
     )

@@ -2,8 +2,8 @@
 
 A token passes if its probability is above min(epsilon, delta * exp(-entropy)): where the model is sure only the likely
 ones do, where it is undecided many. Of the paths whose nodes all pass the longest wins, and of these the likeliest.
-Source: Cai et al., "Medusa" (2024), section 2.3.1, with the released values epsilon 0.09 and delta 0.3; the threshold is
-that of Hewitt et al., "Truncation Sampling as Language Model Desmoothing" (2022).
+Source: Cai et al., "Medusa" (2024), section 2.3.1, with the released values epsilon 0.09 and delta 0.3; the threshold
+is that of Hewitt et al., "Truncation Sampling as Language Model Desmoothing" (2022).
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class Typical(Verifier):
         return [self._one(place, temperature, top_p) for place in places]
 
     def _one(self, place: Place, temperature: float, top_p: float) -> Verdict:
-        tree, reached = place.draft.tree, [((), ())]  # paths whose nodes all pass, with their log-probabilities
-        best: tuple[tuple[int, ...], tuple[float, ...]] = reached[0]
+        tree = place.draft.tree
+        reached: list[tuple[tuple[int, ...], tuple[float, ...]]] = [((), ())]  # paths that pass, and their nodes' log p
+        best = reached[0]
         masses: dict[int, NDArray[np.float64]] = {}
         while reached:
             best = max(reached, key=lambda each: sum(each[1]))  # each round is one node longer
@@ -58,11 +59,8 @@ class Typical(Verifier):
             for path, logp in reached:
                 node = path[-1] if path else -1
                 p = masses[node] = distribution(place.logits[node + 1 :][:1], temperature, top_p)[0]
-                passes = self.plausible(p)
-                for child in tree.children(node):
-                    token = tree.tokens[child]
-                    if passes[token]:
-                        longer.append(((*path, child), (*logp, float(np.log(p[token])))))
+                passes, guesses = self.plausible(p), [(child, tree.tokens[child]) for child in tree.children(node)]
+                longer += [((*path, c), (*logp, float(np.log(p[token])))) for c, token in guesses if passes[token]]
             reached = longer
         path, logp = best
         p = masses[path[-1] if path else -1]

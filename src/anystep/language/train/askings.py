@@ -61,5 +61,6 @@ def answered(recipe: Asked, say: Callable[[str], None] = print) -> list[Written]
         heat = np.where(u < recipe.warm, recipe.temperature, 0.0)
         text = list(write(engine, starts, recipe.longest, heat.tolist(), lineage.named(f"answered {recipe.part}")))
         file_text(text, path)
-        say(f"{engine.name} answered {len(text)} requests of its own, {sum(len(t.tokens) - t.start for t in text):,} tokens")
+        count = sum(len(one.tokens) - one.start for one in text)
+        say(f"{engine.name} answered {len(text)} requests of its own, {count:,} tokens")
     return read_text(path)

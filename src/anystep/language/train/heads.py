@@ -103,9 +103,7 @@ class HeadRecipe:
     seed: int = 0
 
 
-def fit(
-    output: Tensor, text: Sequence[Written], recipe: HeadRecipe, say: Callable[[str], None] = print
-) -> Heads:
+def fit(output: Tensor, text: Sequence[Written], recipe: HeadRecipe, say: Callable[[str], None] = print) -> Heads:
     """Heads for a model with output matrix `output` (vocab, dim), trained on text it wrote.
 
     Raises UsageError where there are too few texts to hold any out.

@@ -63,19 +63,19 @@ def adapted(model: Llama, upper: int, rank: int, generator: torch.Generator) -> 
     """Puts additions beside every matrix of the last `upper` layers, by the names of their weights."""
     found = {}
     for i in range(model.config.layers - upper, model.config.layers):
-        for part in (model.layers[i].self_attn, model.layers[i].mlp):
+        for home in ("self_attn", "mlp"):
+            part = model.get_submodule(f"layers.{i}.{home}")
             for name, layer in list(part.named_children()):
                 if isinstance(layer, nn.Linear):
-                    setattr(part, name, Added(layer, rank, generator))
-                    home = "self_attn" if part is model.layers[i].self_attn else "mlp"
-                    found[f"layers.{i}.{home}.{name}.weight"] = getattr(part, name)
+                    found[f"layers.{i}.{home}.{name}.weight"] = beside = Added(layer, rank, generator)
+                    setattr(part, name, beside)
     return found
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`lower` (rows, time, dim): what the first trained layer reads, empty where none is. `place` (n,): where in rows x time the learning
-    positions are. `learn`: their states before training, and what came later."""
+    """`lower` (rows, time, dim): what the first trained layer reads, empty where none is. `place` (n,): where in rows
+    x time the learning positions are. `learn`: their states before training, and what came later."""
 
     lower: Tensor
     place: Tensor
@@ -108,18 +108,18 @@ def joint(
     model, heads = copy.deepcopy(model).requires_grad_(False), copy.deepcopy(heads).requires_grad_(True)
     additions = adapted(model, recipe.upper, recipe.rank, generator)
     each = batches(model, [t for i, t in enumerate(text) if i % recipe.held][: recipe.texts], heads, recipe)
-    say(f"{sum(map(lambda b: len(b.learn), each)):,} positions, {len(each)} batches")
-    groups = [{"params": list(heads.parameters()), "lr": recipe.head_rate}]
+    say(f"{sum(len(batch.learn) for batch in each):,} positions, {len(each)} batches")
     trained = [p for one in additions.values() for p in (one.down, one.up)]
-    groups += [{"params": trained, "lr": recipe.rate}] if trained else []
-    optimiser, steps = torch.optim.AdamW(groups, betas=(0.9, 0.97), weight_decay=0.0), recipe.epochs * len(each)
+    groups = [{"params": list(heads.parameters()), "lr": recipe.head_rate}, {"params": trained, "lr": recipe.rate}]
+    optimiser = torch.optim.AdamW(groups if trained else groups[:1], betas=(0.9, 0.97), weight_decay=0.0)
+    steps = recipe.epochs * len(each)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: min((n + 1) / 10, 1.0) * (1 - n / steps))
     for _ in range(recipe.epochs):
         for i in torch.randperm(len(each), generator=generator).tolist():
             drift, guess = losses(model, heads, each[i], recipe, generator)
             optimiser.zero_grad(set_to_none=True)
             (drift + recipe.lambda0 * guess).backward()
-            torch.nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 1.0)
+            torch.nn.utils.clip_grad_norm_([*heads.parameters(), *trained], 1.0)
             optimiser.step()
             schedule.step()
         say(f"KL {drift.item():.4f}, heads' loss {guess.item():.3f}")
@@ -162,7 +162,9 @@ def reread(model: Llama, text: Sequence[Written], heads: Heads, upper: int) -> P
 
 
 def output_rows(model: Llama, tokens: Tensor) -> Tensor:
-    return (model.embed_tokens if model.lm_head is None else model.lm_head).weight[tokens]
+    """(tokens, dim) of the matrix that makes logits."""
+    weight = model.embed_tokens.weight if model.lm_head is None else model.lm_head.weight
+    return weight[tokens]
 
 
 @torch.no_grad()
@@ -171,5 +173,5 @@ def merged(model: Llama, added: Mapping[str, tuple[Tensor, Tensor]]) -> Llama:
     model = copy.deepcopy(model)
     weights = dict(model.named_parameters())
     for name, (down, up) in added.items():
-        weights[name] += (down @ up).T
+        weights[name].add_((down @ up).T)
     return model.requires_grad_(False).eval()

@@ -16,6 +16,7 @@ from torch import Tensor
 from anystep.errors import ModelError, UsageError
 from anystep.language.accelerate.medusa import Heads
 from anystep.language.engine.engine import Engine
+from anystep.language.engine.llama import Llama
 from anystep.language.fetch import cache_folder
 from anystep.language.train.askings import Asked, answered
 from anystep.language.train.heads import HeadRecipe, fit
@@ -68,6 +69,7 @@ def jointly(
 
     recipe, train = recipe or MedusaRecipe(), train or JointRecipe()
     engine = load(recipe.model, weights="fp32")
+    assert isinstance(engine.model, Llama)
     path = kept(recipe, train)
     if not path.exists():
         heads, added = joint(engine.model, trained(engine, recipe, say), own_text(recipe, say), train, say)
@@ -76,7 +78,9 @@ def jointly(
     tensors = load_file(path)
     names = [name.removesuffix("|0") for name in tensors if name.endswith("|0")]
     model = merged(engine.model, {name: (tensors[f"{name}|0"].float(), tensors[f"{name}|1"].float()) for name in names})
-    return Engine(model, engine.tokenizer, name=f"{engine.name}-medusa-2", generation=engine.generation), load_heads(path)
+    return Engine(model, engine.tokenizer, name=f"{engine.name}-medusa-2", generation=engine.generation), load_heads(
+        path
+    )
 
 
 def kept(recipe: MedusaRecipe, train: JointRecipe | None = None) -> Path:
@@ -104,9 +108,13 @@ def save_heads(heads: Heads, path: Path, beside: Mapping[str, Tensor] | None = N
 def load_heads(path: Path) -> Heads:
     """Heads that `save_heads` wrote; ModelError for a file that is damaged or of something else."""
     try:
-        tensors = {n: t.float() if t.is_floating_point() else t.long() for n, t in load_file(path).items() if "|" not in n}
+        tensors = {
+            n: t.float() if t.is_floating_point() else t.long() for n, t in load_file(path).items() if "|" not in n
+        }
         heads = Heads(len(tensors["inner"]), tensors["words"], tensors["outer"])
         heads.load_state_dict(tensors)
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{path} holds no Medusa heads: {error}; delete it, and the recipe trains them again.") from error
+        raise ModelError(
+            f"{path} holds no Medusa heads: {error}; delete it, and the recipe trains them again."
+        ) from error
     return heads.requires_grad_(False).eval()
