@@ -7,7 +7,6 @@ from itertools import islice
 from random import Random
 
 import pytest
-import torch
 
 from anystep.experiments import Result, medusa
 from anystep.language.engine.engine import Engine
@@ -35,8 +34,7 @@ def text() -> list[Written]:
 def small() -> Result:
     engine = chain_engine()
     quiet = lambda line: None  # noqa: E731
-    output = engine.model.logits(torch.eye(engine.config.dim)).T.detach()
-    heads = fit(output, text(), HeadRecipe(words=64, epochs=3, batch=256), quiet)
+    heads = fit(engine, text(), HeadRecipe(words=64, epochs=3, batch=256), quiet)
     recipe = JointRecipe(texts=200, epochs=2, rows=32, upper=2, rank=8)
     longer, _ = joint(engine.model, heads, text(), JointRecipe(texts=200, epochs=2, rows=32, upper=0), quiet)
     other, added = joint(engine.model, heads, text(), recipe, quiet)

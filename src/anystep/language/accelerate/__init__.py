@@ -7,6 +7,7 @@ from typing import Any
 
 _HOME = {
     "Draft": "drafts",
+    "DraftModel": "draft_model",
     "Drafter": "drafts",
     "Drafting": "drafts",
     "Follow": "verify",
@@ -15,6 +16,7 @@ _HOME = {
     "Reject": "verify",
     "Speculative": "speculative",
     "Thrift": "thrift",
+    "TrieLookahead": "trie_lookahead",
     "Typical": "typical",
     "Verifier": "verify",
     "speculate": "speculative",

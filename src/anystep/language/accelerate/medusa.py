@@ -123,7 +123,7 @@ class Medusa(Drafter):
         """The heads of a known model (`smollm2-135m`), trained on its own text at the first call and then kept.
 
         nodes: of the largest tree. Raises UsageError for a model that no recipe knows: train heads for it with
-        `train.medusa.fit(engine, text)`.
+        `train.heads.fit(engine, text)`.
         """
         from anystep.language.train.medusa import trained  # imported late: the recipe makes these heads
 
@@ -147,6 +147,7 @@ class Medusa(Drafter):
 class Guessing(Drafting):
     def __init__(self, drafter: Medusa, job: Job) -> None:
         self.drafter, self.job = drafter, job
+        self.level = drafter.heads.flops / len(drafter.heads) / job.process.engine.flops(1, 1, heads=1)
         place = {path: i for i, path in enumerate(drafter.ranks)}
         self.parents = [place.get(path[:-1], -1) for path in drafter.ranks]
         accuracy = drafter.heads.accuracy.tolist()

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from anystep.errors import UsageError
 from anystep.language.accelerate.medusa import Heads, Ranks
+from anystep.language.engine.engine import Engine
 from anystep.language.train.selftext import Written
 
 
@@ -103,13 +104,20 @@ class HeadRecipe:
     seed: int = 0
 
 
-def fit(output: Tensor, text: Sequence[Written], recipe: HeadRecipe, say: Callable[[str], None] = print) -> Heads:
-    """Heads for a model with output matrix `output` (vocab, dim), trained on text it wrote.
+def output_of(engine: Engine) -> Tensor:
+    """(vocab, dim): the matrix that makes logits of hidden states, read off the model in whatever form it is."""
+    with torch.inference_mode():
+        return engine.model.logits(torch.eye(engine.config.dim)).T.float().clone()
+
+
+def fit(engine: Engine, text: Sequence[Written], recipe: HeadRecipe, say: Callable[[str], None] = print) -> Heads:
+    """Heads for the engine's model, trained on text it wrote.
 
     Raises UsageError where there are too few texts to hold any out.
     """
     if len(text) < 2 * recipe.held:
-        raise UsageError(f"fit(output, text) needs at least {2 * recipe.held} texts, one in {recipe.held} is held out.")
+        raise UsageError(f"fit(engine, text) needs at least {2 * recipe.held} texts, one in {recipe.held} is held out.")
+    output = output_of(engine)
     words = common(text, min(recipe.words, len(output)), len(output))
     learn = positions([t for i, t in enumerate(text) if i % recipe.held], recipe.heads, words, len(output))
     held = positions(text[:: recipe.held], recipe.heads, words, len(output))

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -50,11 +49,11 @@ def trained(engine: Engine, recipe: MedusaRecipe | None = None, say: Callable[[s
     if engine.name != recipe.model:
         raise UsageError(
             f"No heads are known for {engine.name}, only for {recipe.model}: train them with "
-            "train.heads.fit(output, text), text from train.selftext.write(engine, starts, longest, temperatures)."
+            "train.heads.fit(engine, text), text from train.selftext.write(engine, starts, longest, temperatures)."
         )
     path = kept(recipe)
     if not path.exists():
-        save_heads(fit(output_of(engine), own_text(recipe, say), recipe.heads, say), path)
+        save_heads(fit(engine, own_text(recipe, say), recipe.heads, say), path)
     return load_heads(path)
 
 
@@ -88,12 +87,6 @@ def kept(recipe: MedusaRecipe, train: JointRecipe | None = None) -> Path:
     told = json.dumps([asdict(recipe), asdict(train) if train else None])
     name = blake2b(told.encode(), digest_size=6).hexdigest()
     return cache_folder() / "models" / f"{recipe.model}-medusa{2 if train else 1}-{name}.safetensors"
-
-
-def output_of(engine: Engine) -> Tensor:
-    """(vocab, dim): the matrix that makes logits of hidden states, read off the model in whatever form it is."""
-    with torch.inference_mode():
-        return engine.model.logits(torch.eye(engine.config.dim)).T.float().clone()
 
 
 def save_heads(heads: Heads, path: Path, beside: Mapping[str, Tensor] | None = None) -> None:
