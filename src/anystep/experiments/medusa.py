@@ -34,10 +34,10 @@ class Sizes:
 
     prompts: int = 50
     tokens: int = 64
-    nodes: int = 16
-    second: int = 16
-    sampled: int = 32
-    prose: int = 4_096
+    nodes: int = 12
+    second: int = 12
+    sampled: int = 24
+    prose: int = 2_048
 
 
 @dataclass
@@ -86,9 +86,10 @@ def run(
     progress(f"plain greedy: {sum(plain.lengths):,} tokens")
     checks = list(first(model, heads, asked, plain, sizes, progress))
     checks += trees(model, heads, plain, sizes)
-    checks += second(model, longer, joint, asked, plain, sizes, progress)
-    checks += acceptance(model, heads, asked, sizes, seed, progress)
-    told = notes(model, heads, longer[1], joint, plain, asked, sizes)
+    own = written(joint[0], asked, sizes.tokens)
+    checks += second(model, longer, joint, asked, plain, own, sizes, progress)
+    checks += acceptance(model, heads, asked, sizes, progress)
+    told = notes(model, heads, longer[1], joint, plain, own, sizes)
     return Result("medusa", ROW, tuple(checks), time.perf_counter() - began, seed, told)
 
 
@@ -210,12 +211,12 @@ def second(
     joint: tuple[Any, Any],
     asked: Sequence[str],
     plain: Written,
+    own: Written,
     sizes: Sizes,
     say: Callable[[str], None],
 ) -> Iterator[Check]:
     """The clauses on Medusa-2."""
     other, heads = joint
-    own = written(other, asked, sizes.tokens)
     some = asked[: sizes.second]
     ours = written(other, some, sizes.tokens, tree(heads, sizes.nodes), nodes=sizes.nodes)
     wrong, ties = differing(other, Written(own.tokens[: len(some)], own.starts[: len(some)]), ours)
@@ -240,7 +241,7 @@ def second(
 
 
 def acceptance(
-    engine: Any, heads: Any, asked: Sequence[str], sizes: Sizes, seed: int, say: Callable[[str], None]
+    engine: Any, heads: Any, asked: Sequence[str], sizes: Sizes, say: Callable[[str], None]
 ) -> Iterator[Check]:
     """The clause on typical acceptance."""
     from anystep.language.accelerate import Reject, Typical
@@ -254,16 +255,16 @@ def acceptance(
 
 
 def notes(
-    engine: Any, heads: Any, longer: Any, joint: tuple[Any, Any], plain: Written, asked: Sequence[str], sizes: Sizes
+    engine: Any, heads: Any, longer: Any, joint: tuple[Any, Any], plain: Written, own: Written, sizes: Sizes
 ) -> str:
     """Guesses accepted by size of tree, and what the heads cost."""
     from anystep.language.accelerate.medusa import chain, grow
 
-    found, own, rows = texts(engine, plain), texts(joint[0], written(joint[0], asked, sizes.tokens)), []
+    found, other, rows = texts(engine, plain), texts(joint[0], own), []
     for name, each, read in (
         ("Medusa-1", heads, found),
         ("Medusa-1, as long", longer, found),
-        ("Medusa-2", joint[1], own),
+        ("Medusa-2", joint[1], other),
     ):
         accuracy = each.accuracy.double().numpy()
         one = mean(accepted(each, chain(len(each)), read)).mean()
@@ -272,7 +273,7 @@ def notes(
     head = ["heads", "first guesses right", "chain of 4", *(f"tree of {n}" for n in (4, 8, 16, 32, 64))]
     share = heads.flops / engine.flops(1, 1, heads=1)
     return (
-        f"{len(asked)} prompts of held-out pairs of form and topic, {sizes.tokens} greedy tokens each. The heads take "
-        f"{heads.flops / 1e6:.0f} MFLOP a draft, {share:.2f} of a position of the model with its logits. Guesses "
+        f"{len(plain.tokens)} prompts of held-out pairs of form and topic, {sizes.tokens} greedy tokens each. The "
+        f"heads take {heads.flops / 1e6:.0f} MFLOP a draft, {share:.2f} of a position of the model with its logits. Guesses "
         f"accepted a pass, mean over prompts:\n\n{table(head, rows)}"
     )
