@@ -3,6 +3,7 @@ decoding."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from itertools import combinations, product
 from pathlib import Path
@@ -54,8 +55,8 @@ def test_the_greedy_tree_accepts_as_much_as_the_best_of_all_trees() -> None:
     accuracy = np.array([[0.5, 0.2, 0.1], [0.4, 0.3, 0.05]])
     every = [(i,) for i in range(3)] + list(product(range(3), range(3)))
 
-    def worth(paths: object) -> float:
-        return sum(float(np.prod([accuracy[k, i] for k, i in enumerate(path)])) for path in paths)  # type: ignore[attr-defined]
+    def worth(paths: Iterable[tuple[int, ...]]) -> float:
+        return sum(float(np.prod([accuracy[k, i] for k, i in enumerate(path)])) for path in paths)
 
     for nodes in range(1, 7):
         trees = (t for t in combinations(every, nodes) if all(len(p) == 1 or p[:1] in t for p in t))

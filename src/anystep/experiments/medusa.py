@@ -272,8 +272,6 @@ def notes(
         rows.append([name, ", ".join(f"{a:.3f}" for a in accuracy[:, 0]), float(one), *map(float, many)])
     head = ["heads", "first guesses right", "chain of 4", *(f"tree of {n}" for n in (4, 8, 16, 32, 64))]
     share = heads.flops / engine.flops(1, 1, heads=1)
-    return (
-        f"{len(plain.tokens)} prompts of held-out pairs of form and topic, {sizes.tokens} greedy tokens each. The "
-        f"heads take {heads.flops / 1e6:.0f} MFLOP a draft, {share:.2f} of a position of the model with its logits. Guesses "
-        f"accepted a pass, mean over prompts:\n\n{table(head, rows)}"
-    )
+    told = f"{len(plain.tokens)} prompts of held-out pairs of form and topic, {sizes.tokens} greedy tokens each. "
+    told += f"The heads take {heads.flops / 1e6:.0f} MFLOP a draft, {share:.2f} of a position of the model with its "
+    return f"{told}logits. Guesses accepted a pass, mean over prompts:\n\n{table(head, rows)}"
