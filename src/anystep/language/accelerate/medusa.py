@@ -10,7 +10,8 @@ Preserves whatever the verifier preserves: under `Follow` plain decoding's outpu
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,15 +120,20 @@ class Medusa(Drafter):
                 raise UsageError(f"Medusa(heads, ranks): {path} comes once, after its beginning, as in ((0,), (0, 0)).")
 
     @classmethod
-    def load(cls, engine: Engine, nodes: int = 24) -> Medusa:
+    def load(
+        cls,
+        engine: Engine,
+        nodes: int = 24,
+        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    ) -> Medusa:
         """The heads of a known model (`smollm2-135m`), trained on its own text at the first call and then kept.
 
-        nodes: of the largest tree. Raises UsageError for a model that no recipe knows: train heads for it with
-        `train.heads.fit(engine, text)`.
+        nodes: of the largest tree. say: told how the training goes, about half an hour of one core. Raises UsageError
+        for a model that no recipe knows: train heads for it with `train.heads.fit(engine, text)`.
         """
         from anystep.language.train.medusa import trained  # imported late: the recipe makes these heads
 
-        return cls.of(trained(engine), nodes)
+        return cls.of(trained(engine, say=say), nodes)
 
     @classmethod
     def of(cls, heads: Heads, nodes: int = 24) -> Medusa:
