@@ -1,0 +1,243 @@
+"""LLM.int8(): linear layers multiply int8 by int8 into int32, and the few input columns that stick out stay wide.
+
+Y = X W^T with a scale for each row of X (a token) and each row of W (an output): "vector-wise". Columns of X that hold
+a value of at least `threshold` are taken out first: they would stretch their rows' scales until nothing else is left
+of them. Those columns are multiplied with a 16-bit copy of the weights, the rest in int8, and the two are added.
+Embeddings, norms and the output head stay as they are. The readable reference of the method with all its ablations;
+the engine's own int8 form is the fast one.
+
+Preserves: nothing exactly. The int32 product is exact; rounding to 8 bits moves the model's distribution (measured on
+SmolLM2 and Gemma 3 in docs/accelerate/llm_int8.md). With `columns="fixed"` or `"row"` a row's result does not depend on
+the rest of its batch, but for the order in which the wide columns' products are summed; with `"call"`, as in the paper,
+it does. Source: Dettmers, Lewis, Belkada, Zettlemoyer, "LLM.int8(): 8-bit Matrix Multiplication for Transformers at
+Scale", arXiv 2208.07339 (2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anystep.errors import UsageError
+from anystep.language.engine.llama import Llama
+
+TOP = 127  # the largest code: the grid is symmetric, -128 is not used
+TINY = 1e-12  # a scale of a row of zeros
+Scales = Literal["vector", "row", "tensor"]
+Columns = Literal["fixed", "row", "call"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a layer is quantised.
+
+    scales: "vector", a scale for each row of X and of W; "row", each row of X and one for W; "tensor", one for each.
+    zero_point: whether codes are shifted so that a lopsided range is covered; zero itself keeps an exact code.
+    threshold: a value of this size or above sticks out; in units of the activations, 0 for no decomposition.
+    columns: which columns are wide. "fixed", those that stuck out in the calibration, in every call; "row", each row's
+    own; "call", those that stick out in any row of the call (the paper's).
+    copy: whether columns that stuck out in the calibration have a 16-bit copy. Without it, and for columns that had not
+    stuck out, the wide product's weights are dequantised from int8.
+    """
+
+    scales: Scales = "vector"
+    zero_point: bool = False
+    threshold: float = 6.0
+    columns: Columns = "fixed"
+    copy: bool = True
+
+    def __post_init__(self) -> None:
+        if self.scales not in get_args(Scales) or self.columns not in get_args(Columns):
+            raise UsageError(
+                f"Recipe(scales={self.scales!r}, columns={self.columns!r}): scales is one of {get_args(Scales)}, "
+                f"columns one of {get_args(Columns)}."
+            )
+        if not self.threshold >= 0:
+            raise UsageError(f"Recipe(threshold={self.threshold}): use a size above 0, or 0 for no decomposition.")
+
+
+@dataclass
+class Work:
+    """Multiply-accumulates that layers have done since they were made, by the width they were done in."""
+
+    int8: int = 0
+    wide: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of them, in int8; not a number where none were done."""
+        return self.int8 / total if (total := self.int8 + self.wide) else float("nan")
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A matrix as int8: x is about scale * (codes + zero), by rows or for all of it."""
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+
+    @property
+    def values(self) -> Tensor:
+        return (self.codes.float() + self.zero) * self.scale
+
+
+def encode(x: Tensor, rows: bool, zero_point: bool = False) -> Codes:
+    """x (n, m) rounded to the nearest code, with a scale (n, 1) for each row or one (1, 1) for all."""
+    dims = (1,) if rows else (0, 1)
+    if not zero_point:
+        scale = x.abs().amax(dims, keepdim=True).clamp_min(TINY) / TOP
+        return Codes((x / scale).round().to(torch.int8), scale, torch.zeros_like(scale))
+    low, high = x.amin(dims, keepdim=True).clamp_max(0), x.amax(dims, keepdim=True).clamp_min(0)
+    scale = (high - low).clamp_min(TINY) / (2 * TOP)
+    zero = ((high + low) / (2 * scale)).round()
+    return Codes(((x / scale).round() - zero).clamp(-TOP, TOP).to(torch.int8), scale, zero)
+
+
+def multiply(x: Codes, weight: Codes) -> Tensor:
+    """x W^T (n, outputs) in fp32, its sums over the inputs exact in int32."""
+    total = torch._int_mm(x.codes, weight.codes.T).double()
+    if x.zero.any() or weight.zero.any():
+        across = [m.codes.sum(1, dtype=torch.int32)[:, None].double() for m in (x, weight)]
+        total += x.zero * across[1].T + across[0] * weight.zero.T + x.codes.shape[1] * (x.zero * weight.zero.T)
+    return (total * (x.scale * weight.scale.T)).float()
+
+
+class Int8Linear(nn.Module):
+    """A linear layer in int8; `sticks` (inputs,) marks the columns that stuck out in the calibration."""
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    held: Tensor
+    copy: Tensor
+
+    def __init__(self, layer: nn.Linear, sticks: Tensor, recipe: Recipe, work: Work) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        self.recipe, self.work, self.bias = recipe, work, layer.bias
+        held = sticks.nonzero()[:, 0] if recipe.copy else sticks.new_zeros(0, dtype=torch.long)
+        self.register_buffer("held", held)
+        self.register_buffer("copy", weight[:, held].half())
+        self.register_buffer("sticks", sticks, persistent=False)
+        if recipe.columns == "fixed" and recipe.copy:  # never read as int8, so they need not fit its scales
+            weight = weight.masked_fill(sticks, 0)
+        stored = encode(weight, rows=recipe.scales == "vector", zero_point=recipe.zero_point)
+        for name in ("codes", "scale", "zero"):
+            self.register_buffer(name, getattr(stored, name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        stored, wide = Codes(self.codes, self.scale, self.zero), self.wide(flat)
+        rest = flat.masked_fill(wide, 0)  # before the scales are taken: after, nothing would be gained
+        y = multiply(encode(rest, rows=self.recipe.scales != "tensor", zero_point=self.recipe.zero_point), stored)
+        columns = wide.any(0).nonzero()[:, 0]
+        if len(columns):
+            y = y + F.linear((flat - rest)[:, columns], self.weight(columns))
+        apart = int(wide.expand_as(flat).sum()) * len(self.codes)
+        self.work.wide += apart
+        self.work.int8 += flat.numel() * len(self.codes) - apart
+        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
+
+    def wide(self, flat: Tensor) -> Tensor:
+        """Which values of flat (rows, inputs) are not multiplied in int8: bool, broadcast over rows or not."""
+        recipe = self.recipe
+        if recipe.threshold == 0 or recipe.columns == "fixed":
+            return self.sticks[None]
+        large = flat.abs() >= recipe.threshold
+        return large if recipe.columns == "row" else large.any(0, keepdim=True)
+
+    def weight(self, columns: Tensor) -> Tensor:
+        """The weights (outputs, n) of some columns: their 16-bit copy where there is one, else what int8 kept."""
+        found = Codes(self.codes[:, columns], self.scale, self.zero).values
+        at = torch.isin(columns, self.held)
+        found[:, at] = self.copy[:, torch.searchsorted(self.held, columns[at])].float()
+        return found
+
+    @property
+    def bytes(self) -> int:
+        """What it holds: codes, scales, zeros where there are any, and the copy with its columns' numbers."""
+        zeros = self.zero if self.recipe.zero_point else self.zero[:0]
+        return sum(t.nbytes for t in (self.codes, self.scale, zeros, self.copy, self.held))
+
+
+@dataclass
+class Conversion:
+    """A converted model, what it has multiplied since, and the bytes of its linear layers, before as fp16 and now."""
+
+    model: Llama
+    work: Work = field(default_factory=Work)
+    fp16_bytes: int = 0
+    bytes: int = 0
+
+
+def linears(model: Llama) -> dict[str, nn.Linear]:
+    """The layers that the method quantises, by name: projections of attention and feed-forward, not the head."""
+    return {name: part for name, part in model.layers.named_modules() if isinstance(part, nn.Linear)}
+
+
+@torch.inference_mode()
+def peaks(model: Llama, calibration: Iterable[Sequence[int]]) -> dict[str, Tensor]:
+    """The largest size (inputs,) that each linear layer's input columns reach while `model` reads these sequences."""
+    found: dict[str, Tensor] = {}
+
+    def watch(name: str, x: Tensor) -> None:
+        top = x.abs().flatten(0, -2).amax(0)
+        found[name] = torch.maximum(found[name], top) if name in found else top
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args, name=name: watch(name, args[0]))
+        for name, layer in linears(model).items()
+    ]
+    try:
+        for tokens in calibration:
+            model(torch.tensor([list(tokens)], device=model.embed_tokens.weight.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def threshold_for(model: Llama, peak: Mapping[str, Tensor], share: float = 0.97) -> float:
+    """The smallest threshold, in steps of 5%, at which fixed columns leave at least `share` of the work in int8.
+
+    The paper's 6.0 fits models whose inputs are about 1 in size; Gemma's are larger, small models' smaller.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"threshold_for(..., share={share}): a share lies between 0 and 1, such as 0.97.")
+    layers = linears(model)
+    total = sum(layer.weight.numel() for layer in layers.values())
+    threshold = 0.1
+    while sum(int((peak[n] >= threshold).sum()) * w.out_features for n, w in layers.items()) > (1 - share) * total:
+        threshold *= 1.05
+    return threshold
+
+
+@torch.inference_mode()
+def convert(model: Llama, recipe: Recipe = Recipe(), peak: Mapping[str, Tensor] | None = None) -> Conversion:  # noqa: B008
+    """Replaces the linear layers of `model` (fp32, as `load(..., weights="fp32").model`) in place.
+
+    peak: what `peaks` found, from which the columns with a copy are taken. Raises UsageError where the recipe fixes
+    columns by the calibration and there is none, and for a model whose layers are not in fp32.
+    """
+    layers = linears(model)
+    if not layers:
+        raise UsageError('This model has no fp32 linear layers; convert(load(name, weights="fp32").model, ...).')
+    if peak is None and recipe.threshold and recipe.columns == "fixed":
+        raise UsageError('columns="fixed" needs a calibration: convert(model, recipe, peaks(model, sequences)).')
+    done = Conversion(model)
+    for name, layer in layers.items():
+        sticks = torch.zeros(layer.in_features, dtype=torch.bool, device=layer.weight.device)
+        if peak is not None and recipe.threshold:
+            sticks = peak[name] >= recipe.threshold
+        parent, _, own = name.rpartition(".")
+        small = Int8Linear(layer, sticks, recipe, done.work)
+        setattr(model.layers.get_submodule(parent), own, small)
+        done.fp16_bytes += 2 * layer.weight.numel()
+        done.bytes += small.bytes
+    return done
