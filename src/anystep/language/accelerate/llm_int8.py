@@ -99,9 +99,16 @@ def encode(x: Tensor, rows: bool, zero_point: bool = False) -> Codes:
     return Codes(((x / scale).round() - zero).clamp(-TOP, TOP).to(torch.int8), scale, zero)
 
 
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x W^T of int8 codes (n, inputs) and (outputs, inputs), exact in int32 up to 133,000 inputs."""
+    if x.shape[1] == 1:  # for a single input torch 2.13's kernel is wrong on CPU
+        return x.int() * weight.int().T
+    return torch._int_mm(x, weight.T)
+
+
 def multiply(x: Codes, weight: Codes) -> Tensor:
     """x W^T (n, outputs) in fp32, its sums over the inputs exact in int32."""
-    total = torch._int_mm(x.codes, weight.codes.T).double()
+    total = product(x.codes, weight.codes).double()
     if x.zero.any() or weight.zero.any():
         across = [m.codes.sum(1, dtype=torch.int32)[:, None].double() for m in (x, weight)]
         total += x.zero * across[1].T + across[0] * weight.zero.T + x.codes.shape[1] * (x.zero * weight.zero.T)
@@ -116,6 +123,7 @@ class Int8Linear(nn.Module):
     zero: Tensor
     held: Tensor
     copy: Tensor
+    sticks: Tensor
 
     def __init__(self, layer: nn.Linear, sticks: Tensor, recipe: Recipe, work: Work) -> None:
         super().__init__()
