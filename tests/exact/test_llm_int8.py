@@ -23,7 +23,6 @@ from anystep.language.accelerate.llm_int8 import (
     multiply,
     peaks,
     product,
-    threshold_for,
 )
 from anystep.language.engine.engine import Engine
 from models import text, tiny_engine, tiny_model
@@ -79,9 +78,9 @@ def test_it_is_the_paper_s_formula_column_by_column(columns):
     part, torch_x = layer(), torch.randn(5, 40, generator=torch.Generator().manual_seed(1))
     torch_x[:, 3] += 30
     torch_x[2, 7] = -9
-    sticks = torch.zeros(40, dtype=torch.bool)
-    sticks[3] = True
-    found = Int8Linear(part, sticks, Recipe(columns=columns), work := Work())(torch_x)
+    peak = torch.ones(40)
+    peak[3] = 30
+    found = Int8Linear(part, Recipe(columns=columns), peak, work := Work())(torch_x)
     wide = torch.zeros(5, 40, dtype=torch.bool)
     if columns == "row":
         wide = torch_x.abs() >= 6
@@ -117,7 +116,7 @@ def test_a_row_s_result_does_not_depend_on_its_batch(columns, tied):
 
 
 def test_columns_by_call_do_depend_on_the_batch():
-    part = Int8Linear(layer(), torch.zeros(40, dtype=torch.bool), Recipe(columns="call"), Work())
+    part = Int8Linear(layer(), Recipe(columns="call"))
     x = torch.randn(2, 40, generator=torch.Generator().manual_seed(0))
     x[1, :20] = 8
     assert (part(x)[:1] - part(x[:1])).abs().max() > 1e-4
@@ -142,17 +141,16 @@ def test_a_planted_model_is_the_same_model_and_only_decomposition_survives_it():
     assert lost["vector"] > 10 * natural and lost["dequantised"] > 2 * lost["ours"]
 
 
-def test_biases_bytes_and_the_threshold_that_leaves_a_share():
+def test_biases_bytes_and_the_share_that_stays_in_int8():
     model = tiny_model(qkv_bias=True)
     peak = peaks(model, [text(64, 3)])
-    at = threshold_for(model, peak, 0.9)
     sizes = {name: part.weight.shape for name, part in linears(model).items()}
     tokens = torch.tensor([text(32)])
     before = model.logits(model(tokens))
-    done = convert(model, Recipe(threshold=at), peak)
+    done = convert(model, Recipe(share=0.9), peak)
     after = done.model.logits(done.model(tokens))
     assert 0.9 <= done.work.share < 1 and F.cosine_similarity(before, after, dim=-1).min() > 0.99
-    wide = {name: int((peak[name] >= at).sum()) for name in sizes}
+    wide = {name: b // 10 for name, (_, b) in sizes.items()}
     assert done.fp16_bytes == sum(2 * a * b for a, b in sizes.values())
     assert done.bytes == sum(a * b + 4 * a + wide[n] * (2 * a + 8) for n, (a, b) in sizes.items())
 
@@ -178,4 +176,6 @@ def test_calls_that_cannot_be_meant():
     with pytest.raises(UsageError, match="fp32"):
         convert(convert(tiny_model(), Recipe(threshold=0)).model, Recipe(threshold=0))
     with pytest.raises(UsageError, match="share"):
-        threshold_for(tiny_model(), {}, 1.5)
+        Recipe(share=1.5)
+    with pytest.raises(UsageError, match="calibration"):
+        convert(tiny_model(), Recipe(share=0.9, columns="call"))

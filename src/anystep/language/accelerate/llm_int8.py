@@ -38,7 +38,10 @@ class Recipe:
 
     scales: "vector", a scale for each row of X and of W; "row", each row of X and one for W; "tensor", one for each.
     zero_point: whether codes are shifted so that a lopsided range is covered; zero itself keeps an exact code.
-    threshold: a value of this size or above sticks out; in units of the activations, 0 for no decomposition.
+    threshold: a value of this size or above sticks out; in units of the activations, 0 for no decomposition. The
+    paper's 6.0 is for large models.
+    share: where given, each layer has a threshold of its own in place of that: the size which 1 - share of its columns
+    reached in the calibration. So fixed columns leave at least this share of the work in int8, in any model.
     columns: which columns are wide. "fixed", those that stuck out in the calibration, in every call; "row", each row's
     own; "call", those that stick out in any row of the call (the paper's).
     copy: whether columns that stuck out in the calibration have a 16-bit copy. Without it, and for columns that had not
@@ -48,6 +51,7 @@ class Recipe:
     scales: Scales = "vector"
     zero_point: bool = False
     threshold: float = 6.0
+    share: float | None = None
     columns: Columns = "fixed"
     copy: bool = True
 
@@ -59,6 +63,8 @@ class Recipe:
             )
         if not self.threshold >= 0:
             raise UsageError(f"Recipe(threshold={self.threshold}): use a size above 0, or 0 for no decomposition.")
+        if self.share is not None and not 0 < self.share < 1:
+            raise UsageError(f"Recipe(share={self.share}): a share lies between 0 and 1, such as 0.96.")
 
 
 @dataclass
@@ -116,7 +122,7 @@ def multiply(x: Codes, weight: Codes) -> Tensor:
 
 
 class Int8Linear(nn.Module):
-    """A linear layer in int8; `sticks` (inputs,) marks the columns that stuck out in the calibration."""
+    """A linear layer in int8; `peak` (inputs,) is the largest size that each input reached in the calibration."""
 
     codes: Tensor
     scale: Tensor
@@ -125,10 +131,14 @@ class Int8Linear(nn.Module):
     copy: Tensor
     sticks: Tensor
 
-    def __init__(self, layer: nn.Linear, sticks: Tensor, recipe: Recipe, work: Work) -> None:
+    def __init__(self, layer: nn.Linear, recipe: Recipe, peak: Tensor | None = None, work: Work | None = None) -> None:
         super().__init__()
         weight = layer.weight.detach()
-        self.recipe, self.work, self.bias = recipe, work, layer.bias
+        self.threshold = threshold_of(recipe, peak)
+        sticks = torch.zeros(layer.in_features, dtype=torch.bool, device=weight.device)
+        if peak is not None and self.threshold:
+            sticks = peak >= self.threshold
+        self.recipe, self.work, self.bias = recipe, work or Work(), layer.bias
         held = sticks.nonzero()[:, 0] if recipe.copy else sticks.new_zeros(0, dtype=torch.long)
         self.register_buffer("held", held)
         self.register_buffer("copy", weight[:, held].half())
@@ -154,11 +164,10 @@ class Int8Linear(nn.Module):
 
     def wide(self, flat: Tensor) -> Tensor:
         """Which values of flat (rows, inputs) are not multiplied in int8: bool, broadcast over rows or not."""
-        recipe = self.recipe
-        if recipe.threshold == 0 or recipe.columns == "fixed":
+        if self.threshold == 0 or self.recipe.columns == "fixed":
             return self.sticks[None]
-        large = flat.abs() >= recipe.threshold
-        return large if recipe.columns == "row" else large.any(0, keepdim=True)
+        large = flat.abs() >= self.threshold
+        return large if self.recipe.columns == "row" else large.any(0, keepdim=True)
 
     def weight(self, columns: Tensor) -> Tensor:
         """The weights (outputs, n) of some columns: their 16-bit copy where there is one, else what int8 kept."""
@@ -211,19 +220,12 @@ def peaks(model: Llama, calibration: Iterable[Sequence[int]]) -> dict[str, Tenso
     return found
 
 
-def threshold_for(model: Llama, peak: Mapping[str, Tensor], share: float = 0.97) -> float:
-    """The smallest threshold, in steps of 5%, at which fixed columns leave at least `share` of the work in int8.
-
-    The paper's 6.0 fits models whose inputs are about 1 in size; Gemma's are larger, small models' smaller.
-    """
-    if not 0 < share < 1:
-        raise UsageError(f"threshold_for(..., share={share}): a share lies between 0 and 1, such as 0.97.")
-    layers = linears(model)
-    total = sum(layer.weight.numel() for layer in layers.values())
-    threshold = 0.1
-    while sum(int((peak[n] >= threshold).sum()) * w.out_features for n, w in layers.items()) > (1 - share) * total:
-        threshold *= 1.05
-    return threshold
+def threshold_of(recipe: Recipe, peak: Tensor | None) -> float:
+    """The size from which values of a layer stick out, of whose columns (inputs,) the largest values are known."""
+    if recipe.share is None or peak is None:
+        return recipe.threshold
+    wide = int((1 - recipe.share) * len(peak))
+    return float(peak.sort(descending=True).values[wide].nextafter(torch.tensor(torch.inf)))
 
 
 @torch.inference_mode()
@@ -236,15 +238,14 @@ def convert(model: Llama, recipe: Recipe = Recipe(), peak: Mapping[str, Tensor] 
     layers = linears(model)
     if not layers:
         raise UsageError('This model has no fp32 linear layers; convert(load(name, weights="fp32").model, ...).')
-    if peak is None and recipe.threshold and recipe.columns == "fixed":
-        raise UsageError('columns="fixed" needs a calibration: convert(model, recipe, peaks(model, sequences)).')
+    if peak is None and (recipe.share is not None or (recipe.threshold and recipe.columns == "fixed")):
+        raise UsageError(
+            "A share and fixed columns need a calibration: convert(model, recipe, peaks(model, sequences))."
+        )
     done = Conversion(model)
     for name, layer in layers.items():
-        sticks = torch.zeros(layer.in_features, dtype=torch.bool, device=layer.weight.device)
-        if peak is not None and recipe.threshold:
-            sticks = peak[name] >= recipe.threshold
         parent, _, own = name.rpartition(".")
-        small = Int8Linear(layer, sticks, recipe, done.work)
+        small = Int8Linear(layer, recipe, None if peak is None else peak[name], done.work)
         setattr(model.layers.get_submodule(parent), own, small)
         done.fp16_bytes += 2 * layer.weight.numel()
         done.bytes += small.bytes
