@@ -59,6 +59,9 @@ def test_every_number_comes_back_and_every_value_goes_to_the_nearest(form):
     assert int(there.sum()) == 2 * len(form.magnitudes) - (0 if form.exponent else 1)
     assert torch.equal(encode(numbers[there], form), codes[there])
     x = torch.empty(4000).uniform_(-1.2 * form.top, 1.2 * form.top, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rounded(x, form, 0.3), decode(encode(x, form, 0.3), form, 0.3))
+    ties = (numbers[there].sort().values[1:] + numbers[there].sort().values[:-1]) / 2
+    assert torch.equal(rounded(ties, form), decode(encode(ties, form), form))
     nearest = (x[:, None] - numbers[there]).abs().amin(1)
     assert torch.equal((rounded(x, form) - x).abs(), nearest)
 

@@ -52,7 +52,7 @@ SWEEP = {
     **{f"columns fixed, share {share}": Recipe(share=share) for share in (0.99, 0.98, 0.9)},
     **{f"columns fixed, threshold {at:g}": Recipe(threshold=at) for at in (12.0, 6.0, 3.0)},
 }
-BRIEF = ("absmax per tensor", "vector-wise", "LLM.int8(), columns fixed", "columns fixed, dequantised")
+BRIEF = ("vector-wise", "LLM.int8(), columns fixed", "columns fixed, dequantised")
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
     models: Sequence[str] = MODELS,
-    windows: int = 9,
-    few: int = 3,
+    windows: int = 8,
+    few: int = 2,
     size: int = 512,
 ) -> Result:
     """Check every clause of the row. windows: texts of `size` tokens that the clauses on a model as it is are measured
@@ -176,7 +176,7 @@ def line(subject: Subject, form: str, plain: Reading, ours: Reading) -> list[obj
     who = subject.name + (", planted" if subject.planted else "")
     spread = f"{100 * value:+.2f}% [{100 * low:+.2f}, {100 * high:+.2f}]"
     held = ours.done.bytes / ours.done.fp16_bytes
-    return [who, form, f"{np.exp(ours.surprise.mean()):.2f}", spread, f"{ours.done.work.share:.4f}", held]
+    return [who, form, f"{np.exp(ours.surprise.mean()):.2f}", spread, f"{ours.done.work.share:.4f}", f"{held:.3f}"]
 
 
 def outliers(

@@ -99,8 +99,13 @@ def decode(codes: Tensor, form: Format, scale: Tensor | float = 1.0) -> Tensor:
 
 
 def rounded(x: Tensor, form: Format, scale: Tensor | float = 1.0) -> Tensor:
-    """x as the format holds it: what `decode` makes of `encode`."""
-    return decode(encode(x, form, scale), form, scale)
+    """x as the format holds it: what `decode` makes of `encode`, without the codes."""
+    y = x.double() / scale
+    if form.exponent:
+        power = (torch.frexp(y).exponent - 1).clamp_min(1 - form.bias)  # of the piece that y lies in
+        step = torch.ldexp(torch.ones_like(y), power - form.mantissa)
+        y = (y / step).round() * step
+    return (y.round() if not form.exponent else y).clamp(-form.top, form.top).mul(scale).float()
 
 
 class Straight(torch.autograd.Function):
