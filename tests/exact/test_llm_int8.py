@@ -16,12 +16,13 @@ from anystep.experiments._planted import plant
 from anystep.language.accelerate.llm_int8 import (
     Int8Linear,
     Recipe,
+    Seen,
     Work,
     convert,
     encode,
     linears,
     multiply,
-    peaks,
+    observe,
     product,
 )
 from anystep.language.engine.engine import Engine
@@ -80,7 +81,7 @@ def test_it_is_the_paper_s_formula_column_by_column(columns):
     torch_x[2, 7] = -9
     peak = torch.ones(40)
     peak[3] = 30
-    found = Int8Linear(part, Recipe(columns=columns), peak, work := Work())(torch_x)
+    found = Int8Linear(part, Recipe(columns=columns), Seen(peak, peak), work := Work())(torch_x)
     wide = torch.zeros(5, 40, dtype=torch.bool)
     if columns == "row":
         wide = torch_x.abs() >= 6
@@ -108,7 +109,7 @@ def test_it_is_the_paper_s_formula_column_by_column(columns):
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_row_s_result_does_not_depend_on_its_batch(columns, tied):
     model = tiny_model(tied=tied)
-    done = convert(model, Recipe(threshold=2.5, columns=columns), peaks(model, [text(60, 9)]))
+    done = convert(model, Recipe(threshold=2.5, columns=columns), observe(model, [text(60, 9)]))
     tokens = torch.tensor([text(24, i) for i in range(12)])
     together = model.logits(model(tokens))
     alone = torch.cat([model.logits(model(row[None])) for row in tokens])
@@ -126,7 +127,7 @@ def test_a_planted_model_is_the_same_model_and_only_decomposition_survives_it():
     tokens = torch.tensor([text(48, i) for i in range(8)])
     plain, grown = tiny_model(), plant(tiny_model(), channels=2, factor=300.0)
     assert kl(grown, plain, tokens) < 1e-6
-    peak = peaks(grown, [text(64, 99)])
+    seen = observe(grown, [text(64, 99)])
     lost = {}
     for name, recipe in {
         "vector": Recipe(threshold=0),
@@ -135,7 +136,7 @@ def test_a_planted_model_is_the_same_model_and_only_decomposition_survives_it():
         "dequantised": Recipe(threshold=40.0, copy=False),
     }.items():
         model = plant(tiny_model(), channels=2, factor=300.0)
-        lost[name] = kl(convert(model, recipe, peak).model, plain, tokens)
+        lost[name] = kl(convert(model, recipe, seen).model, plain, tokens)
     natural = kl(convert(tiny_model(), Recipe(threshold=0)).model, plain, tokens)
     assert lost["ours"] < 2 * natural and lost["call"] < 2 * natural
     assert lost["vector"] > 10 * natural and lost["dequantised"] > 2 * lost["ours"]
@@ -143,11 +144,11 @@ def test_a_planted_model_is_the_same_model_and_only_decomposition_survives_it():
 
 def test_biases_bytes_and_the_share_that_stays_in_int8():
     model = tiny_model(qkv_bias=True)
-    peak = peaks(model, [text(64, 3)])
+    seen = observe(model, [text(64, 3)])
     sizes = {name: part.weight.shape for name, part in linears(model).items()}
     tokens = torch.tensor([text(32)])
     before = model.logits(model(tokens))
-    done = convert(model, Recipe(share=0.9), peak)
+    done = convert(model, Recipe(share=0.9), seen)
     after = done.model.logits(done.model(tokens))
     assert 0.9 <= done.work.share < 1 and F.cosine_similarity(before, after, dim=-1).min() > 0.99
     wide = {name: b // 10 for name, (_, b) in sizes.items()}
@@ -155,10 +156,17 @@ def test_biases_bytes_and_the_share_that_stays_in_int8():
     assert done.bytes == sum(a * b + 4 * a + wide[n] * (2 * a + 8) for n, (a, b) in sizes.items())
 
 
+def test_with_columns_by_row_the_share_is_of_values():
+    model = tiny_model(dim=64, hidden=96)
+    done = convert(model, Recipe(share=0.95, columns="row"), observe(model, [text(200, i) for i in range(4)]))
+    model(torch.tensor([text(200, 50)]))
+    assert 0.93 < done.work.share < 0.97
+
+
 def test_an_engine_runs_a_converted_model_as_it_runs_any():
     engine = tiny_engine()
     model = copy.deepcopy(engine.model)
-    convert(model, Recipe(threshold=3.0), peaks(model, [text(64, 3)]))
+    convert(model, Recipe(threshold=3.0), observe(model, [text(64, 3)]))
     ours = Engine(model, engine.tokenizer)
     with ours.open(ours.plan([text(20), text(20)[:12]])) as session:
         logits = session.logits()
@@ -167,7 +175,7 @@ def test_an_engine_runs_a_converted_model_as_it_runs_any():
 
 
 def test_calls_that_cannot_be_meant():
-    with pytest.raises(UsageError, match="peaks"):
+    with pytest.raises(UsageError, match="observe"):
         convert(tiny_model(), Recipe())
     with pytest.raises(UsageError, match="vector"):
         Recipe(scales="column")  # type: ignore[arg-type]

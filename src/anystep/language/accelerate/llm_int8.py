@@ -28,6 +28,7 @@ from anystep.language.engine.llama import Llama
 
 TOP = 127  # the largest code: the grid is symmetric, -128 is not used
 TINY = 1e-12  # a scale of a row of zeros
+SAMPLE = 10_000  # values that a calibration keeps of one layer and sequence
 Scales = Literal["vector", "row", "tensor"]
 Columns = Literal["fixed", "row", "call"]
 
@@ -40,8 +41,9 @@ class Recipe:
     zero_point: whether codes are shifted so that a lopsided range is covered; zero itself keeps an exact code.
     threshold: a value of this size or above sticks out; in units of the activations, 0 for no decomposition. The
     paper's 6.0 is for large models.
-    share: where given, each layer has a threshold of its own in place of that: the size which 1 - share of its columns
-    reached in the calibration. So fixed columns leave at least this share of the work in int8, in any model.
+    share: where given, each layer has a threshold of its own in place of that, so that in any model about this share of
+    the work stays in int8: the size that was reached in the calibration by 1 - share of its columns, or of all its
+    values with `columns="row"`. 1 - share of its columns are copied.
     columns: which columns are wide. "fixed", those that stuck out in the calibration, in every call; "row", each row's
     own; "call", those that stick out in any row of the call (the paper's).
     copy: whether columns that stuck out in the calibration have a 16-bit copy. Without it, and for columns that had not
@@ -78,6 +80,15 @@ class Work:
     def share(self) -> float:
         """Of them, in int8; not a number where none were done."""
         return self.int8 / total if (total := self.int8 + self.wide) else float("nan")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a calibration showed of a layer's inputs: the largest size in each column (inputs,), and a sample of all
+    values' sizes, in order."""
+
+    peak: Tensor
+    sizes: Tensor
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ def multiply(x: Codes, weight: Codes) -> Tensor:
 
 
 class Int8Linear(nn.Module):
-    """A linear layer in int8; `peak` (inputs,) is the largest size that each input reached in the calibration."""
+    """A linear layer in int8; `seen` is what a calibration showed of its inputs."""
 
     codes: Tensor
     scale: Tensor
@@ -131,13 +142,13 @@ class Int8Linear(nn.Module):
     copy: Tensor
     sticks: Tensor
 
-    def __init__(self, layer: nn.Linear, recipe: Recipe, peak: Tensor | None = None, work: Work | None = None) -> None:
+    def __init__(self, layer: nn.Linear, recipe: Recipe, seen: Seen | None = None, work: Work | None = None) -> None:
         super().__init__()
         weight = layer.weight.detach()
-        self.threshold = threshold_of(recipe, peak)
+        columns, self.threshold = thresholds(recipe, seen)
         sticks = torch.zeros(layer.in_features, dtype=torch.bool, device=weight.device)
-        if peak is not None and self.threshold:
-            sticks = peak >= self.threshold
+        if seen is not None and columns:
+            sticks = seen.peak >= columns
         self.recipe, self.work, self.bias = recipe, work or Work(), layer.bias
         held = sticks.nonzero()[:, 0] if recipe.copy else sticks.new_zeros(0, dtype=torch.long)
         self.register_buffer("held", held)
@@ -199,13 +210,16 @@ def linears(model: Llama) -> dict[str, nn.Linear]:
 
 
 @torch.inference_mode()
-def peaks(model: Llama, calibration: Iterable[Sequence[int]]) -> dict[str, Tensor]:
-    """The largest size (inputs,) that each linear layer's input columns reach while `model` reads these sequences."""
-    found: dict[str, Tensor] = {}
+def observe(model: Llama, calibration: Iterable[Sequence[int]]) -> dict[str, Seen]:
+    """What each linear layer's inputs are like while `model` reads these sequences of tokens."""
+    peak: dict[str, Tensor] = {}
+    sizes: dict[str, list[Tensor]] = {}
 
     def watch(name: str, x: Tensor) -> None:
-        top = x.abs().flatten(0, -2).amax(0)
-        found[name] = torch.maximum(found[name], top) if name in found else top
+        size = x.abs().flatten(0, -2)
+        top = size.amax(0)
+        peak[name] = torch.maximum(peak[name], top) if name in peak else top
+        sizes.setdefault(name, []).append(size.ravel()[:: max(1, size.numel() // SAMPLE)].clone())
 
     hooks = [
         layer.register_forward_pre_hook(lambda _, args, name=name: watch(name, args[0]))
@@ -217,35 +231,37 @@ def peaks(model: Llama, calibration: Iterable[Sequence[int]]) -> dict[str, Tenso
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return {name: Seen(peak[name], torch.cat(sizes[name]).sort().values) for name in peak}
 
 
-def threshold_of(recipe: Recipe, peak: Tensor | None) -> float:
-    """The size from which values of a layer stick out, of whose columns (inputs,) the largest values are known."""
-    if recipe.share is None or peak is None:
-        return recipe.threshold
-    wide = int((1 - recipe.share) * len(peak))
-    return float(peak.sort(descending=True).values[wide].nextafter(torch.tensor(torch.inf)))
+def thresholds(recipe: Recipe, seen: Seen | None) -> tuple[float, float]:
+    """The sizes from which a column, by its peak, and a value stick out of a layer's inputs; 0 for none."""
+    if recipe.share is None or seen is None:
+        return recipe.threshold, recipe.threshold
+    wide = int((1 - recipe.share) * len(seen.peak))
+    column = float(seen.peak.sort(descending=True).values[wide].nextafter(torch.tensor(torch.inf)))
+    value = float(seen.sizes[int(recipe.share * (len(seen.sizes) - 1))])
+    return column, value if recipe.columns == "row" else column
 
 
 @torch.inference_mode()
-def convert(model: Llama, recipe: Recipe = Recipe(), peak: Mapping[str, Tensor] | None = None) -> Conversion:  # noqa: B008
+def convert(model: Llama, recipe: Recipe = Recipe(), seen: Mapping[str, Seen] | None = None) -> Conversion:  # noqa: B008
     """Replaces the linear layers of `model` (fp32, as `load(..., weights="fp32").model`) in place.
 
-    peak: what `peaks` found, from which the columns with a copy are taken. Raises UsageError where the recipe fixes
+    seen: what `observe` found, from which the columns with a copy are taken. Raises UsageError where the recipe fixes
     columns by the calibration and there is none, and for a model whose layers are not in fp32.
     """
     layers = linears(model)
     if not layers:
         raise UsageError('This model has no fp32 linear layers; convert(load(name, weights="fp32").model, ...).')
-    if peak is None and (recipe.share is not None or (recipe.threshold and recipe.columns == "fixed")):
+    if seen is None and (recipe.share is not None or (recipe.threshold and recipe.columns == "fixed")):
         raise UsageError(
-            "A share and fixed columns need a calibration: convert(model, recipe, peaks(model, sequences))."
+            "A share and fixed columns need a calibration: convert(model, recipe, observe(model, sequences))."
         )
     done = Conversion(model)
     for name, layer in layers.items():
         parent, _, own = name.rpartition(".")
-        small = Int8Linear(layer, recipe, None if peak is None else peak[name], done.work)
+        small = Int8Linear(layer, recipe, None if seen is None else seen[name], done.work)
         setattr(model.layers.get_submodule(parent), own, small)
         done.fp16_bytes += 2 * layer.weight.numel()
         done.bytes += small.bytes
