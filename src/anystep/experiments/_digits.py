@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anystep.errors import UsageError
-from anystep.language.accelerate.number_formats import E4M3, INT8, Format, Straight, sample
+from anystep.language.accelerate.number_formats import E4M3, INT8, Format, sample, straight
 from anystep.process import Floats
 
 BATCH, EPOCHS, TUNE, TEST = 50, 6, 2, 1_000
@@ -38,11 +38,11 @@ class Grid:
     def weight(self, w: Tensor) -> Tensor:
         top = w.detach().abs().flatten(1).amax(1).clamp_min(1e-12)
         scale = (top / self.form.top).view(-1, *[1] * (w.ndim - 1))
-        return Straight.apply(w, self.form, scale)
+        return straight(w, self.form, scale)
 
     def input(self, layer: int, x: Tensor) -> Tensor:
         scale = self.inputs.get(layer) or float(x.detach().abs().amax().clamp_min(1e-12)) / self.form.top
-        return Straight.apply(x, self.form, torch.tensor(scale, dtype=torch.float64))
+        return straight(x, self.form, scale)
 
 
 class Net(nn.Module):
@@ -79,9 +79,9 @@ def train(net: Net, x: Tensor, y: Tensor, epochs: int, rate: float, seed: int) -
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     draw = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        for at in torch.randperm(len(x), generator=draw)[: steps // epochs * BATCH].split(BATCH):
+        for at in torch.randperm(len(x), generator=draw)[: steps // epochs * BATCH].view(-1, BATCH):
             optimiser.zero_grad()
-            F.cross_entropy(net(x[at]), y[at]).backward()
+            F.cross_entropy(net(x[at]), y[at]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             falling.step()
     return net

@@ -67,7 +67,7 @@ def run(
     found, told = errors_of_laws(seed, draws)
     checks += found
     progress(told)
-    engine = load(model, weights="fp32") if isinstance(model, str) else model
+    engine: Any = load(model, weights="fp32") if isinstance(model, str) else model
     texts = calibration(lambda text: list(engine.tokenizer.encode(text)), size)[:1]
     for kind, tensors in layers(engine.model, texts).items():
         more, lines = winners(f"SmolLM2's {kind}", tensors)
@@ -161,29 +161,27 @@ def layers(model: Llama, texts: Sequence[Sequence[int]]) -> dict[str, dict[str, 
 def winners(what: str, tensors: Mapping[str, Floats]) -> tuple[list[Check], str]:
     """The clause on layers: the rank correlation of kurtosis and of what INT8 has over E4M3, one range a tensor; and a
     table of the formats' SQNR, with the range that holds the largest value as the ablation of the best."""
-    heavy, lead, rows = [], [], []
-    for x in tensors.values():
-        law = sample(x)
-        best = [law.sqnr(form) for form in EIGHT]
-        widest = [law.sqnr(form, law.reach / form.top) for form in EIGHT]
-        heavy.append(kurtosis(x))
-        lead.append(best[0] - best[3])
-        rows.append([best, widest, law.sqnr(E4M3, 2.0 ** np.ceil(np.log2(law.reach / E4M3.top)))])
+    laws = [sample(x) for x in tensors.values()]
+    heavy = np.array([kurtosis(x) for x in tensors.values()])
+    best = np.array([[law.sqnr(form) for form in EIGHT] for law in laws])
+    widest = np.array([[law.sqnr(form, law.reach / form.top) for form in EIGHT] for law in laws])
+    binary = [law.sqnr(E4M3, 2.0 ** float(np.ceil(np.log2(law.reach / E4M3.top)))) for law in laws]
+    lead = best[:, EIGHT.index(INT8)] - best[:, EIGHT.index(E4M3)]
     rank = float(spearmanr(heavy, lead).statistic)
-    clause = f"{what}: rank correlation of kurtosis with INT8's SQNR over E4M3's ({len(rows)} tensors)"
-    wins = np.array(lead) > 0
-    count = [sum(int(np.argmax(row[0])) == i for row in rows) for i in range(len(EIGHT))]
-    lines = [
-        ["best range", *(f"{v:.1f}" for v in np.median([row[0] for row in rows], axis=0))],
-        ["largest value", *(f"{v:.1f}" for v in np.median([row[1] for row in rows], axis=0))],
-        ["tensors it wins", *count],
+    won = [heavy[best.argmax(1) == i] for i in range(len(EIGHT))]
+    lines: list[list[object]] = [
+        ["best range", *(f"{v:.1f}" for v in np.median(best, axis=0))],
+        ["largest value", *(f"{v:.1f}" for v in np.median(widest, axis=0))],
+        ["tensors it wins", *(len(x) for x in won)],
+        ["their median kurtosis", *(f"{np.median(x):.1f}" if len(x) else "-" for x in won)],
     ]
-    known = [f"{np.median(np.array(heavy)[side]):.1f}" if side.any() else "-" for side in (wins, ~wins)]
+    sides = [f"{np.median(heavy[side]):.1f}" if side.any() else "-" for side in (lead > 0, lead <= 0)]
     told = (
-        f"{what}: INT8 beats E4M3 in {wins.sum()} of {len(rows)} tensors, median kurtosis {known[0]} against {known[1]}"
+        f"{what}: INT8 beats E4M3 in {int((lead > 0).sum())} of {len(laws)} tensors, median kurtosis {sides[0]} "
+        f"against {sides[1]} where it does not; E4M3 with a power of two as scale: {np.median(binary):.1f} dB."
     )
-    told += f" where it does not; E4M3 with a power of two as scale: {np.median([row[2] for row in rows]):.1f} dB"
-    return [Check(clause, rank, "<=", FOLLOWS)], f"{told}.\n\n{table(['median SQNR', *(f.name for f in EIGHT)], lines)}"
+    clause = f"{what}: rank correlation of kurtosis with INT8's SQNR over E4M3's ({len(laws)} tensors)"
+    return [Check(clause, rank, "<=", FOLLOWS)], f"{told}\n\n{table(['median SQNR', *(f.name for f in EIGHT)], lines)}"
 
 
 @torch.inference_mode()
