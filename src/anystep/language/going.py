@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ from anystep.process import Status, Stepped, Until
 
 if TYPE_CHECKING:
     from anystep.language.process import LanguageProcess
+
+Told = tuple[float, tuple[tuple[int, float], ...]]  # a token's log-probability, and the likeliest tokens with theirs
 
 
 @dataclass
@@ -54,9 +56,7 @@ class Going:
                     self._choose(session, np.array([place[row] for row in self.rows.tolist()]))
                     if len(self.rows):
                         self._feed(session, place)
-        states = Sequences(tuple(self.tokens), self.states.starts, self.states.tokenizer)
-        zeros = np.zeros(len(states))
-        return Stepped(states, self.status, self.logp, zeros, self.limit.used, self.cut, self.errors)
+        return self._reply()
 
     def _choose(self, session: Decoding, places: NDArray[np.int64]) -> None:
         """Draws one token for each row, and keeps those rows that have more to do."""
@@ -66,9 +66,19 @@ class Going:
         logits = session.logits(places)
         chosen, logp = draw(logits, u, process.temperature, process.top_p)
         told = None if process.logprobs is None else alternatives(logits, chosen, process.logprobs)
-        self.logp[self.rows] += logp
-        stepped = np.zeros(len(self.rows), bool)
-        for i, (row, token) in enumerate(zip(self.rows.tolist(), chosen.tolist(), strict=True)):
+        self.rows = self._take(self.rows, chosen.tolist(), logp.tolist(), told)
+        if self._decided():
+            self.cut[self.rows] = True  # the race is over; were they asked again they would go on as they were
+            self.rows = self.rows[:0]
+
+    def _take(
+        self, rows: NDArray[np.int64], chosen: Sequence[int], logp: Sequence[float], told: Sequence[Told] | None
+    ) -> NDArray[np.int64]:
+        """Each of `rows` goes on by its token, which is shown; those that have more to do."""
+        process = self.process
+        self.logp[rows] += logp
+        stepped = np.zeros(len(rows), bool)
+        for i, (row, token) in enumerate(zip(rows.tolist(), chosen, strict=True)):
             before, piece = self.texts[row], self.streams[row].push(token)
             self.tokens[row] += (token,)
             self.texts[row] = before + piece
@@ -79,16 +89,21 @@ class Going:
             whole = process.unit == "completion" or self.until == "done" or not isinstance(self.until, str)
             stop = process.unit == "token" or before.count(process.stop) < self.texts[row].count(process.stop)
             stepped[i] = stop and not whole
-        starts = tuple(self.states.starts[row] for row in self.rows.tolist())
-        now = Sequences(tuple(self.tokens[row] for row in self.rows.tolist()), starts, self.states.tokenizer)
+        starts = tuple(self.states.starts[row] for row in rows.tolist())
+        now = Sequences(tuple(self.tokens[row] for row in rows.tolist()), starts, self.states.tokenizer)
         status, errors = process.judge(now)
-        self.status[self.rows] = status
-        self.errors |= {int(self.rows[i]): text for i, text in errors.items()}
-        going = self.rows[(status == Status.LIVE) & ~stepped]
-        if not isinstance(self.until, str) and (self.status == Status.DONE).sum() >= self.until:
-            self.cut[going] = True  # the race is over; were they asked again they would go on as they were
-            going = going[:0]
-        self.rows = going
+        self.status[rows] = status
+        self.errors |= {int(rows[i]): text for i, text in errors.items()}
+        return rows[(status == Status.LIVE) & ~stepped]
+
+    def _decided(self) -> bool:
+        """Whether as many are done as were asked for."""
+        return not isinstance(self.until, str) and (self.status == Status.DONE).sum() >= self.until
+
+    def _reply(self) -> Stepped:
+        states = Sequences(tuple(self.tokens), self.states.starts, self.states.tokenizer)
+        zeros = np.zeros(len(states))
+        return Stepped(states, self.status, self.logp, zeros, self.limit.used, self.cut, self.errors)
 
     def _feed(self, session: Decoding, place: Mapping[int, int]) -> None:
         """Pays for one more token a row, and feeds the last one to those that could pay."""

@@ -102,7 +102,11 @@ class LanguageProcess(Process):
 
     def step(self, states: Sequences, keys: Keys, limit: Limit, until: Until) -> Stepped:
         with self.engine.lock:
-            return Going(self, states, keys, limit, until).run()
+            return self.going(states, keys, limit, until).run()
+
+    def going(self, states: Sequences, keys: Keys, limit: Limit, until: Until) -> Going:
+        """One call of `step`, ready to run."""
+        return Going(self, states, keys, limit, until)
 
     def expand(self, states: Sequences, k: int, keys: Keys, limit: Limit) -> Stepped:
         """The k likeliest next tokens of every state that could be paid for; logp is theirs at this temperature (at

@@ -1,1 +1,31 @@
 """How does a model say the same with fewer or cheaper passes? One method a file."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Draft": "drafts",
+    "Drafter": "drafts",
+    "Drafting": "drafts",
+    "Follow": "verify",
+    "PromptLookup": "prompt_lookup",
+    "Reject": "verify",
+    "Speculative": "speculative",
+    "Thrift": "thrift",
+    "Verifier": "verify",
+    "speculate": "speculative",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are used: an endpoint needs no torch, and importing it takes seconds."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

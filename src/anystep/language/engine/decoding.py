@@ -1,8 +1,8 @@
-"""Rows being continued: one token a row and pass, over a shared past that is never copied."""
+"""Rows being continued, by a token or a tree of them a row and pass, over a shared past that is never copied."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from anystep.language.engine.cache import Path, Tokens
 from anystep.language.engine.llama import Attend
 from anystep.language.engine.plan import Plan
 from anystep.language.engine.rows import Rows
+from anystep.language.engine.trees import Looked, Tree, keep_path, look_ahead
 
 if TYPE_CHECKING:
     from anystep.language.engine.engine import Engine
@@ -40,6 +41,7 @@ class Decoding:
         self.row = np.arange(len(paths))  # of each slot
         self.rows: Rows | None = None  # made by the first append: looking at logits copies nothing
         self.trace: list[list[Tensor]] = [[] for _ in paths]  # hidden states of appended tokens
+        self.looked: dict[int, Looked] = {}  # since the last append
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -72,21 +74,74 @@ class Decoding:
             return
         if max(len(self.tokens[row]) for row in chosen) >= self.engine.config.context:
             raise UsageError(f"The context of {self.engine.config.context} tokens is full; drop() rows that reach it.")
-        if self.rows is None:
-            self.rows = Rows(self.paths, self.engine.like, ROOM, self.engine.counters)
-            self.copied = self.rows.own.copy()  # by slot: how much of the buffer came from the cache
-        self._to_front(chosen)
-        self.rows.make_room()
+        laid = self.prepared(chosen)
+        laid.make_room()
         order = np.argsort(self.slot[chosen])
         chosen, fed = chosen[order], torch.as_tensor(tokens)[torch.from_numpy(order)]
-        positions = torch.from_numpy(self.rows.lengths[: len(chosen)].copy())
+        positions = torch.from_numpy(laid.lengths[: len(chosen)].copy())
         hidden = self.engine.run(fed[:, None], positions[:, None], self._attend(len(chosen)))[:, 0]
-        self.rows.own[: len(chosen)] += 1
+        laid.own[: len(chosen)] += 1
         self.hidden[torch.from_numpy(chosen)] = hidden
         for row, token, state in zip(chosen.tolist(), fed.tolist(), hidden, strict=True):
             self.tokens[row].append(token)
             self.trace[row].append(state)
             self.origin[row] = len(self) + row
+
+    @torch.inference_mode()
+    def look(self, trees: Mapping[int, Tree]) -> dict[int, Tensor]:
+        """Shows each row a tree of tokens it may go on with: one pass, and each node's hidden state (nodes, dim).
+
+        No row has moved: `keep` says how it goes on. An `append` or another look forgets what was looked at.
+        Raises UsageError for a dropped row, an empty tree, or one that does not fit the context.
+        """
+        self.looked = {}
+        if not all(0 <= row < len(self) and self.live[row] and len(tree) for row, tree in trees.items()):
+            raise UsageError("look({row: tree}) takes a tree of at least one node for each of some live rows.")
+        if trees:
+            self.looked = look_ahead(self, trees)
+        return {row: looked.hidden for row, looked in self.looked.items()}
+
+    @torch.inference_mode()
+    def keep(self, paths: Mapping[int, Sequence[int]]) -> None:
+        """Rows go on by these nodes of the trees they were shown, from a root down; what else was shown is forgotten.
+
+        Raises UsageError for a row that was shown nothing since, or nodes that are no such path.
+        """
+        looked, self.looked = self.looked, {}
+        if not paths.keys() <= looked.keys():
+            raise UsageError("keep({row: path}) comes after look({row: tree}), once, for rows that it showed a tree.")
+        for row, path in paths.items():
+            keep_path(self, row, looked[row], path)
+
+    @torch.inference_mode()
+    def rewind(self, lengths: Mapping[int, int]) -> None:
+        """Rows go back to their first so many tokens, none to before the session began.
+
+        Raises UsageError for a length that a row has not, or had before.
+        """
+        for row, length in lengths.items():
+            back, first = len(self.tokens[row]) - length, len(self.plan.sequences[row])
+            if not 0 <= back <= len(self.trace[row]):
+                raise UsageError(
+                    f"rewind({{{row}: length}}) goes back to {first}..{len(self.tokens[row])}; got {length}."
+                )
+            if back and self.rows is not None:
+                self.rows.own[self.slot[row]] -= back
+                del self.tokens[row][length:], self.trace[row][length - first :]
+                path = self.paths[row][-1]
+                own = self.trace[row]
+                self.hidden[row] = own[-1] if own else path.segment.hidden[path.length - 1]
+                self.origin[row] = len(self) + row
+        self.looked = {}
+
+    def prepared(self, chosen: Sequence[int] | np.ndarray) -> Rows:
+        """The rows' keys laid out, those of `chosen` in the first slots."""
+        if self.rows is None:
+            self.rows = Rows(self.paths, self.engine.like, ROOM, self.engine.counters)
+            self.copied = self.rows.own.copy()  # by slot: how much of the buffer came from the cache
+        self.looked = {}
+        self._to_front(np.asarray(chosen, np.int64))
+        return self.rows
 
     def _attend(self, n: int) -> Attend:
         """One query for each of the first n slots, over its own keys and those it shares."""
@@ -94,7 +149,10 @@ class Decoding:
         assert rows is not None
         window = self.engine.config.window
         views = {
-            size: (rows.levels(n) if size is None else rows.near(n, size, time=1), *rows.mask(n, size))
+            size: (
+                rows.levels(n) if size is None else rows.near(n, size, torch.zeros(n, 1, dtype=torch.int64)),
+                *rows.mask(n, size),
+            )
             for size in self.engine.config.sizes
         }
         here, at = torch.arange(n), torch.from_numpy(rows.own[:n].copy())

@@ -25,6 +25,7 @@ from anystep.language.engine.llama import Attend, Config
 from anystep.language.engine.plan import Plan, Unit, make_plan, passes
 from anystep.language.engine.rows import Counters, Rows
 from anystep.language.engine.tokenizer import Tokenizer
+from anystep.language.engine.trees import Tree
 from anystep.ledger import Cost
 
 
@@ -105,6 +106,16 @@ class Engine:
         each = [Cost(generated=1, evaluations=1, attended=n, flops=self.flops(1, n, heads=1)) for n in lengths]
         return each, Cost(calls=1)
 
+    def look(self, lengths: Sequence[int], trees: Sequence[Tree], heads: bool = True) -> tuple[list[Cost], Cost]:
+        """What `Decoding.look` at a tree costs each row of `lengths` tokens, and once for the batch; with the logits of
+        every node where `heads`. Tokens that are kept count as generated, and are not in it."""
+        each = []
+        for length, tree in zip(lengths, trees, strict=True):
+            nodes, attended = len(tree), len(tree) * length + int(tree.depths.sum()) + len(tree)
+            flops = self.flops(nodes, attended, heads=nodes if heads else 0)
+            each.append(Cost(evaluations=nodes, attended=attended, flops=flops))
+        return each, Cost(calls=int(any(map(len, trees))))
+
     def price(self, plan: Plan) -> tuple[list[Cost], Cost]:
         """What opening `plan` costs each row, and once for the batch; logits are not in it (`flops(0, 0, heads)`)."""
         each = [
@@ -163,7 +174,10 @@ class Engine:
         n, longest = stash.shape[2], stash.shape[4]
         groups, window = self.config.heads // self.config.kv_heads, self.config.window
         views = {
-            size: (rows.levels(n) if size is None else rows.near(n, size, longest), *rows.past(n, size, longest))
+            size: (
+                rows.levels(n) if size is None else rows.near(n, size, torch.arange(longest).expand(n, longest)),
+                *rows.past(n, size, longest),
+            )
             for size in self.config.sizes
         }
 

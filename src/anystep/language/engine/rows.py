@@ -77,12 +77,13 @@ class Rows:
                     users.setdefault(path[depth], []).append(slot)
             yield users
 
-    def near(self, n: int, window: int, time: int) -> list[Level]:
-        """`levels` for layers with a window, when each slot has `time` queries at its next positions.
+    def near(self, n: int, window: int, ahead: Tensor) -> list[Level]:
+        """`levels` for layers with a window, when each slot has queries `ahead` (n, time) of its next position, the
+        first of them none ahead.
 
         Of a stretch only what some query sees is left, and only the slots that see any of it.
         """
-        found, device = [], self.buffer.device
+        found, device, last = [], self.buffer.device, ahead.amax(1).numpy()
         begins = np.zeros(n, np.int64)  # where each slot's next stretch begins
         for users in self._users(n):
             keys, rows, sights = [], [], []
@@ -95,8 +96,8 @@ class Rows:
                     continue
                 first = first[first < span.length]
                 sight = None
-                if int(first.max()) + time - 1 > low:
-                    since = torch.from_numpy(first)[:, None] + torch.arange(time)
+                if int((first + last[some]).max()) > low:
+                    since = torch.from_numpy(first)[:, None] + ahead[some]
                     sight = Sight.of((torch.arange(low, span.length) >= since[..., None]).to(device))
                 keys.append(span.keys[:, :, :, low:])
                 rows.append(torch.from_numpy(some).to(device))
@@ -129,11 +130,25 @@ class Rows:
             seen = seen & (at > own + torch.arange(time)[:, None] - window)
         return low, Sight.of(seen.expand(n, time if window else 1, len(at)).to(self.buffer.device))
 
-    def make_room(self) -> None:
-        """One more position for every slot, doubling the buffer when it is full."""
-        size = self.buffer.shape[4]
-        if int(self.own.max()) == size:
-            longer = self.buffer.new_zeros(*self.buffer.shape[:4], 2 * size, self.buffer.shape[5])
+    def beside(self, n: int, window: int | None, ahead: Tensor, family: Tensor) -> tuple[int, Tensor]:
+        """What queries `ahead` (n, time) of each slot's next position see of the buffer when their own keys stand
+        behind the slot's, as `family` (n, time, time) lets them: the first position that any sees, and additive
+        (n, time, keys) from there on."""
+        own, time = torch.from_numpy(self.own[:n])[:, None], ahead.shape[1]
+        low = max(int(own.min()) - window + 1, 0) if window else 0
+        at = torch.arange(low, int(own.max()) + time)
+        seen = (at < own)[:, None].expand(n, time, len(at)).clone()
+        if window:
+            seen &= at > (own + ahead)[..., None] - window
+            family = family & (ahead[:, :, None] - ahead[:, None, :] < window)
+        seen.scatter_(2, (own + torch.arange(time) - low)[:, None].expand(n, time, time), family)
+        return low, torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf).to(self.buffer.device)
+
+    def make_room(self, ahead: int = 1) -> None:
+        """Positions for `ahead` more of every slot, at least doubling the buffer when it is full."""
+        size, needed = self.buffer.shape[4], int(self.own.max()) + ahead
+        if needed > size:
+            longer = self.buffer.new_zeros(*self.buffer.shape[:4], max(2 * size, needed), self.buffer.shape[5])
             longer[:, :, :, :, :size] = self.buffer
             self.counters.copied_own_bytes += self.buffer.nbytes
             self.buffer = longer
