@@ -1,6 +1,6 @@
 """Row 76: LLM.int8() on SmolLM2 and Gemma 3, as they are and with outlier channels planted; and what each part does.
 
-Stated time: ten minutes on one quiet core, and the download of both models the first time.
+Stated time: seven minutes on one quiet core, and the download of both models the first time.
 """
 
 from __future__ import annotations
