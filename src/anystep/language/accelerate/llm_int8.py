@@ -189,8 +189,8 @@ class Int8Linear(nn.Module):
 
     @property
     def bytes(self) -> int:
-        """Of codes, scales, zeros where there are any, and the copy with its columns' numbers; not of the marks of columns,
-        a byte an input."""
+        """Of codes, scales, zeros where there are any, and the copy with its columns' numbers; the marks of columns, a
+        byte an input, are not counted."""
         zeros = self.zero if self.recipe.zero_point else self.zero[:0]
         return sum(t.nbytes for t in (self.codes, self.scale, zeros, self.copy, self.held))
 
