@@ -1,5 +1,7 @@
 """Requests that come at any time get what they would get alone, in passes that hold no row but theirs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from anystep.language.accelerate import TemporalFusionScheduler
 from anystep.ledger import Ledger, Limit
 from models import tiny_engine
 
-GEMMA = {
+GEMMA: dict[str, Any] = {
     "layers": 3,
     "windows": (7, 7, None),
     "qk_norm": True,
@@ -20,7 +22,7 @@ GEMMA = {
     "near_theta": 1e3,
     "kv_heads": 1,
 }
-SHAPES = {"llama": {"scale": 0.15}, "gemma": GEMMA}
+SHAPES: dict[str, dict[str, Any]] = {"llama": {"scale": 0.15}, "gemma": GEMMA}
 SYSTEM = "you are a helper; answer in few words, and stop. "
 RULES = [{"temperature": 0}, {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.9}]
 
