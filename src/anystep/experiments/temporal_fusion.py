@@ -3,9 +3,9 @@ the same trace.
 
 Traces are fixed: 32 requests, gaps exponential with a mean of two steps of a request that is alone, lengths log-uniform
 from 4 to 128 (no token ends an answer, so that lengths are the trace's), at most 8 requests in a pass for every
-scheduler. The first is served by the model. Passes depend on lengths alone, which is checked, and differ much from one trace of 32
-to the next, so the clauses on them are means over six traces, served by a stand-in. What is gained depends on all this:
-the notes say what other gaps, spreads and bounds give. Passes count whatever they do, prompts included.
+scheduler. The first is served by the model. Passes depend on lengths alone, which is checked, and differ much from one
+trace of 32 to the next, so the clauses on them are means over six traces, served by a stand-in. What is gained depends
+on all this: the notes say what other gaps, spreads and bounds give. Passes count whatever they do, prompts included.
 
 Stated time: about four minutes of CPU on SmolLM2.
 """
@@ -234,8 +234,8 @@ def notes(
     head = ["clock", "scheduler", "passes", "positions", "mean latency", "CPU s", "rows moved", "largest pass"]
     return (
         f"Traces of {requests} requests, latencies in steps of a request that is alone; the first trace:\n\n"
-        f"{table(head, rows)}\n\nThe clocks of passes and of positions (1, and {EACH} for each position beyond the first) "
-        f"run on a stand-in with the same lengths. Static's passes over fusion's, trace by trace: {ratios}. "
+        f"{table(head, rows)}\n\nThe clocks of passes and of positions (1, and {EACH} for each position beyond the "
+        f"first) run on a stand-in with the same lengths. Static's passes over fusion's, trace by trace: {ratios}. "
         f"Lengths of 4 to 64, tried first, gave less. Others, by the clock of passes:\n\n{others(seed, requests)}"
     )
 
