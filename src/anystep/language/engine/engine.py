@@ -91,6 +91,10 @@ class Engine:
             evaluations * c.layers * layer + 2 * attended * c.layers * c.heads * c.head_dim + heads * c.dim * c.vocab
         )
 
+    def flops_of_part(self, evaluations: int, attended: int, heads: int, layers: int) -> float:
+        """`flops` of so many of the layers."""
+        return self.flops(evaluations, attended, 0) * layers / self.config.layers + self.flops(0, 0, heads)
+
     def plan(self, sequences: Sequence[Sequence[int]]) -> Plan:
         """What opening `sequences` would cost, without any pass of the model.
 
@@ -116,13 +120,16 @@ class Engine:
         each = [Cost(generated=1, evaluations=1, attended=n, flops=self.flops(1, n, heads=1)) for n in lengths]
         return each, Cost(calls=1)
 
-    def look(self, lengths: Sequence[int], trees: Sequence[Tree], heads: bool = True) -> tuple[list[Cost], Cost]:
+    def look(
+        self, lengths: Sequence[int], trees: Sequence[Tree], heads: bool = True, start: int = 0
+    ) -> tuple[list[Cost], Cost]:
         """What `Decoding.look` at a tree costs each row of `lengths` tokens, and once for the batch; with the logits of
-        every node where `heads`. Tokens that are kept count as generated, and are not in it."""
+        every node where `heads`, and without the layers before `start`. Tokens that are kept count as generated, and
+        are not in it."""
         each = []
         for length, tree in zip(lengths, trees, strict=True):
             nodes, attended = len(tree), len(tree) * length + int(tree.depths.sum()) + len(tree)
-            flops = self.flops(nodes, attended, heads=nodes if heads else 0)
+            flops = self.flops_of_part(nodes, attended, nodes if heads else 0, self.config.layers - start)
             each.append(Cost(evaluations=nodes, attended=attended, flops=flops))
         return each, Cost(calls=int(any(map(len, trees))))
 
@@ -207,3 +214,14 @@ class Engine:
         extra: dict[str, object] = {} if attend is None else {"attend": attend}
         extra |= {} if inputs is None else {"inputs": inputs}
         return self.model(tokens.to(device), positions, **extra)
+
+    def part(self, x: Tensor, positions: Tensor, attend: Attend, start: int, stop: int | None) -> Tensor:
+        """One pass of layers start..stop-1 alone, over what came out of the layer before, (batch, time, dim), or over
+        tokens (batch, time) where start is 0; after the last layer with the final norm. It counts as a pass, and its
+        positions as fed where it goes to the end."""
+        self.counters.passes += 1
+        self.counters.positions += x.shape[0] * x.shape[1] if stop is None else 0
+        model: Any = self.model  # not every model can be run in parts
+        x = x.to(self.like.device)
+        x = model.blocks(x if start else model.embed(x), positions.to(x.device), attend, start, stop)
+        return model.norm(x) if stop is None else x
