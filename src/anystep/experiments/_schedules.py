@@ -85,7 +85,7 @@ class Watch:
     def step(self, scheduler: TemporalFusionScheduler) -> list[Ticket]:
         counters = self.engine.counters
         read, self.size, self.rows = counters.prefilled, 0, 0
-        self.live = lambda: int(scheduler._fused.session.live.sum())
+        self.live = lambda: int(scheduler._joined.session.live.sum())
         ended = scheduler.step()
         self.uneven += self.size - (counters.prefilled - read) != self.rows
         return ended
