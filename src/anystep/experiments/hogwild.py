@@ -73,9 +73,10 @@ def run(
         checks.append(held(clause, bootstrap_mean(paired), "<=", 1.5))
         progress(str(checks[-1]))
     head = ["form", "step", "CPU ms, median", "over an ordinary step", "a token"]
+    size = real_size(engine, prompts[0])
     notes = (
-        f"{table(head, rows)}\n\nOn the model's own keys the two differ by {furthest:.2g} at most, of values up to {real_size(engine, prompts[0]):.1f}. "
-        f"One of the pages, sampled at temperature 0.7:\n\n{pages[0]}"
+        f"{table(head, rows)}\n\nOn the model's own keys the two differ by {furthest:.2g} at most, of values up to "
+        f"{size:.1f}. One of the pages, sampled at temperature 0.7:\n\n{pages[0]}"
     )
     return Result("hogwild", ROW, tuple(checks), time.perf_counter() - began, seed, notes)
 
