@@ -6,12 +6,15 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "ActQKV": "act_qkv",
     "Draft": "drafts",
     "Drafter": "drafts",
     "Drafting": "drafts",
     "Follow": "verify",
     "PromptLookup": "prompt_lookup",
+    "Reflective": "reflective",
     "Reject": "verify",
+    "reflective_verification": "reflective",
     "Speculative": "speculative",
     "Thrift": "thrift",
     "Verifier": "verify",
