@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from torch import nn
 
 from anystep.language.accelerate.drafts import Draft, Drafter, Drafting, Job, Want

@@ -108,7 +108,9 @@ class ActQKV:
         hidden = self.engine.run(torch.tensor([list(tokens)]), positions, self._attend(n, t, counts, density))[0]
         self.tokens += map(int, tokens)
         self.density = density
-        seen = sum(len(past) for past in self.recalled) / c.layers + n - self.since  # of the past, by a layer on average
+        seen = (
+            sum(len(past) for past in self.recalled) / c.layers + n - self.since
+        )  # of the past, by a layer on average
         attended = round(t * seen + t * (t + 1) / 2)
         self.spent += Cost(calls=1, prompt=t, evaluations=t, attended=attended, flops=self.engine.flops(t, attended, 0))
         return hidden
@@ -175,7 +177,9 @@ class ActQKV:
 
     def _make_room(self, size: int) -> None:
         if self.store.shape[3] < size:
-            longer = self.store.new_zeros(*self.store.shape[:3], max(size, 2 * self.store.shape[3]), self.store.shape[4])
+            longer = self.store.new_zeros(
+                *self.store.shape[:3], max(size, 2 * self.store.shape[3]), self.store.shape[4]
+            )
             longer[:, :, :, : self.store.shape[3]] = self.store
             self.store = longer
 
