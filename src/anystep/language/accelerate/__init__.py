@@ -8,6 +8,7 @@ from typing import Any
 _HOME = {
     "ActQKV": "act_qkv",
     "Draft": "drafts",
+    "DraftModel": "draft_model",
     "Drafter": "drafts",
     "Drafting": "drafts",
     "Follow": "verify",
@@ -17,6 +18,7 @@ _HOME = {
     "reflective_verification": "reflective",
     "Speculative": "speculative",
     "Thrift": "thrift",
+    "TrieLookahead": "trie_lookahead",
     "Verifier": "verify",
     "speculate": "speculative",
 }

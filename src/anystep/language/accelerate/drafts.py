@@ -8,8 +8,9 @@ is the verifier's affair.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,8 +37,9 @@ class Draft:
     the first child was drawn from; each further sibling was drawn from the same without those before it. Children of
     other nodes were chosen, not drawn. Verifiers that are exact in law need to know which.
     chances: (nodes,) the drafter's own estimate that each node is accepted once its parent is; empty where it has none.
-    kinds: (nodes,) which guesses are alike, as small numbers: acceptance is learnt kind by kind; by default the rank
-    among siblings. Where children are drawn, kinds and chances must not depend on what was drawn for the node itself.
+    kinds: (nodes,) which guesses are alike, as small numbers: acceptance is learnt kind by kind. By default only
+    children are alike, and others of one rank among their siblings. Where children are drawn, a node's kind and chance
+    must not depend on what was drawn for it.
     """
 
     tree: Tree = field(default_factory=lambda: Tree((), ()))
@@ -51,6 +53,16 @@ class Draft:
 
     def __len__(self) -> int:
         return len(self.tree)
+
+    def sorted(self) -> Draft:
+        """The draft with kinds, by default: those of its whole tree, whatever is cut from it later."""
+        if self.kinds:
+            return self
+        children, seen, kinds = Counter(self.tree.parents), Counter[int](), []
+        for parent in self.tree.parents:
+            seen[parent] += 1
+            kinds.append(seen[parent] if children[parent] > 1 else 0)
+        return replace(self, kinds=tuple(kinds))
 
     def only(self, nodes: Sequence[int]) -> Draft:
         """The draft with these nodes alone, given in order; a node's parent must be among them."""

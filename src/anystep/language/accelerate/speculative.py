@@ -209,7 +209,7 @@ class Speculating(Going):
         found = self.drafting.draft(wants) if wants else {}
         drafts = {}
         for row in rows:
-            draft = found.get(row, NONE)
+            draft = found.get(row, NONE).sorted()
             draft = draft.only(np.flatnonzero(draft.tree.depths < wants[row].depth).tolist()) if len(draft) else NONE
             drafts[row] = draft.only(self.books[row].select(draft, len(rows)))
         return drafts

@@ -11,7 +11,6 @@ what was given up is tried again now and then. All of it is counts: no clock is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from anystep.errors import UsageError
@@ -90,12 +89,12 @@ class Books:
         return self.level * self.unit(rows)
 
     def select(self, draft: Draft, rows: int) -> list[int]:
-        """The nodes worth showing, in order."""
+        """The nodes worth showing, in order, of a draft that has kinds."""
         tree = draft.tree
         self.drafted = int(tree.depths.max(initial=-1)) + 1 if self.level else 0
         if self.thrift.fixed is not None:
             return list(range(min(len(draft), self.thrift.fixed)))
-        kinds, sure = kinds_of(draft), [0.0] * len(draft)
+        kinds, sure = draft.kinds, [0.0] * len(draft)
         least: dict[tuple[int, bool], float] = {}  # drawn siblings come in their order: none before the one before it
         for node, parent in enumerate(tree.parents):
             each = self.chance(kinds[node], draft.chances[node] if draft.chances else HALF)
@@ -118,25 +117,15 @@ class Books:
         self.spent += self.unit(rows) + shown * self.thrift.slope + self.drafted * self._level(rows)
         self.earned += self.unit(rows) * (len(verdict.nodes) + 1)
         self.learnt = {kind: (a * MEMORY, t * MEMORY) for kind, (a, t) in self.learnt.items()}
-        met, kinds = {-1, *verdict.nodes}, kinds_of(draft)
+        met, kinds = {-1, *verdict.nodes}, draft.kinds
         for node, parent in enumerate(draft.tree.parents):
             if parent in met:
                 self._enter(kinds[node], node in met)
+        if self.drafted and not len(draft):  # what was drafted was not worth showing
+            self._enter(LEVEL, False)
         for parent in met & set(draft.tree.parents):
             self._enter(LEVEL, any(draft.tree.parents[node] == parent for node in verdict.nodes))
 
     def _enter(self, kind: int, accepted: bool) -> None:
         before, tried = self.learnt.get(kind, (0.0, 0.0))
         self.learnt[kind] = before + accepted, tried + 1
-
-
-def kinds_of(draft: Draft) -> Sequence[int]:
-    """The draft's kinds, or each node's rank among its siblings."""
-    if draft.kinds:
-        return draft.kinds
-    seen: dict[int, int] = {}
-    ranks = []
-    for parent in draft.tree.parents:
-        ranks.append(seen.get(parent, 0))
-        seen[parent] = ranks[-1] + 1
-    return ranks
