@@ -8,6 +8,7 @@ import torch
 from tests.models import tiny_model
 
 from anystep.experiments import Result, act_qkv
+from anystep.experiments._figures import ratio
 from anystep.language.accelerate.act_qkv import ActQKV
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import Alphabet
@@ -60,6 +61,6 @@ def test_overlap_counts_the_blocks_most_attended_to(engine: Engine) -> None:
 
 def test_a_ratio_of_means_has_its_interval() -> None:
     theirs = np.random.default_rng(0).uniform(1, 3, 400)
-    found = act_qkv.ratio(0.25 * theirs + 0.01, theirs)
+    found = ratio(0.25 * theirs + 0.01, theirs)
     assert found.low < found.value < found.high and abs(found.value - 0.255) < 0.01
-    assert np.isnan(act_qkv.ratio(theirs[:1], theirs[:1]).value)
+    assert np.isnan(ratio(theirs[:1], theirs[:1]).value)

@@ -1,95 +1,90 @@
-"""A drafter for experiments: the target itself with some of its layers left out, greedily, one chain.
+"""What an experiment on verification drafts with: the target without some of its layers, watched, or made wrong.
 
-Source: Zhang et al., "Draft & Verify: Lossless Large Language Model Acceleration via Self-Speculative Decoding" (2024).
+Source of the first: Zhang et al., "Draft & Verify: Lossless Large Language Model Acceleration via Self-Speculative
+Decoding" (2024).
 """
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from anystep.language.accelerate.drafts import Draft, Drafter, Drafting, Job, Want
-from anystep.language.engine.decoding import Decoding
+from anystep.language.accelerate.verify import Verdict
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Llama
-from anystep.language.engine.trees import Tree
-from anystep.ledger import Cost
 
 
 def skipping(engine: Engine, skipped: Sequence[int]) -> Engine:
-    """An engine of the same weights without the layers `skipped`; for models in fp32."""
+    """An engine of the same weights, held once, without the layers `skipped`; of models in fp32."""
     whole = engine.model
     assert isinstance(whole, Llama)
     kept = [copy.copy(block) for i, block in enumerate(whole.layers) if i not in skipped]
     model = copy.copy(whole)
     model.config = replace(whole.config, layers=len(kept))
-    model._modules = dict(whole._modules)
     for i, block in enumerate(kept):
         attention = copy.copy(block.self_attn)
         attention.layer = i  # which keys are its own
         block._modules = dict(block._modules) | {"self_attn": attention}
-    model.layers = nn.ModuleList(kept)
-    return Engine(model, engine.tokenizer, name=f"{engine.name} without {len(skipped)} layers")
-
-
-@dataclass(frozen=True)
-class LayerSkip(Drafter):
-    """Drafts with `engine`, made by `skipping`; `wrong` (a share) of the guesses are replaced by random tokens."""
-
-    engine: Engine
-    wrong: float = 0.0
-    name = "layer-skip"
-
-    def begin(self, job: Job) -> Drafting:
-        return _Skipping(self, job)
+    model._modules = dict(whole._modules) | {"layers": nn.ModuleList(kept)}
+    return Engine(model, engine.tokenizer, name=f"{engine.name} without {len(whole.layers) - len(kept)} layers")
 
 
 @dataclass
-class _Skipping(Drafting):
-    drafter: LayerSkip
-    job: Job
-    session: Decoding = field(init=False)
+class Tally:
+    """By key of a row: its rounds, and the tokens they brought. Of guesses that were made wrong: how many the verifier
+    came to, and how many of these it took."""
 
-    def __post_init__(self) -> None:
-        engine, rows = self.drafter.engine, list(self.job.place)
-        self.at = {row: i for i, row in enumerate(rows)}
-        plan = engine.plan([self.job.tokens[row][:-1] for row in rows])
-        each, once = engine.price(plan)
-        self.paid = self.job.limit.pay(np.array(rows), each, once=once)
-        self.session = engine.open(plan)
-        self.level = engine.config.layers / self.job.process.engine.config.layers
-        self.rng = np.random.default_rng(0)
+    rounds: Counter[int] = field(default_factory=Counter)
+    tokens: Counter[int] = field(default_factory=Counter)
+    met: int = 0
+    taken: int = 0
+
+
+@dataclass(frozen=True)
+class Watched(Drafter):
+    """`drafter` with a `share` of its guesses replaced by random tokens, and what became of all of them in `tally`."""
+
+    drafter: Drafter
+    share: float = 0.0
+    seed: int = 0
+    tally: Tally = field(default_factory=Tally, compare=False)
+    name = "watched"
+
+    def begin(self, job: Job) -> Drafting:
+        return Watching(self, job)
+
+
+class Watching(Drafting):
+    def __init__(self, drafter: Watched, job: Job) -> None:
+        self.drafter, self.job, self.inner = drafter, job, drafter.drafter.begin(job)
+        self.level = self.inner.level
+        self.rng = np.random.default_rng(drafter.seed)
+        self.wrong: dict[int, tuple[bool, ...]] = {}
 
     def draft(self, wants: Mapping[int, Want]) -> dict[int, Draft]:
-        session, guesses = self.session, {row: list[int]() for row in wants}
-        todo: dict[int, list[int]] = {}
-        for row in wants:
-            fed, tokens = session.tokens[self.at[row]], self.job.tokens[row]
-            same = next((i for i, (a, b) in enumerate(zip(fed, tokens, strict=False)) if a != b), len(fed))
-            session.rewind({self.at[row]: min(same, len(tokens) - 1)})
-            todo[row] = list(tokens[len(session.tokens[self.at[row]]) :])
-        while todo:
-            rows = list(todo)
-            self.job.limit.pay(np.array(rows), [Cost(evaluations=1)] * len(rows), once=Cost(calls=1))
-            places = [self.at[row] for row in rows]
-            session.append([todo[row].pop(0) for row in rows], places)
-            best = session.logits(places).argmax(-1).tolist()
-            for row, token in zip(rows, best, strict=True):
-                if not todo[row]:
-                    guesses[row].append(token)
-                    todo[row] = [token]
-                    if len(guesses[row]) == min(wants[row].depth, wants[row].nodes):
-                        del todo[row]
-        return {row: Draft(Tree.chain(self._spoilt(some))) for row, some in guesses.items()}
+        found, vocab = {}, self.job.process.engine.config.vocab
+        for row, draft in self.inner.draft(wants).items():
+            wrong = self.rng.random(len(draft)) < self.drafter.share
+            other = self.rng.integers(0, vocab, len(draft))
+            tokens = tuple(int(o) if w else t for t, w, o in zip(draft.tree.tokens, wrong, other, strict=True))
+            found[row], self.wrong[row] = replace(draft, tree=replace(draft.tree, tokens=tokens)), tuple(wrong.tolist())
+        return found
 
-    def _spoilt(self, guess: list[int]) -> list[int]:
-        wrong = self.rng.random(len(guess)) < self.drafter.wrong
-        other = self.rng.integers(0, self.job.process.engine.config.vocab, len(guess))
-        return [int(o) if w else g for g, w, o in zip(guess, wrong, other, strict=True)]
+    def told(self, row: int, draft: Draft, verdict: Verdict, hidden: Tensor) -> None:
+        tally, key, met = self.drafter.tally, int(self.job.keys[row]), {-1, *verdict.nodes}
+        tally.rounds[key] += 1
+        tally.tokens[key] += len(verdict.nodes) + 1
+        for node, parent in enumerate(draft.tree.parents):  # a chain is cut at its end alone: numbers stand
+            if parent in met and self.wrong[row][node]:
+                tally.met += 1
+                tally.taken += node in met
+        self.inner.told(row, draft, verdict, hidden)
 
     def close(self) -> None:
-        self.session.close()
+        self.inner.close()

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anystep.bench.interval import Interval, bootstrap_mean, paired_difference
-from anystep.experiments._figures import held, table
+from anystep.bench.interval import bootstrap_mean, paired_difference
+from anystep.experiments._figures import held, ratio, table
 from anystep.experiments.check import Check, Result
 from anystep.language.accelerate.act_qkv import ActQKV
 from anystep.process import Floats
@@ -203,15 +203,6 @@ def overlap(grid: ActQKV, seen: Sequence[Tensor], recalled: Sequence[Tensor], co
         have[past[past < n]] = True
         hit += int(have[inside].view(blocks, -1).all(1)[best].sum())
     return hit / max(sum(counts), 1)
-
-
-def ratio(ours: Floats, theirs: Floats, seed: int = 0) -> Interval:
-    """Mean of ours over mean of theirs, bootstrapped over lookups."""
-    if len(ours) < 2:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    at = np.random.default_rng(seed).integers(0, len(ours), (4_000, len(ours)))
-    low, high = np.quantile(ours[at].mean(1) / theirs[at].mean(1), [0.025, 0.975])
-    return Interval(float(ours.mean() / theirs.mean()), float(low), float(high))
 
 
 def run(

@@ -19,6 +19,7 @@ _HOME = {
     "Speculative": "speculative",
     "Thrift": "thrift",
     "TrieLookahead": "trie_lookahead",
+    "Typical": "typical",
     "Verifier": "verify",
     "speculate": "speculative",
 }
