@@ -10,6 +10,7 @@ import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def skipping(engine: Engine, skipped: Sequence[int]) -> Engine:
     model = copy.copy(whole)
     model.config = replace(whole.config, layers=len(kept))
     for i, block in enumerate(kept):
-        attention = copy.copy(block.self_attn)
+        attention: Any = copy.copy(block.self_attn)
         attention.layer = i  # which keys are its own
         block._modules = dict(block._modules) | {"self_attn": attention}
     model._modules = dict(whole._modules) | {"layers": nn.ModuleList(kept)}

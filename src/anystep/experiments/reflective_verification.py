@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ def capitals(engine: Any, count: int, temperature: float = 0.0) -> list[Ask]:
 
 def word_problems(engine: Any, count: int, seed: int) -> list[Ask]:
     found = tasks.load("word-problems", count, seed=seed, level=1)
-    return [(process_for(task, engine, temperature=0.0), task.score) for task in found]
+    return [(cast(LanguageProcess, process_for(task, engine, temperature=0.0)), task.score) for task in found]
 
 
 def tried(asks: Sequence[Ask], drafter: Watched, verifier: Verifier, nodes: int, engines: Sequence[Any]) -> Arm:
@@ -125,7 +125,7 @@ def run(
     progress: Callable[[str], None] = print,
     model: str | Any = "smollm2-135m",
     countries: int = 20,
-    problems: int = 16,
+    problems: int = 12,
     skipped: Sequence[int] = range(12, 16),
     prompt: str = PROMPT,
     weight: float = WEIGHT,
@@ -146,7 +146,8 @@ def run(
         return arms[name]
 
     def look(words: str = prompt, share: float = weight, repeat: int = 4, rule: Verifier | None = None) -> Reflective:
-        return reflective_verification(engine, words, share, repeat, rule)
+        verifier: Reflective = reflective_verification(engine, words, share, repeat, rule)
+        return verifier
 
     some = capitals(engine, countries)
     checks = [*joint(engine, look(), some[0][0].prompt)]
@@ -192,7 +193,8 @@ def laid(engine: Any, tokens: tuple[int, ...], tree: Tree) -> torch.Tensor:
     mask[n:, n:] = torch.from_numpy(tree.lineage)
     positions = torch.tensor([*range(n), *(n + tree.depths).tolist()])
     logits = engine.forward(torch.tensor([[*tokens, *tree.tokens]]), mask[None], positions[None])
-    return logits[0, n - 1 :].double().softmax(-1)
+    found: torch.Tensor = logits[0, n - 1 :].double().softmax(-1)
+    return found
 
 
 def same(exact: Arm, zero: Arm) -> list[Check]:
