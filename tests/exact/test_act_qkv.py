@@ -111,3 +111,9 @@ def test_settings_that_cannot_be_meant_are_refused(engine) -> None:
         ActQKV(tiny_engine(windows=(None, 8)))
     with pytest.raises(UsageError, match="nothing to read"):
         ActQKV(engine).go_on([])
+    with pytest.raises(UsageError, match="nothing to read"):
+        ActQKV(engine).read([])
+    with pytest.raises(UsageError, match="do not fit"):
+        ActQKV(tiny_engine(context=20)).read(text(21))
+    with pytest.raises(UsageError, match="Tokens lie in"):
+        ActQKV(engine).read([64])

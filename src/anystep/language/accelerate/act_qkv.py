@@ -74,14 +74,25 @@ class ActQKV:
 
     def read(self, tokens: Sequence[int], whole: bool = False) -> Tensor:
         """Reads on, window by window, each with a recall of its own; hidden states (tokens, dim). whole: each window
-        sees all of its past, as when a text is first stored at full cost."""
+        sees all of its past, as when a text is first stored at full cost. Raises UsageError for no tokens, for
+        unknown ones, and for more than the model's context holds."""
+        self._fits(tokens)
         return torch.cat([self._window(tokens[i : i + self.window], whole) for i in range(0, len(tokens), self.window)])
 
     @torch.inference_mode()
     def go_on(self, tokens: Sequence[int]) -> Tensor:
         """Reads on with what the last window recalled, and all since; hidden states (tokens, dim). To decode, give one
-        token at a time."""
+        token at a time. Raises UsageError as `read` does."""
+        self._fits(tokens)
         return self._pass(tokens, None)
+
+    def _fits(self, tokens: Sequence[int]) -> None:
+        if not len(tokens):
+            raise UsageError("There is nothing to read: read([5, 6, 7]) takes one token or more.")
+        self.engine.checked([tokens])
+        size, context = len(self.tokens) + len(tokens), self.engine.config.context
+        if size > context:
+            raise UsageError(f"{size} tokens do not fit this model's context of {context}; forget(length) goes back.")
 
     def forget(self, length: int) -> None:
         """Back to the first `length` tokens, so that another question can be asked of them; `read` comes next."""
@@ -99,8 +110,6 @@ class ActQKV:
 
     def _pass(self, tokens: Sequence[int], counts: Sequence[int] | None) -> Tensor:
         """One pass over `tokens`; with `counts`, each layer first recalls so many blocks."""
-        if not len(tokens):
-            raise UsageError("There is nothing to read: read([5, 6, 7]) takes one token or more.")
         n, t, c = len(self.tokens), len(tokens), self.engine.config
         self._make_room(n + t)
         density = self.density.clone()
