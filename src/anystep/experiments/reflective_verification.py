@@ -4,7 +4,7 @@ Drafts are the target's own without four of its thirty layers, five tokens a rou
 wording. Capitals ask for one sentence about a country's capital, and are right where it is named. The prompt and the
 weight were chosen on other countries, and on word problems of the training split.
 
-Stated time: four minutes on one quiet core.
+Stated time: three minutes on one quiet core.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
     model: str | Any = "smollm2-135m",
-    countries: int = 20,
-    problems: int = 12,
+    countries: int = 12,
+    problems: int = 8,
     skipped: Sequence[int] = range(12, 16),
     prompt: str = PROMPT,
     weight: float = WEIGHT,

@@ -21,7 +21,6 @@ _HOME = {
     "PromptLookup": "prompt_lookup",
     "Reflective": "reflective",
     "Reject": "verify",
-    "reflective_verification": "reflective",
     "SemiAutoregressiveDrafter": "semi_autoregressive",
     "Speculative": "speculative",
     "TemporalFusionScheduler": "temporal_fusion",
@@ -30,6 +29,7 @@ _HOME = {
     "TrieLookahead": "trie_lookahead",
     "Typical": "typical",
     "Verifier": "verify",
+    "reflective_verification": "reflective",
     "speculate": "speculative",
     "superposed_decoding": "superposed",
 }
