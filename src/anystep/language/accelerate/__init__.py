@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "ActQKV": "act_qkv",
     "Draft": "drafts",
     "DraftModel": "draft_model",
     "Drafter": "drafts",
@@ -18,6 +19,7 @@ _HOME = {
     "Mixing": "superposed",
     "NGrams": "ngrams",
     "PromptLookup": "prompt_lookup",
+    "Reflective": "reflective",
     "Reject": "verify",
     "SemiAutoregressiveDrafter": "semi_autoregressive",
     "Speculative": "speculative",
@@ -27,6 +29,7 @@ _HOME = {
     "TrieLookahead": "trie_lookahead",
     "Typical": "typical",
     "Verifier": "verify",
+    "reflective_verification": "reflective",
     "speculate": "speculative",
     "superposed_decoding": "superposed",
 }
