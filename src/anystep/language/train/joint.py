@@ -75,11 +75,14 @@ def adapted(model: Llama, upper: int, rank: int, generator: torch.Generator) -> 
 @dataclass(frozen=True)
 class Batch:
     """`lower` (rows, time, dim): what the first trained layer reads, empty where none is. `place` (n,): where in rows
-    x time the learning positions are. `learn`: their states before training, and what came later."""
+    x time the learning positions are. `learn`: their states before training, and what came later. `everywhere` and
+    `states`: the places of all tokens, prompts included, and their states before training."""
 
     lower: Tensor
     place: Tensor
     learn: Positions
+    everywhere: Tensor
+    states: Tensor
 
 
 @torch.no_grad()
@@ -93,9 +96,10 @@ def batches(model: Llama, text: Sequence[Written], heads: Heads, recipe: JointRe
         lower = torch.empty(0)
         if recipe.upper:
             lower = model.blocks(model.embed(tokens), stop=model.config.layers - recipe.upper).half()
-        place = [i * tokens.shape[1] + torch.arange(one.start - 1, len(one.tokens)) for i, one in enumerate(some)]
+        all_ = [i * tokens.shape[1] + torch.arange(len(one.tokens)) for i, one in enumerate(some)]
+        place = torch.cat([places[one.start - 1 :] for places, one in zip(all_, some, strict=True)])
         learn = positions(some, len(heads), heads.words, model.config.vocab)
-        found.append(Batch(lower, torch.cat(place), learn))
+        found.append(Batch(lower, place, learn, torch.cat(all_), torch.cat([one.hidden for one in some])))
     return found
 
 
@@ -107,7 +111,9 @@ def joint(
     generator = torch.Generator().manual_seed(recipe.seed)
     model, heads = copy.deepcopy(model).requires_grad_(False), copy.deepcopy(heads).requires_grad_(True)
     additions = adapted(model, recipe.upper, recipe.rank, generator)
-    each = batches(model, [t for i, t in enumerate(text) if i % recipe.held][: recipe.texts], heads, recipe)
+    chosen = [one for i, one in enumerate(text) if i % recipe.held]
+    mixed = torch.randperm(len(chosen), generator=generator)[: recipe.texts].tolist()
+    each = batches(model, [chosen[i] for i in mixed], heads, recipe)
     say(f"{sum(len(batch.learn) for batch in each):,} positions, {len(each)} batches")
     trained = [p for one in additions.values() for p in (one.down, one.up)]
     groups = [{"params": list(heads.parameters()), "lr": recipe.head_rate}, {"params": trained, "lr": recipe.rate}]
@@ -133,10 +139,11 @@ def losses(
 ) -> tuple[Tensor, Tensor]:
     """How far the model has drifted from what it said, and how badly the heads guess, on one batch."""
     config = model.config
-    hidden = batch.learn.hidden.float()
+    now, hidden = torch.empty(0), batch.learn.hidden.float()
     if recipe.upper:
         x = model.blocks(batch.lower.float(), start=config.layers - recipe.upper)
-        hidden = model.norm(x).flatten(0, 1)[batch.place]
+        now = model.norm(x).flatten(0, 1)
+        hidden = now[batch.place]
     learn = Positions(hidden, batch.learn.later, batch.learn.beyond)
     others = torch.randperm(len(heads.words), generator=generator)[: recipe.others]
     weigh = recipe.decay ** torch.arange(len(heads))
@@ -148,9 +155,9 @@ def losses(
     share = math.log(max(config.vocab - len(heads.words), 1) / max(len(rare), 1))
     standing = torch.cat([torch.zeros(len(heads.words)), torch.full((len(rare),), share)])
     output = torch.cat([heads.outer, output_rows(model, rare)])
-    was = (batch.learn.hidden.float() @ output.T + standing).log_softmax(-1)
-    now = (hidden @ output.T + standing).log_softmax(-1)
-    return F.kl_div(now, was, log_target=True, reduction="batchmean"), guess
+    said = (batch.states.float() @ output.T + standing).log_softmax(-1)
+    says = (now[batch.everywhere] @ output.T + standing).log_softmax(-1)
+    return F.kl_div(says, said, log_target=True, reduction="batchmean"), guess
 
 
 @torch.no_grad()
