@@ -18,6 +18,7 @@ from anystep.language.accelerate import (
     Drafter,
     Drafting,
     DraftModel,
+    EarlyLayers,
     Follow,
     PromptLookup,
     Reject,
@@ -112,6 +113,7 @@ def drafters(engine, plain):
         "one branch": TrieLookahead(mode="one", remember=False),
         "model": DraftModel(small, level=0.1),
         "wide model": DraftModel(small, width=3, level=0.1),
+        "early layer": EarlyLayers(1),
     }
 
 
@@ -144,6 +146,32 @@ def test_good_guesses_save_passes_and_are_charged_as_they_are():
     assert quick.evaluations == engine.counters.positions - positions
     assert (quick.generated, quick.prompt) == (slow.generated, slow.prompt)
     assert quick.evaluations <= slow.evaluations + 5 * 8  # guesses past each row's end
+
+
+def test_early_layers_are_run_once_and_charged_as_they_are():
+    engine = tiny_engine(scale=0.15, layers=4)
+    for layer in engine.model.layers[1:]:
+        for parameter in layer.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(0.4)  # the first layer has most of the say, as where early exits were trained
+    plain = LanguageProcess(engine, PROMPT, **KINDS["greedy"])
+    fast = speculate(plain, EarlyLayers(1), thrift=Thrift(slope=0.02))
+    engine.cache.trim(0)
+    slow = steps(plain, n=1, until="done")
+    engine.cache.trim(0)
+    passes, positions = engine.counters.passes, engine.counters.positions
+    quick = steps(fast, n=1, until="done")
+    assert quick[0][0].states == slow[0][0].states
+    assert quick[1].calls == engine.counters.passes - passes
+    assert quick[1].evaluations == engine.counters.positions - positions
+    shown, looks = fast.rounds.shown, fast.rounds.looks
+    assert fast.rounds.accepted > 20 and looks < slow[1].calls
+    prompt = engine.flops(19, 19 * 20 // 2, 1)
+    heads = (quick[1].flops - prompt - engine.flops(quick[1].evaluations - 19, quick[1].attended - 190, 0)) / (
+        engine.flops(0, 0, 1)
+    )
+    begun = heads - (looks - 1 + shown)  # of every position the last head; the rest are guesses
+    assert begun == pytest.approx(round(begun)) and shown <= begun <= shown + looks
 
 
 @pytest.mark.parametrize("tokens", [30, 61, 90])
@@ -384,6 +412,7 @@ def test_what_cannot_speculate_is_refused_in_one_line():
         (lambda: speculate(plain, "lookup"), "speculate\\(process"),
         (lambda: steps(speculate(plain, other), n=1), "another vocabulary"),
         (lambda: DraftModel(engine, width=0), "width=0"),
+        (lambda: steps(speculate(plain, EarlyLayers(2)), n=1), "has 2 layers"),
         (lambda: PromptLookup(longest=0), "longest"),
         (lambda: TrieLookahead(branch=0), "branch"),
         (lambda: TrieLookahead(sources=("web",)), "sources"),

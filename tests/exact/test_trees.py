@@ -93,6 +93,56 @@ def test_a_chain_is_appending_with_fewer_passes():
         assert one.counters.positions == other.counters.positions
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_was_begun_in_the_first_layers_is_finished_in_the_others(shape):
+    shape = {"layers": 4} | shape | ({"windows": shape["windows"] * 2} if "windows" in shape else {})
+    engine, rng = tiny_engine(**shape), np.random.default_rng(2)
+    shared = text(40, seed=9)
+    prompts = [text(17, 1), shared, shared, (*shared, *text(3)), text(5, 4)]
+    with engine.open(engine.plan(prompts)) as session:
+        for turn in range(6):
+            rows = rng.permutation(5)[: rng.integers(2, 6)].tolist()
+            chains = {row: rng.integers(3, 64, int(rng.integers(1, 5))).tolist() for row in rows}
+            before = [list(tokens) for tokens in session.tokens]
+            for at in range(max(map(len, chains.values()))):
+                fed = {row: chain[at] for row, chain in chains.items() if at < len(chain)}
+                states = session.begin(fed, 3)
+                for row in fed:
+                    tokens = torch.tensor([before[row] + chains[row][: at + 1]])
+                    want = engine.model.blocks(engine.model.embed(tokens), stop=3)[0, -1]
+                    assert (states[row] - want).abs().max() < EXACT
+            trees = {row: Tree.chain(chain[: int(rng.integers(1, len(chain) + 1))]) for row, chain in chains.items()}
+            if turn == 5:
+                trees[rows[0]] = Tree.chain((1, *chains[rows[0]][1:]))  # another token: all layers for all
+            assert session.begun_layers(trees) == (0 if turn == 5 else 3)
+            passes, positions = engine.counters.passes, engine.counters.positions
+            hidden = session.look(trees)
+            assert engine.counters.passes == passes + 1
+            assert engine.counters.positions == positions + sum(map(len, trees.values()))
+            for row, tree in trees.items():
+                for node in range(len(tree)):
+                    fed = (*before[row], *tree.tokens[: node + 1])
+                    assert (hidden[row][node] - truth(engine, fed)).abs().max() < EXACT, (turn, row, node)
+            session.keep({row: range(int(rng.integers(0, len(tree) + 1))) for row, tree in trees.items()})
+            for row, tokens in enumerate(session.tokens):
+                assert (session.hidden[row] - truth(engine, tokens)).abs().max() < EXACT
+
+
+def test_rows_go_back_and_on_as_if_nothing_had_been():
+    engine, prompts = tiny_engine(), [text(20), text(7, 1)]
+    with engine.open(engine.plan(prompts)) as session:
+        session.look({0: Tree.chain((5, 6, 7, 8)), 1: Tree.chain((9, 10))})
+        session.keep({0: range(4), 1: range(2)})
+        session.rewind({0: 22, 1: 7})
+        assert session.tokens == [[*prompts[0], 5, 6], list(prompts[1])]
+        session.append([11, 12])
+        for row, tokens in enumerate(session.tokens):
+            assert (session.hidden[row] - truth(engine, tokens)).abs().max() < EXACT
+        for length in (19, 24):
+            with pytest.raises(UsageError, match="goes back to 20..23"):
+                session.rewind({0: length})
+
+
 def test_forks_look_at_their_prompt_by_reference():
     engine, prompt, rng = tiny_engine(), text(100), np.random.default_rng(1)
     engine.open(engine.plan([prompt])).close()
@@ -147,3 +197,6 @@ def test_what_cannot_be_meant_is_refused_in_one_line():
         session.append([5], [1])
         with pytest.raises(UsageError, match="keep"):  # an append forgets
             session.keep({0: [0]})
+        for tokens, layers in (({0: 5}, 2), ({0: 5}, 0), ({2: 5}, 1)):
+            with pytest.raises(UsageError, match="begin"):
+                session.begin(tokens, layers)

@@ -109,9 +109,11 @@ class Job:
 
 class Drafting:
     """One call's drafting. level: what one more level of drafting takes, in passes of the target over one position; 0
-    where guesses are looked up."""
+    where guesses are looked up. together: when any row of a round wants a draft, the others are asked about too, with
+    nothing wanted."""
 
     level: float = 0.0
+    together: bool = False
 
     def draft(self, wants: Mapping[int, Want]) -> Mapping[int, Draft]:
         """Guesses for these rows; rows that are left out have none. More than is wanted is cut, level by level last."""

@@ -68,8 +68,8 @@ class FalconNetwork(nn.Module):
         return torch.cat([(features - self.mean) / self.spread, embedded / self.scale], -1)
 
     def foresee(self, made: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """What the LSTM made (batch, time, dim) at `positions` (batch, time) to features k later, standardised, without
-        the linear map."""
+        """What the LSTM made (batch, time, dim) at `positions` (batch, time) to features k later, standardised and
+        without the linear map."""
         cos, sin = self.rotary(positions)
         return self.block(made, cos, sin, attend)
 
@@ -259,7 +259,8 @@ class Foreseeing(Drafting):
         self.drafter, self.job, self.foresight = drafter, job, drafter.foresight
         self.read: dict[int, Branch] = {}
         self.fresh: dict[int, list[Tensor]] = {}
-        self.level = self.foresight.flops / self.foresight.engine.flops(1, 0, heads=1)
+        size = self.foresight.flops / self.foresight.engine.flops(1, 0, heads=1)
+        self.level = size / self.foresight.network.k  # a pass over k positions reads the weights once
 
     def draft(self, wants: Mapping[int, Want]) -> dict[int, Draft]:
         k, width = self.foresight.network.k, self.drafter.width if self.drafter.tree else 1

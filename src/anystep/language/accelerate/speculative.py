@@ -19,7 +19,7 @@ from torch import Tensor
 
 from anystep.errors import UsageError
 from anystep.keys import Keys
-from anystep.language.accelerate.drafts import Draft, Drafter, Drafting, Job
+from anystep.language.accelerate.drafts import Draft, Drafter, Drafting, Job, Want
 from anystep.language.accelerate.thrift import Books, Thrift
 from anystep.language.accelerate.verify import Follow, Place, Verdict, Verifier
 from anystep.language.engine.decoding import Decoding
@@ -63,6 +63,8 @@ class Speculative(LanguageProcess):
             raise UsageError(
                 "speculate(process, drafter, verifier, thrift), as in speculate(process, TrieLookahead())."
             )
+        if not process.engine.config.layers:
+            raise UsageError(f"{process.engine.name} is run whole, without a cache: it cannot be shown several tokens.")
         vars(self).update(vars(process))
         self.drafter, self.verifier, self.thrift = drafter, verifier, thrift
         self.rounds = Rounds()
@@ -172,14 +174,15 @@ class Speculating(Going):
         shown = {row: self.process.verifier.shown(draft, self.tokens[row]) for row, draft in drafts.items()}
         trees = {row: draft.tree.under(self.tokens[row][-1]) for row, draft in shown.items()}
         lengths = [len(session.tokens[self.place[row]]) for row in rows]
-        each, once = self.process.engine.look(lengths, [trees[row] for row in rows])
+        start = session.begun_layers({self.place[row]: tree for row, tree in trees.items()})
+        each, once = self.process.engine.look(lengths, [trees[row] for row in rows], start=start)
         granted = self.limit.pay(np.array(rows), each, once=once)
         self._cut(np.array(rows)[~granted])
         rows = [row for row, paid in zip(rows, granted.tolist(), strict=True) if paid]
         if not rows:
             return
         drafts = {row: drafts[row] for row in rows}
-        if all(len(trees[row]) == 1 for row in rows):  # as plain decoding does it
+        if not start and all(len(trees[row]) == 1 for row in rows):  # as plain decoding does it
             places = [self.place[row] for row in rows]
             session.append([self.tokens[row][-1] for row in rows], places)
             self._verify(drafts, session.hidden[places][:, None], session.logits(places)[:, None])
@@ -204,9 +207,9 @@ class Speculating(Going):
             want = self.books[row].want(
                 len(rows), 0 if single else left - 1
             )  # a last token comes after what is accepted
-            if want.nodes > 0 and want.depth > 0:
-                wants[row] = want
-        found = self.drafting.draft(wants) if wants else {}
+            wants[row] = want if want.nodes > 0 and want.depth > 0 else Want(0, 0)
+        some = {row: want for row, want in wants.items() if want.depth}
+        found = self.drafting.draft(wants if self.drafting.together else some) if some else {}
         drafts = {}
         for row in rows:
             draft = found.get(row, NONE).sorted()

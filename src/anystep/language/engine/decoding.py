@@ -13,10 +13,10 @@ from torch import Tensor
 from anystep.errors import UsageError
 from anystep.language.engine.attention import add_levels, look_own
 from anystep.language.engine.cache import Path, Tokens
-from anystep.language.engine.llama import Attend
+from anystep.language.engine.llama import Attend, Config
 from anystep.language.engine.plan import Plan
 from anystep.language.engine.rows import Rows
-from anystep.language.engine.trees import Looked, Tree, keep_path, look_ahead
+from anystep.language.engine.trees import Begun, Looked, Tree, begin, keep_path, look_ahead
 
 if TYPE_CHECKING:
     from anystep.language.engine.engine import Engine
@@ -42,9 +42,16 @@ class Decoding:
         self.rows: Rows | None = None  # made by the first append: looking at logits copies nothing
         self.trace: list[list[Tensor]] = [[] for _ in paths]  # hidden states of appended tokens
         self.looked: dict[int, Looked] = {}  # since the last append
+        self.begun: dict[int, Begun] = {}  # since the last append or look
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held for what rows have of their own: keys, values and hidden states that the cache has not yet."""
+        states = sum(len(trace) for trace in self.trace) * self.hidden[:1].nbytes
+        return states + (0 if self.rows is None else self.rows.buffer.nbytes)
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[int] | np.ndarray | None = None) -> Tensor:
@@ -75,11 +82,14 @@ class Decoding:
         if max(len(self.tokens[row]) for row in chosen) >= self.engine.config.context:
             raise UsageError(f"The context of {self.engine.config.context} tokens is full; drop() rows that reach it.")
         laid = self.prepared(chosen)
+        self.begun, laid.ahead = {}, 0
         laid.make_room()
         order = np.argsort(self.slot[chosen])
         chosen, fed = chosen[order], torch.as_tensor(tokens)[torch.from_numpy(order)]
         positions = torch.from_numpy(laid.lengths[: len(chosen)].copy())
-        hidden = self.engine.run(fed[:, None], positions[:, None], self._attend(len(chosen)))[:, 0]
+        hidden = self.engine.run(fed[:, None], positions[:, None], one_each(laid, len(chosen), self.engine.config))[
+            :, 0
+        ]
         laid.own[: len(chosen)] += 1
         self.hidden[torch.from_numpy(chosen)] = hidden
         for row, token, state in zip(chosen.tolist(), fed.tolist(), hidden, strict=True):
@@ -99,7 +109,36 @@ class Decoding:
             raise UsageError("look({row: tree}) takes a tree of at least one node for each of some live rows.")
         if trees:
             self.looked = look_ahead(self, trees)
+        self.begun = {}
         return {row: looked.hidden for row, looked in self.looked.items()}
+
+    @torch.inference_mode()
+    def begin(self, tokens: Mapping[int, int], layers: int) -> dict[int, Tensor]:
+        """Shows the first `layers` layers of the model one more token of each row, behind those it began since the last
+        append or look: what comes out of them (dim,), before the final norm. A look at a tree that is the beginning of
+        such a chain, for rows that all have one, goes through the other layers only.
+
+        Raises UsageError for a dropped row, layers that the model has not, or chains of different lengths.
+        """
+        if not 0 < layers < self.engine.config.layers or not all(
+            0 <= row < len(self) and self.live[row] for row in tokens
+        ):
+            most = self.engine.config.layers - 1
+            raise UsageError(f"begin({{row: token}}, layers) takes live rows and 1 to {most} layers; got {layers}.")
+        found = begin(self, tokens, layers) if tokens else {}
+        self.begun |= found
+        return {row: each.states[-1] for row, each in found.items()}
+
+    def begun_layers(self, trees: Mapping[int, Tree]) -> int:
+        """How many layers a look at `trees` can leave out."""
+        begun = [(self.begun.get(row), tree) for row, tree in trees.items()]
+        if not all(
+            each is not None and each.tokens[: len(tree)] == tree.tokens and tree == Tree.chain(tree.tokens)
+            for each, tree in begun
+        ):
+            return 0
+        depths = {each.layers for each, _ in begun if each is not None}
+        return depths.pop() if len(depths) == 1 else 0
 
     @torch.inference_mode()
     def keep(self, paths: Mapping[int, Sequence[int]]) -> None:
@@ -132,7 +171,7 @@ class Decoding:
                 own = self.trace[row]
                 self.hidden[row] = own[-1] if own else path.segment.hidden[path.length - 1]
                 self.origin[row] = len(self) + row
-        self.looked = {}
+        self.looked, self.begun = {}, {}
 
     def prepared(self, chosen: Sequence[int] | np.ndarray) -> Rows:
         """The rows' keys laid out, those of `chosen` in the first slots."""
@@ -142,29 +181,6 @@ class Decoding:
         self.looked = {}
         self._to_front(np.asarray(chosen, np.int64))
         return self.rows
-
-    def _attend(self, n: int) -> Attend:
-        """One query for each of the first n slots, over its own keys and those it shares."""
-        rows = self.rows
-        assert rows is not None
-        window = self.engine.config.window
-        views = {
-            size: (
-                rows.levels(n) if size is None else rows.near(n, size, torch.zeros(n, 1, dtype=torch.int64)),
-                *rows.mask(n, size),
-            )
-            for size in self.engine.config.sizes
-        }
-        here, at = torch.arange(n), torch.from_numpy(rows.own[:n].copy())
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            levels, low, mask = views[window(layer)]
-            own = rows.buffer[layer]
-            own[0, here, :, at], own[1, here, :, at] = k[:, :, 0], v[:, :, 0]
-            seen = own[:, :n, :, low : low + mask.shape[1]]
-            return add_levels(levels, layer, q, look_own(q, seen[0], seen[1], mask))
-
-        return attend
 
     def _to_front(self, chosen: np.ndarray) -> None:
         """Moves the chosen rows into the first slots, with as few moves as that takes."""
@@ -211,3 +227,22 @@ class Decoding:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def one_each(rows: Rows, n: int, config: Config) -> Attend:
+    """One query for each of the first n slots, over its own keys and those it shares."""
+    none = torch.zeros(n, 1, dtype=torch.int64)
+    views = {
+        size: (rows.levels(n) if size is None else rows.near(n, size, none), *rows.mask(n, size))
+        for size in config.sizes
+    }
+    here, at = torch.arange(n), torch.from_numpy(rows.own[:n].copy())
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        levels, low, mask = views[config.window(layer)]
+        own = rows.buffer[layer]
+        own[0, here, :, at], own[1, here, :, at] = k[:, :, 0], v[:, :, 0]
+        seen = own[:, :n, :, low : low + mask.shape[1]]
+        return add_levels(levels, layer, q, look_own(q, seen[0], seen[1], mask))
+
+    return attend

@@ -50,6 +50,7 @@ class Rows:
                 self.buffer[:, :, slot, :, at : at + span.length] = span.keys
                 at += span.length
                 counters.copied_prompt_bytes += span.keys.nbytes
+        self.ahead = 0  # positions behind a slot's own that hold keys of what it was only shown
         self._levels: tuple[int, list[Level]] | None = None
 
     @property
@@ -78,8 +79,7 @@ class Rows:
             yield users
 
     def near(self, n: int, window: int, ahead: Tensor) -> list[Level]:
-        """`levels` for layers with a window, when each slot has queries `ahead` (n, time) of its next position, the
-        first of them none ahead.
+        """`levels` for layers with a window, when each slot has queries `ahead` (n, time) of its next position.
 
         Of a stretch only what some query sees is left, and only the slots that see any of it.
         """
@@ -158,7 +158,7 @@ class Rows:
         if not len(some):
             return
         here, there = np.concatenate([some, others]), np.concatenate([others, some])
-        longest = int(self.own[here].max())
+        longest = int(self.own[here].max()) + self.ahead
         moved = self.buffer[:, :, torch.from_numpy(there), :, :longest]
         self.buffer[:, :, torch.from_numpy(here), :, :longest] = moved
         self.counters.copied_own_bytes += moved.nbytes

@@ -109,68 +109,115 @@ class Looked:
     length: int
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A chain that a row was shown to its first `layers` layers: tokens, and what came out of them, (nodes, dim)."""
+
+    tokens: tuple[int, ...]
+    states: Tensor
+    layers: int
+
+
 def look_ahead(session: Decoding, trees: Mapping[int, Tree]) -> dict[int, Looked]:
-    """One pass over the nodes of all `trees`, their keys written behind each row's own."""
+    """One pass over the nodes of all `trees`, their keys written behind each row's own; where all of them have begun,
+    through the layers that are left."""
+    start = session.begun_layers(trees)
+    laid = _lay_out(session, trees)
+    if start:
+        x = torch.cat([session.begun[row].states[: len(trees[row])] for row in laid.rows])
+        hidden = session.engine.part(x[None], laid.positions, laid.attend, start, None)[0]
+    else:
+        tokens = torch.tensor([[token for row in laid.rows for token in trees[row].tokens]])
+        hidden = session.engine.run(tokens, laid.positions, laid.attend)[0]
+    parts = hidden.split([len(trees[row]) for row in laid.rows])
+    return {
+        row: Looked(trees[row], states, len(session.tokens[row])) for row, states in zip(laid.rows, parts, strict=True)
+    }
+
+
+def begin(session: Decoding, tokens: Mapping[int, int], layers: int) -> dict[int, Begun]:
+    """One pass through the first `layers` layers: each row's begun chain with one more token."""
+    none = torch.empty(0, session.engine.config.dim, device=session.engine.like.device)
+    before = {row: session.begun.get(row, Begun((), none, layers)) for row in tokens}
+    sizes = {len(each.tokens) for each in before.values()}
+    if len(sizes) > 1 or any(each.layers != layers for each in before.values()):
+        raise UsageError("begin(tokens, layers) goes on with chains of one length, begun to as many layers.")
+    (size,) = sizes
+    laid = _lay_out(session, {row: Tree.chain((*before[row].tokens, token)) for row, token in tokens.items()}, size)
+    fed = torch.tensor([[tokens[row] for row in laid.rows]])
+    states = session.engine.part(fed, laid.positions, laid.attend, 0, layers)[0]
+    return {
+        row: Begun((*before[row].tokens, tokens[row]), torch.cat([before[row].states, state[None]]), layers)
+        for row, state in zip(laid.rows, states, strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Trees laid out for a pass: their rows in the order of the slots, each node's position, and what it attends to."""
+
+    rows: list[int]
+    positions: Tensor
+    attend: Attend
+
+
+def _lay_out(session: Decoding, trees: Mapping[int, Tree], since: int = 0) -> Laid:
+    """For the nodes from `since` on; the keys of those before are written already."""
     rows, context = session.prepared(list(trees)), session.engine.config.context
-    chosen = np.array(sorted(trees, key=lambda row: session.slot[row]), np.int64)
-    laid = [trees[row] for row in chosen.tolist()]
+    chosen = sorted(trees, key=lambda row: session.slot[row])
+    laid = [trees[row] for row in chosen]
     for row, tree in trees.items():
         if len(session.tokens[row]) + int(tree.depths.max()) >= context:
             raise UsageError(f"A tree of {int(tree.depths.max()) + 1} levels does not fit the context of {context}.")
     longest = max(map(len, laid))
     rows.make_room(longest)
+    rows.ahead = longest
     depths = np.zeros((len(laid), longest), np.int64)
     for i, tree in enumerate(laid):
         depths[i, : len(tree)] = tree.depths
-    slots = np.concatenate([i * longest + np.arange(len(tree)) for i, tree in enumerate(laid)])
-    positions = (rows.lengths[: len(laid), None] + depths).reshape(-1)[slots]
-    tokens = torch.tensor([[token for tree in laid for token in tree.tokens]])
-    attend = _attend(session, laid, torch.from_numpy(depths), torch.from_numpy(slots))
-    hidden = session.engine.run(tokens, torch.from_numpy(positions)[None], attend)[0]
-    parts = hidden.split([len(tree) for tree in laid])
-    return {
-        row: Looked(tree, states, len(session.tokens[row]))
-        for row, tree, states in zip(chosen.tolist(), laid, parts, strict=True)
-    }
+    asked = longest - since
+    slots = np.concatenate([i * asked + np.arange(len(tree) - since) for i, tree in enumerate(laid)])
+    positions = (rows.lengths[: len(laid), None] + depths[:, since:]).reshape(-1)[slots]
+    attend = _attend(session, laid, torch.from_numpy(depths), torch.from_numpy(slots), since)
+    return Laid(chosen, torch.from_numpy(positions)[None], attend)
 
 
-def _attend(session: Decoding, trees: Sequence[Tree], depths: Tensor, slots: Tensor) -> Attend:
-    """Queries of one tree a slot over what the slot has, and over their own ancestors, whose keys it writes."""
+def _attend(session: Decoding, trees: Sequence[Tree], depths: Tensor, slots: Tensor, since: int) -> Attend:
+    """Queries of one tree a slot, from node `since` on, over what the slot has, and over their own ancestors. Their
+    keys are written."""
     rows, config = session.rows, session.engine.config
     assert rows is not None
-    n, longest = depths.shape
-    groups, whole = config.heads // config.kv_heads, len(slots) == n * longest
+    n, longest, asked = *depths.shape, depths.shape[1] - since
+    groups, whole = config.heads // config.kv_heads, len(slots) == n * asked
     family = torch.eye(longest, dtype=torch.bool).repeat(n, 1, 1)  # what is only padding sees itself
     for i, tree in enumerate(trees):
         family[i, : len(tree), : len(tree)] = torch.from_numpy(tree.lineage)
-    views = {
-        size: (
-            rows.levels(n) if size is None else rows.near(n, size, depths),
-            *rows.beside(n, size, depths, family),
-        )
-        for size in config.sizes
-    }
+    views = {}
+    for size in config.sizes:
+        low, mask = rows.beside(n, size, depths, family)
+        levels = rows.levels(n) if size is None else rows.near(n, size, depths[:, since:])
+        views[size] = levels, low, mask[:, since:]
     device = rows.buffer.device
-    here, at = torch.arange(n)[:, None], torch.from_numpy(rows.own[:n, None]) + torch.arange(longest)
+    here, at = torch.arange(n)[:, None], torch.from_numpy(rows.own[:n, None]) + torch.arange(since, longest)
     slots = slots.to(device)
 
     def spread(x: Tensor) -> Tensor:
-        """(1, heads, nodes, d) -> (n, heads, longest, d), zero where a tree is smaller."""
+        """(1, heads, nodes, d) -> (n, heads, asked, d), zero where a tree is smaller."""
         if whole:
-            return x[0].unflatten(1, (n, longest)).transpose(0, 1)
-        padded = x.new_zeros(n * longest, x.shape[1], x.shape[3])
+            return x[0].unflatten(1, (n, asked)).transpose(0, 1)
+        padded = x.new_zeros(n * asked, x.shape[1], x.shape[3])
         padded[slots] = x[0].transpose(0, 1)
-        return padded.view(n, longest, *padded.shape[1:]).transpose(1, 2)
+        return padded.view(n, asked, *padded.shape[1:]).transpose(1, 2)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         levels, low, mask = views[config.window(layer)]
         q, own = spread(q), rows.buffer[layer]
         own[0, here, :, at], own[1, here, :, at] = spread(k).transpose(1, 2), spread(v).transpose(1, 2)
         keys, values = own[:, :n, :, low : low + mask.shape[2]]
-        packed = q.reshape(n, config.kv_heads, groups * longest, -1)  # queries of a group side by side
+        packed = q.reshape(n, config.kv_heads, groups * asked, -1)  # queries of a group side by side
         seen, norm = look(packed, keys, values, mask[:, None].repeat(1, 1, groups, 1))
         out = add_levels(levels, layer, q, (seen.reshape(q.shape), norm.reshape(q.shape[:3])))
-        flat = out.transpose(0, 1).reshape(1, q.shape[1], n * longest, -1)
+        flat = out.transpose(0, 1).reshape(1, q.shape[1], n * asked, -1)
         return flat if whole else flat[:, :, slots]
 
     return attend
