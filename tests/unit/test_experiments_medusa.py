@@ -38,8 +38,10 @@ def small() -> Result:
     recipe = JointRecipe(texts=200, epochs=2, rows=32, upper=2, rank=8)
     longer, _ = joint(engine.model, heads, text(), JointRecipe(texts=200, epochs=2, rows=32, upper=0), quiet)
     other, added = joint(engine.model, heads, text(), recipe, quiet)
-    second = Engine(merged(engine.model, added), engine.tokenizer, name="second")
-    return medusa.run(0, quiet, engine, heads, asked("test", SIZES.prompts), (engine, longer), (second, other), SIZES)
+    made = Engine(merged(engine.model, added), engine.tokenizer, name="second")
+    return medusa.run(
+        0, quiet, (engine, engine), heads, asked("test", SIZES.prompts), longer, (made, made, other), SIZES
+    )
 
 
 def test_it_measures_every_clause_and_the_exact_ones_hold(small: Result) -> None:

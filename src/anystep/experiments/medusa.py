@@ -8,7 +8,7 @@ take another half hour the first time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from anystep.drive import drive
 from anystep.experiments._figures import held, paired, table
 from anystep.experiments._human import perplexity, prose
 from anystep.experiments.check import Check, Result
+from anystep.process import Floats
 from anystep.run import Run
 
 ROW = 6
@@ -33,11 +34,11 @@ class Sizes:
     the second model's own decoding; `sampled` tokens each at temperature 0.7; perplexity on `prose` tokens."""
 
     prompts: int = 50
-    tokens: int = 64
+    tokens: int = 48
     nodes: int = 12
-    second: int = 12
-    sampled: int = 24
-    prose: int = 2_048
+    second: int = 8
+    sampled: int = 32
+    prose: int = 8_192
 
 
 @dataclass
@@ -57,18 +58,18 @@ class Written:
 def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
-    model: Any = None,
+    engines: tuple[Any, Any] | None = None,
     heads: Any = None,
     asked: Sequence[str] | None = None,
-    longer: tuple[Any, Any] | None = None,
-    joint: tuple[Any, Any] | None = None,
+    longer: Any = None,
+    joint: tuple[Any, Any, Any] | None = None,
     sizes: Sizes | None = None,
 ) -> Result:
     """Check every clause of the row.
 
-    model and heads: the engine and its Medusa-1 heads, by default SmolLM2's in float32. asked: prompts, by default held
-    out ones of the training text's kind. joint: engine and heads of Medusa-2; longer: the first engine with heads
-    trained as long without the model.
+    engines: the model in float32, in which outputs are compared, and in a faster form, in which what is accepted is
+    counted; by default SmolLM2 in fp32 and int8. heads: its Medusa-1 heads. asked: prompts, by default held-out ones of
+    the training text's kind. joint: both forms of Medusa-2, and its heads; longer: heads trained as long alone.
     """
     from anystep.language import load
     from anystep.language.train.joint import JointRecipe
@@ -76,20 +77,27 @@ def run(
     from anystep.language.train.selftext import prompts
 
     began, sizes = time.perf_counter(), sizes or Sizes()
-    model = model or load("smollm2-135m", weights="fp32")
-    heads = heads if heads is not None else trained(model, say=progress)
-    asked = asked or [text for text, chat in prompts("test", seed) if chat]
-    asked = asked[: sizes.prompts]
-    longer = longer or jointly(train=JointRecipe(upper=0), say=progress)
-    joint = joint or jointly(say=progress)
-    plain = written(model, asked, sizes.tokens)
-    progress(f"plain greedy: {sum(plain.lengths):,} tokens")
-    checks = list(first(model, heads, asked, plain, sizes, progress))
-    checks += trees(model, heads, plain, sizes)
-    own = written(joint[0], asked, sizes.tokens)
-    checks += second(model, longer, joint, asked, plain, own, sizes, progress)
-    checks += acceptance(model, heads, asked, sizes, progress)
-    told = notes(model, heads, longer[1], joint, plain, own, sizes)
+    exact, quick = engines or (load("smollm2-135m", weights="fp32"), load("smollm2-135m", weights="int8"))
+    heads = heads if heads is not None else trained(exact, say=progress)
+    asked = (asked or [text for text, chat in prompts("test", seed) if chat])[: sizes.prompts]
+    longer = longer if longer is not None else jointly(train=JointRecipe(upper=0), say=progress)[1]
+    joint = joint or (jointly(weights="fp32", say=progress)[0], *jointly(say=progress))
+    checks = list(first(exact, heads, asked, sizes, progress))
+    plain, own = written(quick, asked, sizes.tokens), written(joint[1], asked, sizes.tokens)
+    found = {
+        "Medusa-1": (heads, texts(quick, plain)),
+        "Medusa-1, as long": (longer, texts(quick, plain)),
+        "Medusa-2": (joint[2], texts(joint[1], own)),
+    }
+    checks += trees(*found["Medusa-1"], sizes)
+    checks += second(joint[0], joint[2], asked, sizes)
+    theirs, ours = (spread(*found[name], sizes.nodes) for name in ("Medusa-1, as long", "Medusa-2"))
+    more = paired(ours, theirs)
+    clause = "guesses accepted a pass, Medusa-2 on its own text minus Medusa-1 with heads trained as long"
+    checks.append(held(clause, more, ">", 0.0))
+    checks += drift(quick, joint[1], asked, sizes, progress)
+    checks += acceptance(quick, heads, asked, sizes, progress)
+    told = notes(quick, found, sizes)
     return Result("medusa", ROW, tuple(checks), time.perf_counter() - began, seed, told)
 
 
@@ -153,26 +161,21 @@ def tree(heads: Any, nodes: int) -> Any:
     return Medusa.of(heads, nodes)
 
 
-def first(
-    engine: Any, heads: Any, asked: Sequence[str], plain: Written, sizes: Sizes, say: Callable[[str], None]
-) -> Iterator[Check]:
+def first(engine: Any, heads: Any, asked: Sequence[str], sizes: Sizes, say: Callable[[str], None]) -> Iterator[Check]:
     """The clauses on Medusa-1 and plain greedy decoding."""
+    plain = written(engine, asked, sizes.tokens)
+    say(f"plain greedy: {sum(plain.lengths):,} tokens")
     drafter = tree(heads, sizes.nodes)
     ours = written(engine, asked, sizes.tokens, drafter, nodes=sizes.nodes)
     wrong, ties = differing(engine, plain, ours)
     clause = f"Medusa-1: of {len(asked)} greedy outputs those that differ from plain ones, {ties} near ties excepted"
     yield Check(clause, wrong, "==", 0)
     passes = [n - 1 for n in plain.lengths]
-    fewer = np.array(passes).sum() / sum(map(len, ours.accepted))
+    fewer = float(np.sum(passes) / sum(map(len, ours.accepted)))
     each = bootstrap_mean([n / max(len(a), 1) for n, a in zip(passes, ours.accepted, strict=True)])
-    yield Check(
-        f"Medusa-1: plain passes over passes with a tree of {sizes.nodes} on {len(asked)} prompts (interval: of the "
-        f"mean over prompts, {each.value:.3f})",
-        fewer,
-        ">=",
-        1.5,
-        (each.low, each.high),
-    )
+    clause = f"Medusa-1: plain passes over passes with a tree of {sizes.nodes} on {len(asked)} prompts"
+    clause += f" (interval: of the mean over prompts, {each.value:.3f})"
+    yield Check(clause, fewer, ">=", 1.5, (each.low, each.high))
     replayed = sum(len(a) for a in accepted(heads, drafter.ranks, texts(engine, plain)))
     apart = abs(replayed - sum(map(len, ours.accepted)))
     yield Check("Medusa-1: passes apart from those counted on the plain text", apart, "<=", 4.0 * ties)
@@ -185,48 +188,45 @@ def accepted(heads: Any, ranks: Any, found: Sequence[Any]) -> list[list[int]]:
     return [one(heads, ranks, text) for text in found]
 
 
-def mean(runs: Sequence[Sequence[int]]) -> np.ndarray:
+def mean(runs: Sequence[Sequence[int]]) -> Floats:
     """Guesses accepted in a pass, by prompt."""
     return np.array([np.mean(a) if a else 0.0 for a in runs])
 
 
-def trees(engine: Any, heads: Any, plain: Written, sizes: Sizes) -> Iterator[Check]:
+def spread(heads: Any, found: Sequence[Any], nodes: int) -> Floats:
+    """Guesses accepted in a pass by the best tree of `nodes`, by prompt."""
+    return mean(accepted(heads, tree(heads, nodes).ranks, found))
+
+
+def single(heads: Any, found: Sequence[Any]) -> Floats:
+    """Guesses accepted in a pass by one chain as deep as there are heads, by prompt."""
+    from anystep.language.accelerate.medusa import chain
+
+    return mean(accepted(heads, chain(len(heads)), found))
+
+
+def trees(heads: Any, found: Sequence[Any], sizes: Sizes) -> Iterator[Check]:
     """The clauses on trees and single chains."""
-    from anystep.language.accelerate.medusa import chain, grow
-
-    found, deep = texts(engine, plain), len(heads)
-    single = mean(accepted(heads, chain(deep), found))
-    accuracy = heads.accuracy.double().numpy()
-    for clause, ranks in (
-        (f"equal depth ({deep}), {sizes.nodes} nodes", grow(accuracy, sizes.nodes)),
-        (f"equal nodes ({deep})", grow(accuracy, deep)),
-    ):
-        more = paired(mean(accepted(heads, ranks, found)), single)
-        yield held(f"guesses accepted a pass, tree minus single chain at {clause}", more, ">", 0.0)
+    deep = len(heads)
+    for clause, nodes in ((f"depth ({deep}), {sizes.nodes} nodes", sizes.nodes), (f"nodes ({deep})", deep)):
+        more = paired(spread(heads, found, nodes), single(heads, found))
+        yield held(f"guesses accepted a pass, tree minus single chain at equal {clause}", more, ">", 0.0)
 
 
-def second(
-    engine: Any,
-    longer: tuple[Any, Any],
-    joint: tuple[Any, Any],
-    asked: Sequence[str],
-    plain: Written,
-    own: Written,
-    sizes: Sizes,
-    say: Callable[[str], None],
-) -> Iterator[Check]:
-    """The clauses on Medusa-2."""
-    other, heads = joint
+def second(engine: Any, heads: Any, asked: Sequence[str], sizes: Sizes) -> Iterator[Check]:
+    """The clause on what Medusa-2 writes."""
     some = asked[: sizes.second]
-    ours = written(other, some, sizes.tokens, tree(heads, sizes.nodes), nodes=sizes.nodes)
-    wrong, ties = differing(other, Written(own.tokens[: len(some)], own.starts[: len(some)]), ours)
+    plain = written(engine, some, sizes.tokens)
+    ours = written(engine, some, sizes.tokens, tree(heads, sizes.nodes), nodes=sizes.nodes)
+    wrong, ties = differing(engine, plain, ours)
     clause = (
         f"Medusa-2: of {len(some)} outputs those that differ from its own greedy decoding, {ties} near ties excepted"
     )
     yield Check(clause, wrong, "==", 0)
-    theirs = mean(accepted(longer[1], tree(longer[1], sizes.nodes).ranks, texts(engine, plain)))
-    more = paired(mean(accepted(heads, tree(heads, sizes.nodes).ranks, texts(other, own))), theirs)
-    yield held("guesses accepted a pass, Medusa-2 minus Medusa-1 with heads trained as long", more, ">", 0.0)
+
+
+def drift(engine: Any, other: Any, asked: Sequence[str], sizes: Sizes, say: Callable[[str], None]) -> Iterator[Check]:
+    """The clauses on Medusa-2's perplexity: on what the model itself writes at temperature 1, and on people's prose."""
     drawn = written(engine, asked, sizes.sampled, temperature=1.0)
     samples = list(zip(drawn.tokens, drawn.starts, strict=True))
     for what, read in (
@@ -254,24 +254,17 @@ def acceptance(
     yield held("guesses accepted a pass at temperature 0.7, typical minus rejection sampling", more, ">", 0.0)
 
 
-def notes(
-    engine: Any, heads: Any, longer: Any, joint: tuple[Any, Any], plain: Written, own: Written, sizes: Sizes
-) -> str:
+def notes(engine: Any, found: Mapping[str, tuple[Any, Sequence[Any]]], sizes: Sizes) -> str:
     """Guesses accepted by size of tree, and what the heads cost."""
-    from anystep.language.accelerate.medusa import chain, grow
-
-    found, other, rows = texts(engine, plain), texts(joint[0], own), []
-    for name, each, read in (
-        ("Medusa-1", heads, found),
-        ("Medusa-1, as long", longer, found),
-        ("Medusa-2", joint[1], other),
-    ):
-        accuracy = each.accuracy.double().numpy()
-        one = mean(accepted(each, chain(len(each)), read)).mean()
-        many = [mean(accepted(each, grow(accuracy, n), read)).mean() for n in (4, 8, 16, 32, 64)]
-        rows.append([name, ", ".join(f"{a:.3f}" for a in accuracy[:, 0]), float(one), *map(float, many)])
-    head = ["heads", "first guesses right", "chain of 4", *(f"tree of {n}" for n in (4, 8, 16, 32, 64))]
+    counts, rows = (4, 8, 16, 32, 64), []
+    for name, (heads, read) in found.items():
+        right = ", ".join(f"{a:.3f}" for a in heads.accuracy[:, 0].tolist())
+        many = [float(spread(heads, read, n).mean()) for n in counts]
+        rows.append([name, right, float(single(heads, read).mean()), *many])
+    head = ["heads", "first guesses right", "chain of 4", *(f"tree of {n}" for n in counts)]
+    heads, read = found["Medusa-1"]
     share = heads.flops / engine.flops(1, 1, heads=1)
-    told = f"{len(plain.tokens)} prompts of held-out pairs of form and topic, {sizes.tokens} greedy tokens each. "
-    told += f"The heads take {heads.flops / 1e6:.0f} MFLOP a draft, {share:.2f} of a position of the model with its "
-    return f"{told}logits. Guesses accepted a pass, mean over prompts:\n\n{table(head, rows)}"
+    told = f"{len(read)} prompts of held-out pairs of form and topic, {sizes.tokens} greedy tokens each. Outputs are "
+    told += "compared in fp32; what is accepted, and perplexities, are measured in int8. The heads take "
+    told += f"{heads.flops / 1e6:.0f} MFLOP a draft, {share:.2f} of a position of the model with its logits. Guesses "
+    return f"{told}accepted a pass, mean over prompts:\n\n{table(head, rows)}"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anystep.language.accelerate.medusa import Heads
+from anystep.language.engine.fused import Fused
 from anystep.language.engine.llama import Llama
 from anystep.language.train.heads import Positions, accuracies, positions, surprise, told
 from anystep.language.train.selftext import Written
@@ -32,14 +33,14 @@ class JointRecipe:
     additions and `head_rate` for the heads, both falling to nothing. `upper` 0 trains the heads alone, on the same
     batches: what Medusa-2 has to be compared with. One text in `held` is held out for the accuracies, as by `fit`."""
 
-    texts: int = 224
-    epochs: int = 3
-    rows: int = 6
+    texts: int = 320
+    epochs: int = 2
+    rows: int = 8
     upper: int = 6
     rank: int = 16
-    lambda0: float = 0.2
+    lambda0: float = 0.1
     decay: float = 0.8
-    rate: float = 3e-3
+    rate: float = 2e-3
     head_rate: float = 5e-4
     others: int = 1_024
     held: int = 16
@@ -75,16 +76,20 @@ def adapted(model: Llama, upper: int, rank: int, generator: torch.Generator) -> 
 @dataclass(frozen=True)
 class Batch:
     """`lower` (rows, time, dim): what the first trained layer reads, empty where none is. `place` (n,): where in rows
-    x time the learning positions are. `learn`: their states before training, and what came later."""
+    x time the learning positions are. `learn`: their states before training, and what came later. `everywhere` and
+    `states`: the places of all tokens, prompts included, and their states before training."""
 
     lower: Tensor
     place: Tensor
     learn: Positions
+    everywhere: Tensor
+    states: Tensor
 
 
 @torch.no_grad()
-def batches(model: Llama, text: Sequence[Written], heads: Heads, recipe: JointRecipe) -> list[Batch]:
+def batches(reader: Llama | Fused, text: Sequence[Written], heads: Heads, recipe: JointRecipe) -> list[Batch]:
     """Texts of similar length side by side, with the layers that are not trained computed once."""
+    config = reader.config
     order = sorted(text, key=lambda one: len(one.tokens))
     found = []
     for at in range(0, len(order), recipe.rows):
@@ -92,22 +97,30 @@ def batches(model: Llama, text: Sequence[Written], heads: Heads, recipe: JointRe
         tokens = nn.utils.rnn.pad_sequence([torch.tensor(one.tokens) for one in some], batch_first=True)
         lower = torch.empty(0)
         if recipe.upper:
-            lower = model.blocks(model.embed(tokens), stop=model.config.layers - recipe.upper).half()
-        place = [i * tokens.shape[1] + torch.arange(one.start - 1, len(one.tokens)) for i, one in enumerate(some)]
-        learn = positions(some, len(heads), heads.words, model.config.vocab)
-        found.append(Batch(lower, torch.cat(place), learn))
+            lower = reader.blocks(reader.embed(tokens), stop=config.layers - recipe.upper).half()
+        all_ = [i * tokens.shape[1] + torch.arange(len(one.tokens)) for i, one in enumerate(some)]
+        place = torch.cat([places[one.start - 1 :] for places, one in zip(all_, some, strict=True)])
+        learn = positions(some, len(heads), heads.words, config.vocab)
+        found.append(Batch(lower, place, learn, torch.cat(all_), torch.cat([one.hidden for one in some])))
     return found
 
 
 def joint(
-    model: Llama, heads: Heads, text: Sequence[Written], recipe: JointRecipe, say: Callable[[str], None] = print
+    model: Llama,
+    heads: Heads,
+    text: Sequence[Written],
+    recipe: JointRecipe,
+    say: Callable[[str], None] = print,
+    reader: Llama | Fused | None = None,
 ) -> tuple[Heads, dict[str, tuple[Tensor, Tensor]]]:
     """The heads, and by the names of weights the two factors (in, rank) and (rank, out) of what is added to them, for
-    `merged`; both arguments stay as they are."""
+    `merged`; model and heads stay as they are. reader: the same model in a faster form, for the lower layers."""
     generator = torch.Generator().manual_seed(recipe.seed)
     model, heads = copy.deepcopy(model).requires_grad_(False), copy.deepcopy(heads).requires_grad_(True)
     additions = adapted(model, recipe.upper, recipe.rank, generator)
-    each = batches(model, [t for i, t in enumerate(text) if i % recipe.held][: recipe.texts], heads, recipe)
+    chosen = [one for i, one in enumerate(text) if i % recipe.held]
+    mixed = torch.randperm(len(chosen), generator=generator)[: recipe.texts].tolist()
+    each = batches(reader or model, [chosen[i] for i in mixed], heads, recipe)
     say(f"{sum(len(batch.learn) for batch in each):,} positions, {len(each)} batches")
     trained = [p for one in additions.values() for p in (one.down, one.up)]
     groups = [{"params": list(heads.parameters()), "lr": recipe.head_rate}, {"params": trained, "lr": recipe.rate}]
@@ -133,10 +146,11 @@ def losses(
 ) -> tuple[Tensor, Tensor]:
     """How far the model has drifted from what it said, and how badly the heads guess, on one batch."""
     config = model.config
-    hidden = batch.learn.hidden.float()
+    now, hidden = torch.empty(0), batch.learn.hidden.float()
     if recipe.upper:
         x = model.blocks(batch.lower.float(), start=config.layers - recipe.upper)
-        hidden = model.norm(x).flatten(0, 1)[batch.place]
+        now = model.norm(x).flatten(0, 1)
+        hidden = now[batch.place]
     learn = Positions(hidden, batch.learn.later, batch.learn.beyond)
     others = torch.randperm(len(heads.words), generator=generator)[: recipe.others]
     weigh = recipe.decay ** torch.arange(len(heads))
@@ -148,9 +162,9 @@ def losses(
     share = math.log(max(config.vocab - len(heads.words), 1) / max(len(rare), 1))
     standing = torch.cat([torch.zeros(len(heads.words)), torch.full((len(rare),), share)])
     output = torch.cat([heads.outer, output_rows(model, rare)])
-    was = (batch.learn.hidden.float() @ output.T + standing).log_softmax(-1)
-    now = (hidden @ output.T + standing).log_softmax(-1)
-    return F.kl_div(now, was, log_target=True, reduction="batchmean"), guess
+    said = (batch.states.float() @ output.T + standing).log_softmax(-1)
+    says = (now[batch.everywhere] @ output.T + standing).log_softmax(-1)
+    return F.kl_div(says, said, log_target=True, reduction="batchmean"), guess
 
 
 @torch.no_grad()

@@ -15,7 +15,9 @@ from torch import Tensor
 from anystep.errors import ModelError, UsageError
 from anystep.language.accelerate.medusa import Heads
 from anystep.language.engine.engine import Engine
+from anystep.language.engine.fused import Fused
 from anystep.language.engine.llama import Llama
+from anystep.language.engine.weights import Weights, build
 from anystep.language.fetch import cache_folder
 from anystep.language.train.askings import Asked, answered
 from anystep.language.train.heads import HeadRecipe, fit
@@ -58,11 +60,15 @@ def trained(engine: Engine, recipe: MedusaRecipe | None = None, say: Callable[[s
 
 
 def jointly(
-    recipe: MedusaRecipe | None = None, train: JointRecipe | None = None, say: Callable[[str], None] = print
+    recipe: MedusaRecipe | None = None,
+    train: JointRecipe | None = None,
+    weights: str = "int8",
+    say: Callable[[str], None] = print,
 ) -> tuple[Engine, Heads]:
     """Medusa-2: an engine whose model learned together with its heads, and these; trained once and then kept.
 
-    `JointRecipe(upper=0)` gives the model as it was, with heads trained as long.
+    weights: the engine's form, as of `load`. `JointRecipe(upper=0)` gives the model as it was, with heads trained as
+    long.
     """
     from anystep.language.loading import load  # imported late: loading knows the recipes in this folder
 
@@ -71,15 +77,17 @@ def jointly(
     assert isinstance(engine.model, Llama)
     path = kept(recipe, train)
     if not path.exists():
-        heads, added = joint(engine.model, trained(engine, recipe, say), own_text(recipe, say), train, say)
+        reader = load(recipe.model, weights="int8").model
+        assert isinstance(reader, Llama | Fused)
+        heads, added = joint(engine.model, trained(engine, recipe, say), own_text(recipe, say), train, say, reader)
         factors = {f"{name}|{i}": each for name, pair in added.items() for i, each in enumerate(pair)}
         save_heads(heads, path, factors)
     tensors = load_file(path)
     names = [name.removesuffix("|0") for name in tensors if name.endswith("|0")]
     model = merged(engine.model, {name: (tensors[f"{name}|0"].float(), tensors[f"{name}|1"].float()) for name in names})
-    return Engine(model, engine.tokenizer, name=f"{engine.name}-medusa-2", generation=engine.generation), load_heads(
-        path
-    )
+    stored = build(Weights(engine.config, model.state_dict(), engine.tokenizer), weights)
+    heads = load_heads(path)
+    return Engine(stored, engine.tokenizer, name=f"{engine.name}-medusa-2", generation=engine.generation), heads
 
 
 def kept(recipe: MedusaRecipe, train: JointRecipe | None = None) -> Path:
