@@ -18,7 +18,7 @@ class Gate:
     def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         self.allowed, self.waiting, self.passes = threading.Semaphore(0), threading.Semaphore(0), 0
         self.open = False
-        inner = engine._run
+        inner = engine.run
 
         def gated(*args: Any) -> Any:
             self.passes += 1
@@ -27,7 +27,7 @@ class Gate:
                 assert self.allowed.acquire(timeout=WAIT)
             return inner(*args)
 
-        monkeypatch.setattr(engine, "_run", gated)
+        monkeypatch.setattr(engine, "run", gated)
 
     def let(self, passes: int) -> None:
         """Waits until a pass is at the gate, and lets it through; that many times."""

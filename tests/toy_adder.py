@@ -159,7 +159,7 @@ def install(patch: Any = None, **options: Any) -> None:
     solving = import_module("anystep.solve")
     known = solving.rewards()
 
-    def engine_for(model: str) -> str:
+    def engine_for(model: str, before: object = None) -> str:
         if model != "adder":
             raise UsageError(f"There is no model {model!r}; known is adder.")
         return model

@@ -250,8 +250,13 @@ def _process_class(engine: Any) -> Callable[..., Process] | None:
     return LanguageProcess if isinstance(engine, Engine) else None
 
 
-def engine_for(model: str) -> Any:
-    """The engine of a model name, loaded once a process however it is spelled, or the endpoint of a server's URL."""
+def engine_for(model: str, before: Callable[[], object] = lambda: None) -> Any:
+    """The engine of a model name, loaded once a process however it is spelled, or the endpoint of a server's URL.
+
+    before: called first where the model runs in this process, such as `anystep.language.threads.settle`.
+    """
+    if not model.startswith(("http://", "https://")):
+        before()
     return _loaded(model)
 
 

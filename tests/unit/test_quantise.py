@@ -37,4 +37,4 @@ def test_unknown_forms_and_the_default():
     with pytest.raises(UsageError, match="int4"):
         quantise(tiny_model(), "int3")
     assert default_form(2_000_000) == "fp32"
-    assert default_form(134_000_000) in ("fp16", "fp32")
+    assert default_form(134_000_000) == "int8"

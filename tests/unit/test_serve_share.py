@@ -121,9 +121,7 @@ def test_a_budget_stops_its_own_rows_alone() -> None:
     assert runs[1].spent.tokens <= 35 and runs[2].spent.tokens == 0
 
 
-def test_a_cut_after_every_token_changes_no_answer_and_no_bill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of three cannot even pay for its prompt, so the others pay for the batch a second time over."""
-    monkeypatch.setattr(Desk, "wanted", lambda *_: True)
+def test_one_that_cannot_pay_for_its_prompt_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, desk = chain_engine(), Watched()
     gate = Gate(engine, monkeypatch)
     budgets = (None, Budget(tokens=3), None)
@@ -144,20 +142,20 @@ def test_a_cut_after_every_token_changes_no_answer_and_no_bill(monkeypatch: pyte
     assert runs[1].spent.tokens == 0 and runs[1].result().stopped_because == "tokens"
 
 
-def test_who_cannot_join_gets_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_under_other_rules_share_passes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[str] = []
-    take = Asked.take
+    end = Desk._end
 
-    def told(self: Asked, part: Any) -> None:
-        take(self, part)
-        if self.done:
-            ends.append(self.process.name)
+    def told(self: Desk, asked: Asked) -> None:
+        assert asked.member is not None
+        ends.append(asked.member.process.name)
+        end(self, asked)
 
-    monkeypatch.setattr(Asked, "take", told)
+    monkeypatch.setattr(Desk, "_end", told)
     engine, desk = tiny_engine(), Watched()
     gate = Gate(engine, monkeypatch)
     long = Shared(desk, engine, "what is next? ", unit="completion", max_tokens=300, name="long")
-    short = Shared(desk, engine, "and then? ", unit="completion", max_tokens=5, name="short")
+    short = Shared(desk, engine, "and then? ", unit="completion", max_tokens=5, temperature=0.5, name="short")
     assert long.merges() != short.merges()
     first = go(lambda: drive(run_of(long))[0])
     gate.let(3)
@@ -167,23 +165,26 @@ def test_who_cannot_join_gets_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     for thread, _ in (first, second):
         thread.join(WAIT)
     assert ends == ["short", "long"]
+    most = 0
     for process, prompt, (_, found) in ((long, "what is next? ", first), (short, "and then? ", second)):
-        options: dict[str, Any] = {"max_tokens": process.max_tokens, "name": process.name}
+        options = {"max_tokens": process.max_tokens, "name": process.name, "temperature": process.temperature}
         fresh = LanguageProcess(tiny_engine(), prompt, unit="completion", **options)
         assert texts(process, found[0]) == texts(fresh, drive(run_of(fresh))[0])
+        most = max(most, fresh.engine.counters.passes)
+    assert gate.passes == most  # the short one took none of its own
 
 
 def test_single_passes_have_their_turn_between_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search over tokens, which shares no batch, beside a long sample: neither waits for the other's end."""
     engine, desk = tiny_engine(), Watched()
     gate, turns = Gate(engine, monkeypatch), []
-    perform = share.Errand.perform
+    perform = Desk._errand
 
-    def told(self: share.Errand) -> None:
-        perform(self)
+    def told(self: Desk, asked: Asked, errand: Any) -> None:
+        perform(self, asked, errand)
         turns.append(gate.passes)
 
-    monkeypatch.setattr(share.Errand, "perform", told)
+    monkeypatch.setattr(Desk, "_errand", told)
     judge = reward(lambda states: [text.count("e") for text in states.texts()], "e", (0, 9))
     long = Shared(desk, engine, "what is next? ", unit="completion", max_tokens=200)
     tokens = Shared(desk, engine, "and then? ", unit="token", max_tokens=6)
@@ -201,7 +202,7 @@ def test_single_passes_have_their_turn_between_tokens(monkeypatch: pytest.Monkey
     assert len(first[1][0].text) == 200 or first[1][0].population.done.all()
 
 
-def test_a_race_goes_on_after_it_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_goes_on_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, desk = chain_engine(), Watched()
     gate = Gate(engine, monkeypatch)
     race = Shared(desk, engine, PROMPTS[0], unit="completion")
@@ -265,7 +266,7 @@ def test_an_error_reaches_all_who_were_in_the_batch(monkeypatch: pytest.MonkeyPa
     def broken(*_: Any) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(engine, "_run", broken)
+    monkeypatch.setattr(engine, "run", broken)
     for prompt in PROMPTS[:2]:
         with pytest.raises(MemoryError):
             drive(run_of(Shared(desk, engine, prompt, unit="completion")))

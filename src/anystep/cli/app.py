@@ -13,6 +13,7 @@ import anystep
 from anystep.cli.catalogue import catalogue
 from anystep.cli.compare import compare
 from anystep.cli.demo import demo
+from anystep.cli.measure import measure
 from anystep.cli.models import models
 from anystep.cli.reproduce import reproduce
 from anystep.cli.resume import resume, view
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"max_content_width": 100, "terminal_width": 100, "help_option_names": ["-h", "--help"]},
 )
-for command in (solve, resume, view, compare, serve, reproduce, catalogue, models, demo):
+for command in (solve, resume, view, compare, serve, reproduce, catalogue, models, measure, demo):
     app.command()(command)
 
 

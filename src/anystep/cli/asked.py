@@ -196,7 +196,7 @@ def entries_of(asked: Asked) -> list[Entry]:
 
 def engine_of(asked: Asked) -> Any:
     """The model, a served one with its prices and its bound on requests at once."""
-    from anystep.solve import engine_for
+    from anystep.cli.engine import engine_for
 
     if not asked.model.startswith(("http://", "https://")):
         for name in ("prices", "concurrency"):

@@ -82,9 +82,10 @@ def demo(
 def _question(seed: int, quiet: bool) -> tuple[Section, bool]:
     """One question answered live, and whether Ctrl-C ended it."""
     from anystep import tasks
+    from anystep.cli.engine import engine_for
     from anystep.drive import drive
     from anystep.ledger import Budget
-    from anystep.solve import engine_for, run_for
+    from anystep.solve import run_for
     from anystep.view import Live, Section, cost_line, printable
 
     task = tasks.load(QUESTION_TASK, QUESTION_ITEM + 1)[QUESTION_ITEM]
@@ -132,7 +133,8 @@ def _comparison(
 ) -> Comparison:
     from anystep import tasks
     from anystep.bench import Comparison, entry
-    from anystep.solve import engine_for, process_for
+    from anystep.cli.engine import engine_for
+    from anystep.solve import process_for
 
     engine = engine_for(model)
     return Comparison(

@@ -61,10 +61,10 @@ def resume(
 
 def go_on(kept: FileJournal, limit: Budget, model: str | None, as_json: bool, quiet: bool) -> int:
     """Make the run again and drive it on. The exit code."""
+    from anystep.cli.engine import engine_for
     from anystep.cli.solve import conduct
     from anystep.recipe import read, trusted
     from anystep.resuming import resumed_run, task_of
-    from anystep.solve import engine_for
     from anystep.view import counted
 
     known = read((kept.head or {}).get("recipe"), kept.path)

@@ -63,8 +63,9 @@ def solve(
     Ctrl-C stops the run and prints the best answer so far; a second Ctrl-C aborts.
     """
     from anystep import journal as journals
+    from anystep.cli.engine import engine_for
     from anystep.recipe import recipe
-    from anystep.solve import default_method, engine_for, named_method, run_for
+    from anystep.solve import default_method, named_method, run_for
 
     limit, model = o.budget(tokens, seconds, calls, money), o.priced(model, prices)
     asked = asked_for(question, task, item)

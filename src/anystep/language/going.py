@@ -1,18 +1,15 @@
-"""One step of a language model's states, token by token, from one batched pass to the next."""
+"""One step of a language model's states: what it has come to, token by token."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anystep import keys as lineage
 from anystep.keys import Keys
-from anystep.language.engine.decoding import Decoding
-from anystep.language.engine.sampling import alternatives, draw
 from anystep.language.states import Piece, Sequences
 from anystep.ledger import Limit
 from anystep.process import Status, Stepped, Until
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 Told = tuple[float, tuple[tuple[int, float], ...]]  # a token's log-probability, and the likeliest tokens with theirs
 
 
-@dataclass
+@dataclass(eq=False)
 class Going:
     """One call of `step`: rows that go on token by token until each has done its step, or was refused."""
 
@@ -46,30 +43,7 @@ class Going:
                 stream.push(token)
 
     def run(self) -> Stepped:
-        rows, session = self.process.opened(self.states, self.limit, self.process.drawn(1))
-        self.cut[np.setdiff1d(self.rows, rows)] = True
-        if session is not None:
-            place = {row: i for i, row in enumerate(rows.tolist())}
-            with session:
-                self.rows = rows
-                while len(self.rows):
-                    self._choose(session, np.array([place[row] for row in self.rows.tolist()]))
-                    if len(self.rows):
-                        self._feed(session, place)
-        return self._reply()
-
-    def _choose(self, session: Decoding, places: NDArray[np.int64]) -> None:
-        """Draws one token for each row, and keeps those rows that have more to do."""
-        process = self.process
-        at = [len(self.tokens[row]) for row in self.rows.tolist()]
-        u = lineage.uniforms(self.keys[self.rows], np.array(at, np.uint64))
-        logits = session.logits(places)
-        chosen, logp = draw(logits, u, process.temperature, process.top_p)
-        told = None if process.logprobs is None else alternatives(logits, chosen, process.logprobs)
-        self.rows = self._take(self.rows, chosen.tolist(), logp.tolist(), told)
-        if self._decided():
-            self.cut[self.rows] = True  # the race is over; were they asked again they would go on as they were
-            self.rows = self.rows[:0]
+        raise NotImplementedError
 
     def _take(
         self, rows: NDArray[np.int64], chosen: Sequence[int], logp: Sequence[float], told: Sequence[Told] | None
@@ -104,12 +78,3 @@ class Going:
         states = Sequences(tuple(self.tokens), self.states.starts, self.states.tokenizer)
         zeros = np.zeros(len(states))
         return Stepped(states, self.status, self.logp, zeros, self.limit.used, self.cut, self.errors)
-
-    def _feed(self, session: Decoding, place: Mapping[int, int]) -> None:
-        """Pays for one more token a row, and feeds the last one to those that could pay."""
-        each, once = self.process.engine.feed([len(self.tokens[row]) for row in self.rows.tolist()])
-        granted = self.limit.pay(self.rows, each, once=once)
-        self.cut[self.rows[~granted]] = True
-        self.rows = self.rows[granted]
-        places = [place[row] for row in self.rows.tolist()]
-        session.append([self.tokens[row][-1] for row in self.rows.tolist()], places)

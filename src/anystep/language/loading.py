@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from anystep.errors import ModelError, UsageError
-from anystep.language.engine.engine import Engine
+from anystep.language.engine.engine import LIVE_BYTES, Engine
 from anystep.language.engine.gguf import read_gguf
 from anystep.language.engine.llama import Config, Llama
 from anystep.language.engine.quantise import FORMS, default_form
@@ -104,19 +104,21 @@ def load(
     weights: str = "auto",
     cache_bytes: int = 1 << 30,
     device: str = "cpu",
+    live_bytes: int = LIVE_BYTES,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> Engine:
     """An engine for a known name, a .gguf file, a Hugging Face directory, a ChainLM JSON, or a Hugging Face id.
 
     `weights` is how linear layers are stored: "auto" (fp32 for small models, fp16 from ten million parameters),
-    "fp32", "fp16", "bf16", "int8" or "int4". Downloads tell `say` what is fetched and under which licence.
+    "fp32", "fp16", "bf16", "int8" or "int4". cache_bytes, live_bytes: of keys and values, cached and held by rows while
+    they go on; see `Engine`. Downloads tell `say` what is fetched and under which licence.
     Raises UsageError for an unknown name or form, ModelError for a file that cannot be used.
     """
     if weights not in (*FORMS, "auto"):
         raise UsageError(f"load(..., weights={weights!r}): use 'auto' or one of {', '.join(FORMS)}.")
     found = read(name, say)
     form = default_form(_size(found)) if weights == "auto" else weights
-    return Engine(build(found, form, device), found.tokenizer, cache_bytes, str(name), found.generation)
+    return Engine(build(found, form, device), found.tokenizer, cache_bytes, str(name), found.generation, live_bytes)
 
 
 def read(name: str | Path, say: Callable[[str], None]) -> Weights:

@@ -2,51 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anystep.language.engine.cache import Tokens, common
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.engine import Engine
+from anystep.language.engine.plan import Plan
 from anystep.ledger import FREE, Cost, Limit
 
 
-def opened(
+def paid(
     engine: Engine,
-    sequences: Sequence[tuple[int, ...]],
+    sequences: Sequence[Tokens],
     limit: Limit,
-    each: Cost = FREE,
+    each: Cost | Sequence[Cost] = FREE,
     starts: Sequence[int] | None = None,
     rows: NDArray[np.int64] | None = None,
-) -> tuple[NDArray[np.int64], Decoding | None]:
-    """The rows that could pay for what they lack and for `each`, and a session over them in order, or None.
+    calls: bool = True,
+) -> tuple[NDArray[np.int64], Plan | None]:
+    """The rows that could pay for what they lack and for `each`, and the plan of that, or None.
 
     A position that several rows share is paid by the first of them; when that one is refused, by the next. starts: each
     row's prompt length, where the last token beyond it was paid for when it was drawn, so that feeding it is an
     evaluation and no prompt token; without it all that is read is prompt. rows: the rows' places in the limit's call,
-    when the sequences are only some of them.
+    when the sequences are only some of them. calls: whether the plan's passes are paid for too.
     """
     left = np.arange(len(sequences))
     places = left if rows is None else rows
-    paid: dict[int, Cost] | None = None
+    more = [each] * len(sequences) if isinstance(each, Cost) else each
+    owing: dict[int, Cost] | None = None
     while len(left):
         plan = engine.plan([sequences[row] for row in left.tolist()])
         prices, once = engine.price(plan)
         if starts is not None:  # the token sampled last was paid when it was drawn: feeding it is an evaluation
             drawn = [len(sequences[row]) > starts[row] for row in left.tolist()]
             prices = [replace(p, prompt=p.prompt - (p.prompt > 0 and d)) for p, d in zip(prices, drawn, strict=True)]
-        if paid is None:
-            granted = limit.pay(places[left], [price + each for price in prices], once=once)
+        if owing is None:
+            due = [price + more[row] for price, row in zip(prices, left.tolist(), strict=True)]
+            granted = limit.pay(places[left], due, once=once if calls else FREE)
         else:  # some were refused: what they would have paid for falls to others
-            owed = [_minus(price, paid[row]) for price, row in zip(prices, left.tolist(), strict=True)]
-            granted = limit.pay(places[left], owed)
-        paid = dict(zip(left.tolist(), prices, strict=True))
+            due = [_minus(price, owing[row]) for price, row in zip(prices, left.tolist(), strict=True)]
+            granted = limit.pay(places[left], due)
+        owing = dict(zip(left.tolist(), prices, strict=True))
         if granted.all():
-            return left, engine.open(plan)
+            return left, plan
         left = left[granted]
     return left, None
+
+
+def opened(
+    engine: Engine,
+    sequences: Sequence[Tokens],
+    limit: Limit,
+    each: Cost = FREE,
+    starts: Sequence[int] | None = None,
+    rows: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.int64], Decoding | None]:
+    """As `paid`, with the rows' session in place of its plan."""
+    left, plan = paid(engine, sequences, limit, each, starts, rows)
+    return left, None if plan is None else engine.open(plan)
+
+
+def portions(engine: Engine, sequences: Sequence[Tokens]) -> Iterator[NDArray[np.int64]]:
+    """Indices of `sequences`, in order, as many together as the engine's `live_bytes` have room for.
+
+    What a sequence shares with the one before it is counted once.
+    """
+    first, held, size = 0, 0, engine.bytes_per_position
+    for i, tokens in enumerate(sequences):
+        more = len(tokens) * size
+        new = more if i == first else more - common(sequences[i - 1], tokens) * size
+        if i > first and held + new > engine.live_bytes:
+            yield np.arange(first, i)
+            first, held, new = i, 0, more
+        held += new
+    if first < len(sequences):
+        yield np.arange(first, len(sequences))
 
 
 def _minus(one: Cost, other: Cost) -> Cost:

@@ -18,8 +18,9 @@ from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.sampling import distribution
 from anystep.language.engine.tokenizer import begun
+from anystep.language.fused import Alone
 from anystep.language.going import Going
-from anystep.language.prefill import opened
+from anystep.language.prefill import opened, portions
 from anystep.language.states import Sequences
 from anystep.ledger import Cost, Ledger, Limit
 from anystep.process import Process, Status, Stepped, Until
@@ -106,27 +107,24 @@ class LanguageProcess(Process):
 
     def going(self, states: Sequences, keys: Keys, limit: Limit, until: Until) -> Going:
         """One call of `step`, ready to run."""
-        return Going(self, states, keys, limit, until)
+        return Alone(self, states, keys, limit, until)
 
     def expand(self, states: Sequences, k: int, keys: Keys, limit: Limit) -> Stepped:
         """The k likeliest next tokens of every state that could be paid for; logp is theirs at this temperature (at
         temperature 1 where it is 0). A state that was refused is its own only child, live and cut."""
+        best: dict[int, list[tuple[int, float]]] = {}
         with self.engine.lock:
-            rows, session = self.opened(states, limit, self.drawn(k))
-            top = np.zeros((0, 0), np.int64)
-            p = np.zeros((0, 0))
-            if session is not None:
-                with session:
-                    p = distribution(session.logits(), self.temperature or 1.0, self.top_p)
-                top = np.argsort(-p, -1, kind="stable")[:, :k]
-        place = {row: i for i, row in enumerate(rows.tolist())}
+            for some in portions(self.engine, states.tokens):
+                rows, session = self.opened(states, limit, self.drawn(k), some)
+                if session is not None:
+                    with session:
+                        p = distribution(session.logits(), self.temperature or 1.0, self.top_p)
+                    top = np.argsort(-p, -1, kind="stable")[:, :k].tolist()
+                    for row, tokens, mass in zip(rows.tolist(), top, p, strict=True):
+                        best[row] = [(t, float(np.log(mass[t]))) for t in tokens if mass[t] > 0]
         children: list[tuple[int, int | None, float]] = []
         for row in range(len(states)):
-            if row not in place:
-                children.append((row, None, 0.0))
-                continue
-            mass = p[place[row]]
-            children += [(row, int(t), float(np.log(mass[t]))) for t in top[place[row]] if mass[t] > 0]
+            children += [(row, t, logp) for t, logp in best[row]] if row in best else [(row, None, 0.0)]
         parent = np.array([row for row, _, _ in children], np.int64)
         old = states.take(parent)
         tokens = tuple(t if new is None else (*t, new) for t, (_, new, _) in zip(old.tokens, children, strict=True))
@@ -140,9 +138,14 @@ class LanguageProcess(Process):
         """What choosing `tokens` next tokens costs where the last position has been computed: one product."""
         return Cost(generated=tokens, flops=self.engine.flops(0, 0, heads=1))
 
-    def opened(self, states: Sequences, limit: Limit, each: Cost) -> tuple[NDArray[np.int64], Decoding | None]:
-        """Pays for what the rows lack in the cache, and `each` beside it, then computes it for those who could pay."""
-        return opened(self.engine, states.tokens, limit, each, starts=states.starts)
+    def opened(
+        self, states: Sequences, limit: Limit, each: Cost, some: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], Decoding | None]:
+        """Of the rows `some`, pays for what they lack in the cache, and `each` beside it, then computes it for those
+        who could pay: which they are, and their session."""
+        chosen = states.take(some)
+        left, session = opened(self.engine, chosen.tokens, limit, each, chosen.starts, some)
+        return some[left], session
 
     def judge(self, states: Sequences) -> tuple[NDArray[np.int8], dict[int, str]]:
         """Each state's status by its content: at an end it is done, at the cap what `at_cap` says."""
@@ -186,9 +189,10 @@ class LanguageProcess(Process):
         """Prefills what had been fed: all but a state's last token, and nothing of a state that has not begun."""
         fed = [tokens[:-1] for tokens, start in zip(states.tokens, states.starts, strict=True) if len(tokens) > start]
         with self.engine.lock:
-            _, session = opened(self.engine, fed, Limit(Ledger(), self.name)) if fed else ((), None)
-            if session is not None:
-                session.close()
+            for some in portions(self.engine, fed):
+                _, session = opened(self.engine, [fed[i] for i in some.tolist()], Limit(Ledger(), self.name))
+                if session is not None:
+                    session.close()
 
     def settings(self) -> str:
         reads = getattr(self.extract, "__qualname__", None)

@@ -99,7 +99,8 @@ async def _apart(work: Callable[[str], Engine], what: str) -> Engine:
 
 
 def _loaded(what: str) -> Engine:
+    from anystep.language.threads import settle
     from anystep.solve import engine_for
 
-    engine: Engine = engine_for(what)
+    engine: Engine = engine_for(what, settle)
     return engine

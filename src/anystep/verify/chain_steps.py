@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anystep.errors import UsageError
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import Alphabet
-from anystep.language.prefill import opened
+from anystep.language.prefill import opened, portions
 from anystep.language.train.reward import StepReward, step_reward
 from anystep.ledger import Ledger, Limit
 from anystep.process import Floats, Reward, Scored
@@ -71,12 +71,14 @@ class ChainSteps(Reward):
     ) -> Floats:
         values = np.full(len(sequences), np.nan)
         with self.engine.lock:
-            paid, session = opened(self.engine, sequences, limit, rows=rows)
-            if session is not None:
-                with session:
-                    for i, row in enumerate(paid.tolist()):
-                        steps = self.judge.read(session.states(i), sequences[row], starts[row])
-                        values[row] = _AGGREGATES[self.aggregate](steps)
+            for some in portions(self.engine, sequences):
+                part = [sequences[i] for i in some.tolist()]
+                paid, session = opened(self.engine, part, limit, rows=rows[some])
+                if session is not None:
+                    with session:
+                        for i, row in enumerate(some[paid].tolist()):
+                            steps = self.judge.read(session.states(i), sequences[row], starts[row])
+                            values[row] = _AGGREGATES[self.aggregate](steps)
         return values
 
     def forget(self) -> None:
@@ -85,9 +87,10 @@ class ChainSteps(Reward):
     def warm(self, states: Any) -> None:
         sequences = self._begun(states)[1]
         with self.engine.lock:
-            _, session = opened(self.engine, sequences, Limit(Ledger(), self.name))
-            if session is not None:
-                session.close()
+            for some in portions(self.engine, sequences):
+                _, session = opened(self.engine, [sequences[i] for i in some.tolist()], Limit(Ledger(), self.name))
+                if session is not None:
+                    session.close()
 
 
 def finished(chain: str) -> str:

@@ -12,13 +12,23 @@ _HOME = {
     "Drafting": "drafts",
     "EarlyLayers": "early_layers",
     "Follow": "verify",
+    "Hogwild": "hogwild",
+    "HogwildEngine": "hogwild",
+    "Medusa": "medusa",
+    "Mixing": "superposed",
+    "NGrams": "ngrams",
     "PromptLookup": "prompt_lookup",
     "Reject": "verify",
+    "SemiAutoregressiveDrafter": "semi_autoregressive",
     "Speculative": "speculative",
+    "TemporalFusionScheduler": "temporal_fusion",
     "Thrift": "thrift",
+    "Ticket": "temporal_fusion",
     "TrieLookahead": "trie_lookahead",
+    "Typical": "typical",
     "Verifier": "verify",
     "speculate": "speculative",
+    "superposed_decoding": "superposed",
 }
 __all__ = sorted(_HOME)
 

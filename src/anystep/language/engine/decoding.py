@@ -13,7 +13,7 @@ from torch import Tensor
 from anystep.errors import UsageError
 from anystep.language.engine.attention import add_levels, look_own
 from anystep.language.engine.cache import Path, Tokens
-from anystep.language.engine.llama import Attend
+from anystep.language.engine.llama import Attend, Config
 from anystep.language.engine.plan import Plan
 from anystep.language.engine.rows import Rows
 from anystep.language.engine.trees import Begun, Looked, Tree, begin, keep_path, look_ahead
@@ -46,6 +46,12 @@ class Decoding:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held for what rows have of their own: keys, values and hidden states that the cache has not yet."""
+        states = sum(len(trace) for trace in self.trace) * self.hidden[:1].nbytes
+        return states + (0 if self.rows is None else self.rows.buffer.nbytes)
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[int] | np.ndarray | None = None) -> Tensor:
@@ -81,7 +87,9 @@ class Decoding:
         order = np.argsort(self.slot[chosen])
         chosen, fed = chosen[order], torch.as_tensor(tokens)[torch.from_numpy(order)]
         positions = torch.from_numpy(laid.lengths[: len(chosen)].copy())
-        hidden = self.engine.run(fed[:, None], positions[:, None], self._attend(len(chosen)))[:, 0]
+        hidden = self.engine.run(fed[:, None], positions[:, None], one_each(laid, len(chosen), self.engine.config))[
+            :, 0
+        ]
         laid.own[: len(chosen)] += 1
         self.hidden[torch.from_numpy(chosen)] = hidden
         for row, token, state in zip(chosen.tolist(), fed.tolist(), hidden, strict=True):
@@ -174,29 +182,6 @@ class Decoding:
         self._to_front(np.asarray(chosen, np.int64))
         return self.rows
 
-    def _attend(self, n: int) -> Attend:
-        """One query for each of the first n slots, over its own keys and those it shares."""
-        rows = self.rows
-        assert rows is not None
-        window = self.engine.config.window
-        views = {
-            size: (
-                rows.levels(n) if size is None else rows.near(n, size, torch.zeros(n, 1, dtype=torch.int64)),
-                *rows.mask(n, size),
-            )
-            for size in self.engine.config.sizes
-        }
-        here, at = torch.arange(n), torch.from_numpy(rows.own[:n].copy())
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            levels, low, mask = views[window(layer)]
-            own = rows.buffer[layer]
-            own[0, here, :, at], own[1, here, :, at] = k[:, :, 0], v[:, :, 0]
-            seen = own[:, :n, :, low : low + mask.shape[1]]
-            return add_levels(levels, layer, q, look_own(q, seen[0], seen[1], mask))
-
-        return attend
-
     def _to_front(self, chosen: np.ndarray) -> None:
         """Moves the chosen rows into the first slots, with as few moves as that takes."""
         assert self.rows is not None
@@ -242,3 +227,22 @@ class Decoding:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def one_each(rows: Rows, n: int, config: Config) -> Attend:
+    """One query for each of the first n slots, over its own keys and those it shares."""
+    none = torch.zeros(n, 1, dtype=torch.int64)
+    views = {
+        size: (rows.levels(n) if size is None else rows.near(n, size, none), *rows.mask(n, size))
+        for size in config.sizes
+    }
+    here, at = torch.arange(n), torch.from_numpy(rows.own[:n].copy())
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        levels, low, mask = views[config.window(layer)]
+        own = rows.buffer[layer]
+        own[0, here, :, at], own[1, here, :, at] = k[:, :, 0], v[:, :, 0]
+        seen = own[:, :n, :, low : low + mask.shape[1]]
+        return add_levels(levels, layer, q, look_own(q, seen[0], seen[1], mask))
+
+    return attend

@@ -18,15 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anystep.errors import UsageError
-from anystep.language.engine.attention import add_levels, look_back, look_past, merge
-from anystep.language.engine.cache import Path, PrefixCache, cut
+from anystep.language.engine.cache import Path, PrefixCache
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.llama import Attend, Config
+from anystep.language.engine.packed import Packed
 from anystep.language.engine.plan import Plan, Unit, make_plan, passes
-from anystep.language.engine.rows import Counters, Rows
+from anystep.language.engine.rows import Counters
+from anystep.language.engine.running import Running
+from anystep.language.engine.slots import Arrange, window
 from anystep.language.engine.tokenizer import Tokenizer
 from anystep.language.engine.trees import Tree
 from anystep.ledger import Cost
+
+LIVE_BYTES = 1 << 31
 
 
 class Model(Protocol):
@@ -41,7 +45,12 @@ class Model(Protocol):
 
 
 class Engine:
-    """Runs `model` with a prefix cache of at most `cache_bytes` beyond what open sessions pin."""
+    """Runs `model` with a prefix cache of at most `cache_bytes` beyond what open sessions pin.
+
+    live_bytes: of keys and values that the rows of one step hold while they go on, pinned in the cache and of their
+    own. Rows that do not fit wait until others have done their step, and what the cache has lost of them by then is
+    computed again, and charged; one row is let in whatever it needs.
+    """
 
     def __init__(
         self,
@@ -50,11 +59,12 @@ class Engine:
         cache_bytes: int = 1 << 30,
         name: str = "model",
         generation: Mapping[str, Any] | None = None,
+        live_bytes: int = LIVE_BYTES,
     ) -> None:
-        if cache_bytes <= 0:
-            raise UsageError(
-                f"cache_bytes={cache_bytes} holds nothing; Engine(..., cache_bytes=1 << 30) is a gigabyte."
-            )
+        for bound, value in {"cache_bytes": cache_bytes, "live_bytes": live_bytes}.items():
+            if value <= 0:
+                raise UsageError(f"{bound}={value} holds nothing; Engine(..., {bound}=1 << 30) is a gigabyte.")
+        self.live_bytes = live_bytes
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.generation = dict(generation or {})  # what `solve` takes where neither the task nor the call says
         self.lock = threading.RLock()  # whoever plans, opens or appends holds it: one thread at a time
@@ -160,53 +170,12 @@ class Engine:
 
     def _prefill(self, units: list[Unit]) -> list[Path]:
         """One pass over `units`, packed without padding; their paths, cached and pinned."""
-        rows = Rows([cut(self.cache.match(u.tokens), u.start) for u in units], self.like, 0, self.counters)
-        longest = max(unit.length for unit in units)
-        slots = torch.cat([i * longest + torch.arange(unit.length) for i, unit in enumerate(units)])
-        tokens = torch.tensor([[token for unit in units for token in unit.tokens[unit.start :]]])
-        positions = torch.cat([torch.arange(unit.start, len(unit.tokens)) for unit in units])[None]
-        layers, two, kv_heads, _, width = self.like.shape
-        stash = self.like.new_zeros(layers, two, len(units), kv_heads, longest, width)
-        hidden = self.run(tokens, positions, self._packed(rows, slots, stash))[0]
-        self.counters.prefilled += tokens.shape[1]
-        paths = []
-        for i, (unit, states) in enumerate(zip(units, hidden.split([u.length for u in units]), strict=True)):
-            keys = stash[:, :, i, :, : unit.length].clone()
-            paths.append(self.cache.insert(unit.tokens, unit.start, keys, states.clone()))
-            self.cache.pin(paths[-1])
-        return paths
+        packed = Packed(self, units)
+        return packed.keep(self.run(packed.tokens, packed.positions, packed.attend())[0])
 
-    def _packed(self, rows: Rows, slots: Tensor, stash: Tensor) -> Attend:
-        """Attention of packed stretches: each sees its own past in `rows` and itself causally; keys go to `stash`."""
-        n, longest = stash.shape[2], stash.shape[4]
-        groups, window = self.config.heads // self.config.kv_heads, self.config.window
-        views = {
-            size: (
-                rows.levels(n) if size is None else rows.near(n, size, torch.arange(longest).expand(n, longest)),
-                *rows.past(n, size, longest),
-            )
-            for size in self.config.sizes
-        }
-
-        def spread(x: Tensor) -> Tensor:
-            """(1, heads, positions, d) -> (n, heads, longest, d), zero where a stretch is shorter."""
-            padded = x.new_zeros(n * longest, x.shape[1], x.shape[3])
-            padded[slots] = x[0].transpose(0, 1)
-            return padded.view(n, longest, *padded.shape[1:]).transpose(1, 2)
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = spread(q), spread(k), spread(v)
-            stash[layer, 0], stash[layer, 1] = k, v
-            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-            part = look_back(q, k, v, window(layer))
-            levels, low, sight = views[window(layer)]
-            if sight is not None:
-                past = rows.buffer[layer, :, :, :, low : low + sight.mask.shape[2]].repeat_interleave(groups, 2)
-                part = merge(part, look_past(q, past[0], past[1], sight))
-            out = add_levels(levels, layer, q, part)
-            return out.transpose(1, 2).reshape(n * longest, q.shape[1], -1)[slots].transpose(0, 1)[None]
-
-        return attend
+    def gather(self, arrange: Arrange = window) -> Running:
+        """A session without rows, which join and leave it as they like; see `Running`. `arrange`: see `slots`."""
+        return Running(self, arrange)
 
     @torch.inference_mode()
     def forward(

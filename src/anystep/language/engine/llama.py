@@ -93,8 +93,9 @@ class Rotary(nn.Module):
 
     def __init__(self, head_dim: int, theta: float, factors: Sequence[float] = ()) -> None:
         super().__init__()
-        half = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        inverse = theta**-half / torch.tensor(factors) if factors else theta**-half
+        # on the CPU even where a model is only laid out: numbers on the meta device would load the compiler
+        half = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
+        inverse = theta**-half / torch.tensor(factors, device="cpu") if factors else theta**-half
         self.register_buffer("inverse", inverse, persistent=False)
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -105,10 +105,12 @@ def stretch(tokens: Tokens, at: int, depth: int, row: int) -> Iterator[tuple[int
 
 
 def passes(units: Sequence[Unit]) -> Iterator[list[Unit]]:
-    """Units of one depth in batches of at most CHUNK positions, like lengths together so that little is padded."""
+    """Units of one depth in batches of at most CHUNK positions, like lengths together so that little is padded: laid
+    out side by side, each as long as the longest, they have at most twice as many places."""
     batch: list[Unit] = []
     for unit in sorted(units, key=lambda unit: unit.length):
-        if batch and sum(u.length for u in batch) + unit.length > CHUNK:
+        padded = (len(batch) + 1) * unit.length  # the longest so far
+        if batch and (sum(u.length for u in batch) + unit.length > CHUNK or padded > 2 * CHUNK):
             yield batch
             batch = []
         batch.append(unit)

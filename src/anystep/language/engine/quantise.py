@@ -8,31 +8,49 @@ difference in the last bit of fp32 may grow to one of bf16 downstream.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anystep.errors import UsageError
+from anystep.language.engine.fused import Fused, fuse
+from anystep.language.engine.int8 import COLUMNS, TURN, Int8Product
 from anystep.language.engine.llama import Llama
+from anystep.language.engine.native.layers import compiled
+from anystep.language.engine.outliers import strengths
 
 GROUP = 32  # input features that share an int4 scale: the blocks of GGUF's Q4_0 and Q4_1
 FORMS = ("fp32", "fp16", "bf16", "int8", "int4")
 
 
-class Biased(nn.Module):
-    """A layer in some form, and its bias in fp32."""
+class Normed(nn.Module):
+    """A product in some form with the norm before it and the bias after, in fp32."""
 
-    bias: Tensor
+    bias: Tensor | None
 
-    def __init__(self, layer: nn.Module, bias: Tensor) -> None:
+    def __init__(self, layer: nn.Module, norm: nn.RMSNorm | None, bias: Tensor | None) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.norm = layer, norm
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) + self.bias
+        out = self.layer(x if self.norm is None else self.norm(x))
+        return out if self.bias is None else out.add_(self.bias)
+
+
+class Single(nn.Module):
+    """fp32 weights: what a form leaves alone where it does not fit a shape."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
 
 
 class Half(nn.Module):
@@ -59,21 +77,6 @@ class Bfloat(nn.Module):
         return F.linear(x.bfloat16(), self.weight).float()
 
 
-class Int8(nn.Module):
-    """int8 weights, one symmetric scale an output; bf16 activations."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        scale = weight.abs().amax(1).clamp_min(1e-12) / 127
-        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
-        self.register_buffer("scale", scale.bfloat16())
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1]).bfloat16()
-        out = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)
-        return out.float().view(*x.shape[:-1], -1)
-
-
 class Int4(nn.Module):
     """int4 weights, a scale and a zero for each group of 32 inputs; bf16 activations.
 
@@ -98,39 +101,46 @@ class Int4(nn.Module):
         return out.float().view(*x.shape[:-1], -1)
 
 
-def quantise(model: Llama, form: str) -> Llama:
-    """Replaces the linear layers of `model` (also a tied head's product) in place by their `form`, and returns it.
+def quantise(model: Llama, form: str, tokens: Sequence[int] | None = None) -> Llama | Fused:
+    """The model with its products, a tied head's included, stored as `form`: itself for fp32, else a `Fused` one.
 
-    int4 keeps the output head at int8, where half of its error would otherwise come from. Layers whose inputs
-    are not a multiple of 32, or whose outputs are not one of 16, stay fp32 under int4.
+    tokens: text on which int8 finds the columns to keep apart; by default tokens spread over the vocabulary. int4 keeps
+    the output head at int8, where half of its error would otherwise come from, and leaves layers whose inputs are not
+    a multiple of 32, or whose outputs are not one of 16, in fp32. Raises UsageError for an unknown form.
     """
     if form not in FORMS:
         raise UsageError(f"weights={form!r} is not a form; use one of {', '.join(FORMS)} or 'auto'.")
     if form == "fp32":
         return model
-    head: Tensor = model.embed_tokens.weight if model.lm_head is None else model.lm_head.weight
-    for block in model.layers.modules():
-        for name, layer in list(block.named_children()):
-            if isinstance(layer, nn.Linear):
-                form_of = stored(layer, layer.weight, form)
-                if form_of is not layer and layer.bias is not None:
-                    form_of = Biased(form_of, layer.bias.detach())
-                setattr(block, name, form_of)
-    model.lm_head = stored(model.lm_head, head, "int8" if form == "int4" else form)
-    return model
+    c = model.config
+    columns: dict[str, Tensor] = {}
+    if form in ("int8", "int4"):
+        sample = list(tokens) if tokens is not None else list(range(0, c.vocab, max(c.vocab // 256, 1)))
+        columns = {place: outstanding(found) for place, found in strengths(model, sample).items()}
+
+    def product(place: str, weight: Tensor, bias: Tensor | None, norm: nn.RMSNorm | None) -> nn.Module:
+        if form == "int8" or (form == "int4" and place == "head"):
+            gain, eps = (None, None) if norm is None else (norm.weight, c.norm_eps)
+            turned = place.endswith("down") and weight.shape[1] % TURN == 0
+            return Int8Product(weight, columns[place], gain, eps, bias, turned)
+        return Normed(stored(weight, form), norm, bias)
+
+    return compiled(fuse(model, product, torch.float32 if form == "bf16" else torch.float16))
 
 
-def stored(layer: Any, weight: Tensor, form: str) -> Any:
-    """`layer` in this form, or as it is where the form does not fit its shape."""
+def outstanding(strength: Tensor) -> Tensor:
+    """The COLUMNS strongest inputs, in order; at most an eighth of them."""
+    return strength.topk(min(COLUMNS, len(strength) // 8)).indices.sort().values
+
+
+def stored(weight: Tensor, form: str) -> nn.Module:
+    """A product's weight in this form, or as it is where the form does not fit its shape."""
     if form == "int4" and (weight.shape[1] % GROUP or weight.shape[0] % 16):
-        return layer
-    return {"fp16": Half, "bf16": Bfloat, "int8": Int8, "int4": Int4}[form](weight.detach())
+        return Single(weight)
+    return {"fp16": Half, "bf16": Bfloat, "int4": Int4}[form](weight)
 
 
 def default_form(parameters: int) -> str:
-    """What "auto" means: fp32 for tiny models; fp16 from ten million parameters on, where memory sets the pace.
-
-    Measured on SmolLM2-135M (benchmarks/decode.py): fp16 is faster than fp32 up to 64 rows and as accurate as its
-    rounding; builds of torch without FBGEMM fall back to fp32.
-    """
-    return "fp16" if parameters > 10_000_000 and "fbgemm" in torch.backends.quantized.supported_engines else "fp32"
+    """What "auto" means: fp32 for tiny models; int8 from ten million parameters on, where it is fastest at every number
+    of rows (benchmarks/decode.py)."""
+    return "int8" if parameters > 10_000_000 else "fp32"

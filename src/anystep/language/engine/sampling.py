@@ -8,6 +8,8 @@ from torch import Tensor
 
 from anystep import keys
 
+ROUNDING = 1e-6  # how near to 1 top_p may be for sums of probabilities to be told from it safely
+
 
 def distribution(logits: Tensor, temperature: float, top_p: float = 1.0) -> NDArray[np.float64]:
     """Probabilities (rows, vocab) in float64: softmax of logits / temperature, cut to the smallest nucleus of top_p.
@@ -24,20 +26,32 @@ def distribution(logits: Tensor, temperature: float, top_p: float = 1.0) -> NDAr
     p = np.exp(scores - scores.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     if top_p < 1:
-        order = np.argsort(-p, -1, kind="stable")
-        ranked = np.take_along_axis(p, order, -1)
-        ranked[np.cumsum(ranked, -1) - ranked >= top_p] = 0.0  # the mass before it has reached top_p already
-        np.put_along_axis(p, order, ranked, -1)
+        for row in p:
+            row[~nucleus(row, top_p)] = 0.0
         p /= p.sum(-1, keepdims=True)
     return p
+
+
+def nucleus(p: NDArray[np.float64], top_p: float) -> NDArray[np.bool_]:
+    """Which of the probabilities p are in the smallest set of the likeliest, the first of equals before others, whose
+    mass reaches top_p. Only those that can be are sorted: all below `least` together are too light to matter."""
+    least = (1 - top_p) / 2 / len(p) if top_p < 1 - ROUNDING else 0.0
+    some = np.flatnonzero(p >= least)
+    order = some[np.argsort(-p[some], kind="stable")]
+    before = np.cumsum(p[order]) - p[order]
+    kept = np.zeros(len(p), bool)
+    kept[order[before < top_p]] = True
+    return kept
 
 
 def draw(
     logits: Tensor, u: NDArray[np.float64], temperature: float, top_p: float = 1.0
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """One token a row at u in [0, 1), and its log-probability under the distribution it was drawn from."""
+    if temperature == 0:
+        return logits.argmax(-1).cpu().numpy(), np.zeros(len(logits))
     p = distribution(logits, temperature, top_p)
-    tokens = p.argmax(-1) if temperature == 0 else keys.choose(p, u)
+    tokens = keys.choose(p, u)
     return tokens, np.log(p[np.arange(len(p)), tokens])
 
 

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from anystep.errors import ModelError
 from anystep.language.engine.architectures import folder_config
+from anystep.language.engine.fused import Fused
 from anystep.language.engine.llama import Config, Llama
+from anystep.language.engine.outliers import sample
 from anystep.language.engine.quantise import quantise
 from anystep.language.engine.tokenizer import Subwords, Tokenizer
 
@@ -31,7 +33,7 @@ class Weights:
     generation: Mapping[str, Any] = field(default_factory=dict)
 
 
-def build(weights: Weights, form: str = "fp32", device: str = "cpu") -> Llama:
+def build(weights: Weights, form: str = "fp32", device: str = "cpu") -> Llama | Fused:
     """The model in evaluation mode, its linear layers stored as `form` (see `quantise`), the rest in fp32.
 
     Raises ModelError when a tensor is missing, left over or of another shape than the config says.
@@ -48,7 +50,7 @@ def build(weights: Weights, form: str = "fp32", device: str = "cpu") -> Llama:
         raise ModelError(f"These tensors do not fit {weights.config}: {', '.join(wrong[:4])}; is this that model?")
     model.load_state_dict(tensors, assign=True)
     model.lay_rotary(device)  # not in the file, so still without storage
-    return quantise(model.requires_grad_(False).eval(), form)
+    return quantise(model.requires_grad_(False).eval(), form, sample(weights.tokenizer, weights.config.vocab))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

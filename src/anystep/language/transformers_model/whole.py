@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from anystep.errors import ModelError, Unsupported, UsageError
+from anystep.language.engine.cache import Path, Segment, Tokens
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Config
-from anystep.language.engine.plan import Plan
+from anystep.language.engine.plan import Plan, Unit
+from anystep.language.engine.slots import Arrange, Slots, window
 from anystep.language.engine.tokenizer import Tokenizer
 from anystep.ledger import FREE, Cost
 
@@ -96,6 +98,9 @@ class WholeEngine(Engine):
         self.counters.prefilled += int(plan.prefill.sum())
         return WholeRows(self, plan)
 
+    def gather(self, arrange: Arrange = window) -> WholeRows:  # type: ignore[override]
+        return WholeRows(self, self.plan([]))
+
     @torch.inference_mode()
     def forward(
         self, tokens: Tensor, mask: Tensor | None = None, positions: Tensor | None = None, hidden: bool = False
@@ -116,13 +121,16 @@ class WholeEngine(Engine):
 
 
 class WholeRows:
-    """Rows being continued, with the face of `Decoding`."""
+    """Rows being continued, with the faces of `Decoding` and `Running`; nothing of them is held."""
+
+    bytes = 0
 
     def __init__(self, engine: WholeEngine, plan: Plan) -> None:
         self.engine = engine
         self.tokens = [list(tokens) for tokens in plan.sequences]
         self.live = np.ones(len(self.tokens), bool)
         self.next = [engine.after(tokens) for tokens in plan.sequences]
+        self.slots = Slots(engine.like, engine.counters)  # stays empty: there are no keys to lay out
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -131,14 +139,45 @@ class WholeRows:
         """(len(rows), vocab): next-token logits of `rows`, by default of all."""
         return torch.stack([self.next[row] for row in (range(len(self)) if rows is None else rows)])
 
+    def pinned(self) -> set[Segment]:
+        """Nothing is cached."""
+        return set()
+
+    def needs(self, sequences: Sequence[Tokens]) -> int:
+        """Nothing is held."""
+        return 0
+
     @torch.inference_mode()
-    def append(self, tokens: Sequence[int], rows: Sequence[int] | np.ndarray | None = None) -> None:
+    def join(self, sequences: Sequence[Tokens], most: float = np.inf) -> list[int]:
+        """Numbers of new rows, a pass each."""
+        rows = []
+        for tokens in sequences:
+            free = np.flatnonzero(~self.live)
+            row = int(free[0]) if len(free) else len(self)
+            self.live = np.pad(self.live, (0, int(row == len(self))))
+            self.tokens[row : row + 1], self.next[row : row + 1] = [list(tokens)], [self.engine.after(tokens)]
+            self.live[row] = True
+            rows.append(row)
+        return rows
+
+    def leave(self, rows: Sequence[int], keep: bool = True) -> None:
+        """These rows are gone."""
+        self.drop(rows)
+
+    @torch.inference_mode()
+    def append(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int] | np.ndarray | None = None,
+        units: Sequence[Unit] = (),
+        most: float = np.inf,
+    ) -> list[Path]:
         """Feeds one token to each of `rows` (by default every live one) and all that was before it.
 
         Raises UsageError for a dropped or repeated row, a count that differs, or a row whose context is full.
         """
         chosen = np.flatnonzero(self.live) if rows is None else np.asarray(rows, np.int64)
-        if len(chosen) != len(tokens) or len(np.unique(chosen)) != len(chosen) or not self.live[chosen].all():
+        if units or len(chosen) != len(tokens) or len(np.unique(chosen)) != len(chosen) or not self.live[chosen].all():
             raise UsageError(f"append(tokens, rows) takes one token a live row; got {len(tokens)}, {len(chosen)}.")
         context = self.engine.config.context
         if any(len(self.tokens[row]) >= context for row in chosen.tolist()):
@@ -146,6 +185,7 @@ class WholeRows:
         for row, token in zip(chosen.tolist(), tokens, strict=True):
             self.tokens[row].append(int(token))
             self.next[row] = self.engine.after(self.tokens[row])
+        return []
 
     def drop(self, rows: Sequence[int] | np.ndarray) -> None:
         """These rows take no more tokens."""

@@ -1,0 +1,135 @@
+"""A fused model's layers through the compiled kernels: two calls a layer around its attention, one for the head."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anystep.language.engine.fused import Fused, FusedBlock
+from anystep.language.engine.int8 import TURN, Int8Product
+from anystep.language.engine.llama import Attend
+from anystep.language.engine.native import library
+
+BLOCK = 32  # outputs that lie side by side, as in kernels.c
+LANES = 16
+
+Number, Real, At = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+
+
+class ProductFields(ctypes.Structure):
+    """`Product` of kernels.c."""
+
+    _fields_ = [
+        *((name, Number) for name in ("inputs", "outputs", "columns", "turned", "normed")),
+        ("eps", Real),
+        *((name, At) for name in ("weight", "scale", "gain", "outliers", "kept", "bias")),
+    ]
+
+
+class BlockFields(ctypes.Structure):
+    """`Block` of kernels.c."""
+
+    _fields_ = [
+        *((name, ProductFields) for name in ("qkv", "o", "gate_up", "down")),
+        *((name, Number) for name in ("heads", "kinds", "width", "hidden", "dim", "silu", "normed")),
+        ("eps", Real),
+        *((name, At) for name in ("gain", "after_attention", "after_gates")),
+    ]
+
+
+class NativeProduct(nn.Module):
+    """An `Int8Product` laid out for the kernels."""
+
+    def __init__(self, plain: Int8Product) -> None:
+        super().__init__()
+        outputs, inputs = plain.weight.shape
+        blocks = plain.weight.view(outputs // BLOCK, BLOCK, inputs // 4, 4).transpose(1, 2).contiguous()
+        self.register_buffer("weight", blocks.view(torch.uint8) ^ 128)
+        self.register_buffer("scale", plain.scale)
+        self.register_buffer("gain", plain.gain)
+        self.register_buffer("columns", plain.columns)
+        self.register_buffer("kept", plain.kept.half())
+        self.register_buffer("bias", plain.bias)
+        self.outputs, held = outputs, dict(self.named_buffers())
+        eps = 0.0 if plain.eps is None else plain.eps
+        turned, normed = plain.turn is not None, plain.eps is not None
+        numbers = (inputs, outputs, len(plain.columns), turned, normed, eps)
+        names = ("weight", "scale", "gain", "columns", "kept", "bias")
+        self.fields = ProductFields(*numbers, *(held[name].data_ptr() if name in held else None for name in names))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        out = x.new_empty(len(x), self.outputs)
+        kernels().product(ctypes.byref(self.fields), at(x), Number(len(x)), at(out), torch.get_num_threads())
+        return out
+
+
+class NativeBlock(nn.Module):
+    """A `FusedBlock` of int8 products, with the same call."""
+
+    gain: Tensor | None
+
+    def __init__(self, plain: FusedBlock, dim: int) -> None:
+        super().__init__()
+        qkv, o, gate_up, down = parts(plain)
+        self.layer, self.heads, self.kinds, self.width = plain.layer, plain.heads, plain.kinds, plain.width
+        self.qkv, self.o, self.gate_up, self.down = map(NativeProduct, (qkv, o, gate_up, down))
+        self.register_buffer("gain", plain.gain)
+        for name in ("after_attention", "after_gates"):
+            norm = getattr(plain, name)
+            self.register_buffer(name, None if norm is None else norm.weight.detach().contiguous())
+        held = dict(self.named_buffers(recurse=False))
+        products = (p.fields for p in (self.qkv, self.o, self.gate_up, self.down))
+        numbers = (plain.heads, plain.kinds, plain.width, plain.hidden, dim, plain.silu, plain.normed, plain.eps)
+        norms = (held[n].data_ptr() if n in held else None for n in ("gain", "after_attention", "after_gates"))
+        self.fields = BlockFields(*products, *numbers, *norms)
+
+    def forward(self, x: Tensor, shape: tuple[int, int], cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        run, rows, threads = kernels(), Number(len(x)), torch.get_num_threads()
+        x, me = x.contiguous(), ctypes.byref(self.fields)
+        qkv = x.new_empty(len(x), self.qkv.outputs)
+        run.before_attention(me, at(x), rows, at(cos), at(sin), at(qkv), threads)
+        parts = qkv.view(*shape, -1, self.width).transpose(1, 2)
+        q, k, v = parts[:, : self.heads], parts[:, self.heads : self.kinds], parts[:, self.kinds :]
+        seen = attend(self.layer, q, k, v).transpose(1, 2).reshape(len(x), -1).contiguous()
+        out = torch.empty_like(x)
+        run.after_attention(me, at(x), at(seen), rows, at(out), threads)
+        return out
+
+
+def kernels() -> Any:
+    found = library()
+    assert found is not None
+    return found
+
+
+def at(tensor: Tensor) -> ctypes.c_void_p:
+    return At(tensor.data_ptr())
+
+
+def parts(block: Any) -> tuple[Any, Any, Any, Any]:
+    return block.qkv, block.o, block.gate_up, block.down
+
+
+def fits(product: Any) -> bool:
+    """Whether the kernels can do this product."""
+    if not isinstance(product, Int8Product) or product.weight.device.type != "cpu":
+        return False
+    outputs, inputs = product.weight.shape
+    return outputs % BLOCK == 0 and inputs % TURN == 0
+
+
+def compiled(fused: Fused) -> Fused:
+    """`fused` with its layers and head in place through the kernels, as far as they are there and fit."""
+    if library() is None:
+        return fused
+    block: Any
+    for i, block in enumerate(fused.layers):
+        if all(map(fits, parts(block))) and block.width % 2 == 0 and block.hidden % LANES == 0:
+            fused.layers[i] = NativeBlock(block, fused.config.dim)
+    if isinstance(fused.head, Int8Product) and fits(fused.head):
+        fused.head = NativeProduct(fused.head)
+    return fused
