@@ -23,7 +23,7 @@ from anystep.language.accelerate.drafts import Drafter
 from anystep.language.accelerate.prompt_lookup import PromptLookup
 from anystep.language.accelerate.speculative import speculate
 from anystep.language.accelerate.thrift import Thrift
-from anystep.language.accelerate.trie_lookahead import TrieLookahead
+from anystep.language.accelerate.lookahead import TrieLookahead
 from anystep.language.process import LanguageProcess
 from anystep.run import Run
 

@@ -24,11 +24,12 @@ _HOME = {
     "TemporalFusionScheduler": "temporal_fusion",
     "Thrift": "thrift",
     "Ticket": "temporal_fusion",
-    "TrieLookahead": "trie_lookahead",
+    "TrieLookahead": "lookahead",
     "Typical": "typical",
     "Verifier": "verify",
     "speculate": "speculative",
     "superposed_decoding": "superposed",
+    "trie_lookahead": "lookahead",
 }
 __all__ = sorted(_HOME)
 
