@@ -20,10 +20,10 @@ from anystep.experiments._figures import held, table
 from anystep.experiments._texts import free, noise, quoting
 from anystep.experiments.check import Check, Result
 from anystep.language.accelerate.drafts import Drafter
+from anystep.language.accelerate.lookahead import TrieLookahead
 from anystep.language.accelerate.prompt_lookup import PromptLookup
 from anystep.language.accelerate.speculative import speculate
 from anystep.language.accelerate.thrift import Thrift
-from anystep.language.accelerate.lookahead import TrieLookahead
 from anystep.language.process import LanguageProcess
 from anystep.run import Run
 
