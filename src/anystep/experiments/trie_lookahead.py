@@ -59,19 +59,20 @@ def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
     model: str | Any = "smollm2-135m",
+    weights: str = "int8",
     prompts: int = 15,
     requests: int = 100,
     max_tokens: int = 80,
 ) -> Result:
     """Check every clause of the row.
 
-    model: SmolLM2's name or any engine. prompts: of the quoting kind; there are a third as many of each other kind.
+    model: SmolLM2's name or any engine. weights: the form in which it is loaded by name. prompts: of the quoting kind; there are a third as many of each other kind.
     requests: through one trie with little room.
     """
     from anystep.language import load
 
     began = time.perf_counter()
-    engine = load(model, weights="int8") if isinstance(model, str) else model
+    engine = load(model, weights=weights) if isinstance(model, str) else model
     vocab = engine.config.vocab
     few = max(2, prompts // 3)
     quotes = Kind("quoting", tuple(quoting(prompts, seed)), 0.0)
@@ -98,7 +99,9 @@ def run(
             checks += [check for check, _ in found if check is not None]
     checks += capacity(engine, requests, seed, progress)
     notes = table(["what", "passes, plain", "passes", "ratio", "drafted a pass", "accepted a pass"], rows)
-    return Result("trie_lookahead", ROW, tuple(checks), time.perf_counter() - began, seed, f"{said(engine)}\n\n{notes}")
+    form = f", weights={weights}" if isinstance(model, str) else ""
+    said = f"{engine.name}{form}, {torch.get_num_threads()} thread(s); slope {SLOPE}; passes count the prompt's."
+    return Result("trie_lookahead", ROW, tuple(checks), time.perf_counter() - began, seed, f"{said}\n\n{notes}")
 
 
 def ran(
@@ -207,8 +210,3 @@ def capacity(engine: Any, requests: int, seed: int, progress: Callable[[str], No
         Check(f"most nodes in all tries at any time, over {done} requests with room for {ROOM:,}", largest, "<=", ROOM),
         Check("times that half was forgotten to make room", halvings, ">", 0),
     ]
-
-
-def said(engine: Any) -> str:
-    form = "int8, " if engine.name == "smollm2-135m" else ""
-    return f"{engine.name}, {form}{torch.get_num_threads()} thread(s); slope {SLOPE}; passes count the prompt's; ties {TIE}."
