@@ -66,8 +66,8 @@ def run(
 ) -> Result:
     """Check every clause of the row.
 
-    model: SmolLM2's name or any engine. weights: the form in which it is loaded by name. prompts: of the quoting kind; there are a third as many of each other kind.
-    requests: through one trie with little room.
+    model: SmolLM2's name or any engine. weights: the form in which it is loaded by name. prompts: of the quoting kind;
+    there are a third as many of each other kind. requests: through one trie with little room.
     """
     from anystep.language import load
 
