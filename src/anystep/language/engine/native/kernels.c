@@ -287,3 +287,88 @@ void after_attention(const Block *b, const float *x, const float *seen, int64_t 
     product(&b->down, both, rows, out, threads);
     add_normed(out, b->after_gates, b->eps, mid, rows, b->dim);
 }
+
+// out (width) = share * the sum of values (count, width), each times its weight.
+static void weigh(const float *weight, const float *values, int64_t count, int64_t width, float share, float *out) {
+    int64_t i = 0;
+    for (; i + 4 * LANES <= width; i += 4 * LANES) {
+        __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;
+        for (int64_t t = 0; t < count; t++) {
+            const float *v = values + t * width + i;
+            __m512 w = _mm512_set1_ps(weight[t]);
+            a = _mm512_fmadd_ps(w, _mm512_loadu_ps(v), a);
+            b = _mm512_fmadd_ps(w, _mm512_loadu_ps(v + LANES), b);
+            c = _mm512_fmadd_ps(w, _mm512_loadu_ps(v + 2 * LANES), c);
+            d = _mm512_fmadd_ps(w, _mm512_loadu_ps(v + 3 * LANES), d);
+        }
+        __m512 s = _mm512_set1_ps(share);
+        _mm512_storeu_ps(out + i, _mm512_mul_ps(a, s));
+        _mm512_storeu_ps(out + i + LANES, _mm512_mul_ps(b, s));
+        _mm512_storeu_ps(out + i + 2 * LANES, _mm512_mul_ps(c, s));
+        _mm512_storeu_ps(out + i + 3 * LANES, _mm512_mul_ps(d, s));
+    }
+    for (; i < width; i += LANES) {
+        __m512 a = _mm512_setzero_ps();
+        for (int64_t t = 0; t < count; t++)
+            a = _mm512_fmadd_ps(_mm512_set1_ps(weight[t]), _mm512_loadu_ps(values + t * width + i), a);
+        _mm512_storeu_ps(out + i, _mm512_mul_ps(a, _mm512_set1_ps(share)));
+    }
+}
+
+// One query of every row over the row's own keys: the new key and value are put behind those at `keys` and `values`
+// first. Rows lie `apart` floats from each other in q, k and v, heads side by side; in the buffer a row is `row` floats
+// from the next and a head `head`. `own` counts a row's keys before, of which the first seen is own - window + 1 or 0.
+// Where `other` is not null it holds what the same queries saw elsewhere, and the two are merged. out (rows, heads,
+// width) and its log-sum-exp (rows, heads).
+void attend_own(const float *q, const float *k, const float *v, int64_t apart, float *keys, float *values, int64_t row,
+                int64_t head, const int64_t *own, int64_t window, int64_t rows, int64_t heads, int64_t kinds,
+                int64_t width, const float *other, const float *other_norm, float *out, float *norm, int threads) {
+    const int64_t group = heads / kinds;
+    const float root = 1.f / sqrtf((float)width);
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t h = 0; h < kinds; h++) {
+            static __thread Scratch one;
+            float *past = keys + r * row + h * head, *store = values + r * row + h * head;
+            memcpy(past + own[r] * width, k + r * apart + h * width, width * sizeof(float));
+            memcpy(store + own[r] * width, v + r * apart + h * width, width * sizeof(float));
+            int64_t first = window && own[r] >= window ? own[r] - window + 1 : 0, count = own[r] + 1 - first;
+            int64_t whole = (count + LANES - 1) / LANES * LANES;
+            float *score = room(&one, (group * whole + LANES) * sizeof(float));
+            past += first * width, store += first * width;
+            for (int64_t t = 0; t < count; t++)
+                for (int64_t g = 0; g < group; g++) {
+                    const float *query = q + r * apart + (h * group + g) * width;
+                    __m512 sum = _mm512_setzero_ps();
+                    for (int64_t i = 0; i < width; i += LANES)
+                        sum = _mm512_fmadd_ps(_mm512_loadu_ps(query + i), _mm512_loadu_ps(past + t * width + i), sum);
+                    score[g * whole + t] = _mm512_reduce_add_ps(sum) * root;
+                }
+            for (int64_t g = 0; g < group; g++) {
+                float *s = score + g * whole, top = -INFINITY;
+                for (int64_t t = count; t < whole; t++) s[t] = -INFINITY;
+                for (int64_t t = 0; t < count; t++) top = s[t] > top ? s[t] : top;
+                __m512 total = _mm512_setzero_ps();
+                for (int64_t t = 0; t < whole; t += LANES) {
+                    __mmask16 there = count - t >= LANES ? 0xffff : (__mmask16)((1u << (count - t)) - 1);
+                    __m512 e = _mm512_maskz_mov_ps(there, exponential(_mm512_sub_ps(_mm512_loadu_ps(s + t), _mm512_set1_ps(top))));
+                    _mm512_storeu_ps(s + t, e);
+                    total = _mm512_add_ps(total, e);
+                }
+                float mine = _mm512_reduce_add_ps(total), log_mine = top + logf(mine);
+                int64_t at = r * heads + h * group + g;
+                float share = 1.f / mine, elsewhere = 0.f;
+                norm[at] = log_mine;
+                if (other) {
+                    float most = fmaxf(log_mine, other_norm[at]);
+                    float both = most + logf(expf(log_mine - most) + expf(other_norm[at] - most));
+                    share *= expf(log_mine - both);
+                    elsewhere = expf(other_norm[at] - both);
+                    norm[at] = both;
+                }
+                weigh(s, store, count, width, share, out + at * width);
+                if (other)
+                    for (int64_t i = 0; i < width; i++) out[at * width + i] += elsewhere * other[at * width + i];
+            }
+        }
+}
