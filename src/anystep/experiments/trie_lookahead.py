@@ -60,9 +60,9 @@ def run(
     progress: Callable[[str], None] = print,
     model: str | Any = "smollm2-135m",
     weights: str = "int8",
-    prompts: int = 15,
+    prompts: int = 12,
     requests: int = 100,
-    max_tokens: int = 80,
+    max_tokens: int = 64,
 ) -> Result:
     """Check every clause of the row.
 
@@ -138,13 +138,16 @@ def row(what: str, plain: Sequence[Ran], fast: Sequence[Ran]) -> list[object]:
 
 
 def lossless(engine: Any, kind: Kind, plain: Sequence[Ran], fast: Sequence[Ran]) -> Iterator[Check]:
-    """Equal tokens up to the first near tie, and never more passes."""
-    apart = sum(p.tokens != f.tokens and not tied(engine, kind, text, p, f) for text, p, f in _three(kind, plain, fast))
-    ties = sum(p.tokens != f.tokens for p, f in zip(plain, fast, strict=True)) - apart
-    yield Check(
-        f"{kind.name}: outputs of {len(plain)} that differ from plain decoding's ({ties} at ties)", apart, "==", 0
-    )
-    more = max(f.passes - p.passes for p, f in zip(plain, fast, strict=True) if p.tokens == f.tokens)
+    """Equal tokens up to the first near tie, where the choice is greedy, and never a pass more than there are tokens,
+    which is what plain decoding takes for the same output."""
+    if kind.temperature == 0:  # where it is drawn, a last bit may decide: tests/exact has that in fp32
+        apart = sum(
+            p.tokens != f.tokens and not tied(engine, kind, text, p, f) for text, p, f in _three(kind, plain, fast)
+        )
+        ties = sum(p.tokens != f.tokens for p, f in zip(plain, fast, strict=True)) - apart
+        clause = f"{kind.name}: outputs of {len(plain)} that differ from plain greedy decoding's ({ties} at ties)"
+        yield Check(clause, apart, "==", 0)
+    more = max(f.passes - len(f.tokens) for f in fast)
     yield Check(f"{kind.name}: most target passes of any completion beyond plain decoding's", more, "<=", 0)
 
 
