@@ -66,7 +66,7 @@ def run(
 ) -> Result:
     """Check every clause of the row.
 
-    model: SmolLM2's name or any engine. weights: the form in which it is loaded by name, one in which a row rounds alike
+    model: SmolLM2's name or any engine. weights: the form in which it is loaded by name, one where a row rounds alike
     whatever else is in its pass. prompts: of the quoting kind; there are a third as many of each other kind. requests:
     through one trie with little room.
     """
