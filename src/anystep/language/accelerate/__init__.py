@@ -26,12 +26,13 @@ _HOME = {
     "TemporalFusionScheduler": "temporal_fusion",
     "Thrift": "thrift",
     "Ticket": "temporal_fusion",
-    "TrieLookahead": "trie_lookahead",
+    "TrieLookahead": "lookahead",
     "Typical": "typical",
     "Verifier": "verify",
     "reflective_verification": "reflective",
     "speculate": "speculative",
     "superposed_decoding": "superposed",
+    "trie_lookahead": "lookahead",
 }
 __all__ = sorted(_HOME)
 
