@@ -8,6 +8,7 @@ from torch import Tensor
 from anystep.language.engine.attention import Part
 from anystep.language.engine.native import library
 from anystep.language.engine.native.layers import Number, at, kernels
+from anystep.language.engine.native.watch import tell, watchers
 
 LANES = 16
 
@@ -36,6 +37,9 @@ def attend_own(
         q, k, v = torch.cat([q, k, v], 1).split([heads, kinds, kinds], 1)
     out, norm = q.new_empty(rows, heads, 1, width), q.new_empty(rows, heads, 1)
     seen = (None, None) if other is None else (other[0].contiguous(), other[1].contiguous())
+    if watchers:
+        pairs = int((own + 1 if window is None else (own + 1).clamp(max=window)).sum())
+        tell("attend_own", {"fp32": 4 * heads * width * pairs}, keys=2 * kinds * width * keys.element_size() * pairs)
     sizes = (Number(x) for x in (keys.stride(1), keys.stride(2)))
     shape = (Number(x) for x in (window or 0, rows, heads, kinds, width))
     kernels().attend_own(
