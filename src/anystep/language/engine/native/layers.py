@@ -44,6 +44,9 @@ class BlockFields(ctypes.Structure):
 class NativeProduct(nn.Module):
     """An `Int8Product` laid out for the kernels."""
 
+    weight: Tensor
+    kept: Tensor
+
     def __init__(self, plain: Int8Product) -> None:
         super().__init__()
         outputs, inputs = plain.weight.shape
