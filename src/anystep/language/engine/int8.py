@@ -13,19 +13,18 @@ column, so it costs no pass of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+HELD = ("weight", "scale", "gain", "columns", "kept", "turn", "bias")
 COLUMNS = 32  # inputs of a layer that stay in fp32
 TURN = 32  # inputs that a Hadamard block mixes
 
 
 class Int8Product(nn.Module):
-    """x (rows, inputs) -> (rows, outputs) under int8 weights, with the RMS norm before it when it has one.
-
-    weight: (outputs, inputs) in fp32. gain and eps: of that norm. columns: inputs that are multiplied in fp32. turned:
-    whether the rest goes through Hadamard blocks; inputs must then be a multiple of TURN.
-    """
+    """x (rows, inputs) -> (rows, outputs) under int8 weights, with the RMS norm before it when it has one."""
 
     weight: Tensor
     scale: Tensor
@@ -35,18 +34,26 @@ class Int8Product(nn.Module):
     turn: Tensor | None
     bias: Tensor | None
 
-    def __init__(
-        self,
+    def __init__(self, held: Mapping[str, Tensor | None], eps: float | None) -> None:
+        """`held` has the seven tensors by name, as `state` gives them."""
+        super().__init__()
+        self.eps = eps
+        for name in HELD:
+            self.register_buffer(name, held.get(name))
+
+    @classmethod
+    def of(
+        cls,
         weight: Tensor,
         columns: Tensor,
         gain: Tensor | None = None,
         eps: float | None = None,
         bias: Tensor | None = None,
         turned: bool = False,
-    ) -> None:
-        super().__init__()
-        inputs, self.eps = weight.shape[1], eps
-        whole = torch.ones(inputs) if gain is None else gain.detach().clone()
+    ) -> Int8Product:
+        """weight: (outputs, inputs) in fp32. gain and eps: of the norm before. columns: inputs that are multiplied in
+        floating point. turned: whether the rest goes through Hadamard blocks; inputs are then a multiple of TURN."""
+        whole = torch.ones(weight.shape[1]) if gain is None else gain.detach().clone()
         kept = (weight[:, columns] * whole[columns]).t().contiguous().half().float()
         whole[columns] = 0
         rest = weight.clone()
@@ -55,13 +62,15 @@ class Int8Product(nn.Module):
         if turn is not None:
             rest = (rest.view(-1, TURN) @ turn).view_as(rest)
         scale = rest.abs().amax(1).clamp_min(1e-12) / 127
-        self.register_buffer("weight", (rest / scale[:, None]).round().to(torch.int8))
-        self.register_buffer("scale", scale / 127)
-        self.register_buffer("gain", whole if gain is not None or len(columns) else None)
-        self.register_buffer("columns", columns)
-        self.register_buffer("kept", kept)
-        self.register_buffer("turn", turn)
-        self.register_buffer("bias", bias)
+        levels = (rest / scale[:, None]).round().to(torch.int8)
+        some = whole if gain is not None or len(columns) else None
+        tensors = (levels, scale / 127, some, columns, kept, turn, bias)
+        return cls(dict(zip(HELD, tensors, strict=True)), eps)
+
+    def state(self) -> dict[str, Tensor]:
+        """What it is made of; rounded to fp16 already, `kept` is given as that."""
+        held = {name: tensor for name, tensor in self.named_buffers()}
+        return held | {"kept": held["kept"].half()}
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.gain is None else x * self.gain

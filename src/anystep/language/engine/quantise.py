@@ -18,7 +18,6 @@ from anystep.errors import UsageError
 from anystep.language.engine.fused import Fused, fuse
 from anystep.language.engine.int8 import COLUMNS, TURN, Int8Product
 from anystep.language.engine.llama import Llama
-from anystep.language.engine.native.layers import compiled
 from anystep.language.engine.outliers import strengths
 
 GROUP = 32  # input features that share an int4 scale: the blocks of GGUF's Q4_0 and Q4_1
@@ -122,10 +121,10 @@ def quantise(model: Llama, form: str, tokens: Sequence[int] | None = None) -> Ll
         if form == "int8" or (form == "int4" and place == "head"):
             gain, eps = (None, None) if norm is None else (norm.weight, c.norm_eps)
             turned = place.endswith("down") and weight.shape[1] % TURN == 0
-            return Int8Product(weight, columns[place], gain, eps, bias, turned)
+            return Int8Product.of(weight, columns[place], gain, eps, bias, turned)
         return Normed(stored(weight, form), norm, bias)
 
-    return compiled(fuse(model, product, torch.float32 if form == "bf16" else torch.float16))
+    return fuse(model, product, torch.float32 if form == "bf16" else torch.float16)
 
 
 def outstanding(strength: Tensor) -> Tensor:

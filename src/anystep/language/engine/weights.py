@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,20 +18,23 @@ from anystep.errors import ModelError
 from anystep.language.engine.architectures import folder_config
 from anystep.language.engine.fused import Fused
 from anystep.language.engine.llama import Config, Llama
+from anystep.language.engine.native.layers import compiled
 from anystep.language.engine.outliers import sample
 from anystep.language.engine.quantise import quantise
+from anystep.language.engine.shelf import shelve, shelved
 from anystep.language.engine.tokenizer import Subwords, Tokenizer
 
 
 @dataclass(frozen=True)
 class Weights:
     """A model at rest: `tensors` are named as in `Llama`'s own state dict. `generation` says how its text is best
-    generated, as options of `LanguageProcess`."""
+    generated, as options of `LanguageProcess`. `shelf` is a file in which their int8 form may be kept."""
 
     config: Config
     tensors: Mapping[str, Tensor]
     tokenizer: Tokenizer
     generation: Mapping[str, Any] = field(default_factory=dict)
+    shelf: Path | None = None
 
 
 def build(weights: Weights, form: str = "fp32", device: str = "cpu") -> Llama | Fused:
@@ -38,6 +42,9 @@ def build(weights: Weights, form: str = "fp32", device: str = "cpu") -> Llama | 
 
     Raises ModelError when a tensor is missing, left over or of another shape than the config says.
     """
+    shelf = weights.shelf if form == "int8" and device == "cpu" else None
+    if shelf is not None and (found := shelved(shelf, weights.config)) is not None:
+        return compiled(found)
     with torch.device("meta"):
         model = Llama(weights.config)
     wanted = model.state_dict()
@@ -50,7 +57,11 @@ def build(weights: Weights, form: str = "fp32", device: str = "cpu") -> Llama | 
         raise ModelError(f"These tensors do not fit {weights.config}: {', '.join(wrong[:4])}; is this that model?")
     model.load_state_dict(tensors, assign=True)
     model.lay_rotary(device)  # not in the file, so still without storage
-    return quantise(model.requires_grad_(False).eval(), form, sample(weights.tokenizer, weights.config.vocab))
+    made = quantise(model.requires_grad_(False).eval(), form, sample(weights.tokenizer, weights.config.vocab))
+    if shelf is not None and isinstance(made, Fused):
+        with contextlib.suppress(OSError):  # a folder that cannot be written to: found anew the next time
+            shelve(model, made, shelf)
+    return compiled(made) if isinstance(made, Fused) else made
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
