@@ -16,6 +16,7 @@ from torch import Tensor
 from anystep.language.engine.llama import Attend, Config
 from anystep.language.engine.native import library
 from anystep.language.engine.native.layers import LANES, Number, at, kernels
+from anystep.language.engine.native.watch import tell, watchers
 
 Stretch = tuple[Tensor, int, int]  # keys (layers, 2, kinds, length, width); how many of them, from which on
 FIELDS = 5  # of a `Place` in kernels.c
@@ -38,6 +39,12 @@ def by_lists(config: Config, seen: Sequence[tuple[Sequence[Stretch], tuple[Tenso
         batch, heads, time, width = q.shape
         rows = [flat(x) for x in (q, k, v)]
         out = q.new_empty(batch, time, heads, width)
+        if watchers:
+            seen_by_all, held = int(places[:, -1].sum()), dict[int, int]()
+            for first, *_, count in places.tolist():
+                held[first] = max(held.get(first, 0), count)
+            once = 8 * k.shape[1] * width * sum(held.values())  # what forks share is held once
+            tell("attend", {"fp32": 4 * heads * width * seen_by_all}, keys=once)
         kernels().attend(
             *(part for x in rows for part in (at(x), Number(x.stride(0)))),
             Number(layer),

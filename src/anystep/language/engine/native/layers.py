@@ -12,6 +12,7 @@ from anystep.language.engine.fused import Fused, FusedBlock
 from anystep.language.engine.int8 import TURN, Int8Product
 from anystep.language.engine.llama import Attend
 from anystep.language.engine.native import library
+from anystep.language.engine.native.watch import tell, watchers
 
 BLOCK = 32  # outputs that lie side by side, as in kernels.c
 LANES = 16
@@ -43,6 +44,9 @@ class BlockFields(ctypes.Structure):
 class NativeProduct(nn.Module):
     """An `Int8Product` laid out for the kernels."""
 
+    weight: Tensor
+    kept: Tensor
+
     def __init__(self, plain: Int8Product) -> None:
         super().__init__()
         outputs, inputs = plain.weight.shape
@@ -60,9 +64,19 @@ class NativeProduct(nn.Module):
         names = ("weight", "scale", "gain", "columns", "kept", "bias")
         self.fields = ProductFields(*numbers, *(held[name].data_ptr() if name in held else None for name in names))
 
+    @property
+    def bytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self.buffers())
+
+    def work(self, rows: int) -> dict[str, int]:
+        """Multiplies and adds of a product of `rows` rows, by their arithmetic."""
+        return {"int8": 2 * rows * self.weight.numel(), "fp32": 2 * rows * self.kept.numel()}
+
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()
         out = x.new_empty(len(x), self.outputs)
+        if watchers:
+            tell("product", self.work(len(x)), self.bytes)
         kernels().product(ctypes.byref(self.fields), at(x), Number(len(x)), at(out), torch.get_num_threads())
         return out
 
@@ -91,6 +105,8 @@ class NativeBlock(nn.Module):
         run, rows, threads = kernels(), Number(len(x)), torch.get_num_threads()
         x, me = x.contiguous(), ctypes.byref(self.fields)
         qkv = x.new_empty(len(x), self.qkv.outputs)
+        if watchers:
+            self.tell(len(x))
         run.before_attention(me, at(x), rows, at(cos), at(sin), at(qkv), threads)
         parts = qkv.view(*shape, -1, self.width).transpose(1, 2)
         q, k, v = parts[:, : self.heads], parts[:, self.heads : self.kinds], parts[:, self.kinds :]
@@ -98,6 +114,15 @@ class NativeBlock(nn.Module):
         out = torch.empty_like(x)
         run.after_attention(me, at(x), at(seen), rows, at(out), threads)
         return out
+
+    def tell(self, rows: int) -> None:
+        """Says what the two calls of a pass do."""
+        after = (self.o, self.gate_up, self.down)
+        tell("before_attention", self.qkv.work(rows), self.qkv.bytes)
+        work = [product.work(rows) for product in after]
+        norms = sum(buffer.nbytes for buffer in self.buffers(recurse=False))
+        total = {kind: sum(each[kind] for each in work) for kind in work[0]}
+        tell("after_attention", total, sum(product.bytes for product in after) + norms)
 
 
 class NativeNorm(nn.Module):
