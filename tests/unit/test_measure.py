@@ -13,7 +13,7 @@ from anystep import UsageError
 from anystep.cli import main
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.native import library
-from anystep.language.engine.native.layers import NativeProduct
+from anystep.language.engine.native.layers import NativeProduct, compiled
 from anystep.language.engine.quantise import FORMS, quantise
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.language.measure import Machine, Report, machine, measure_engine
@@ -81,7 +81,7 @@ def test_a_step_reads_every_matrix_once_in_its_form(form: str, width: int, tied:
 @pytest.mark.skipif(library() is None, reason="no C compiler, or a CPU without AVX-512 dot products")
 def test_compiled_calls_tell_what_torch_does_not_see() -> None:
     shape = {"dim": 128, "heads": 8, "kv_heads": 2, "hidden": 128, "head_dim": 16, "scale": 0.1}
-    engine = Engine(quantise(tiny_model(**shape), "int8"), Alphabet(SYMBOLS), name="tiny")
+    engine = Engine(compiled(quantise(tiny_model(**shape), "int8")), Alphabet(SYMBOLS), name="tiny")
     forks = measure_engine(engine, forks=(3,), prompt=100, new=6, machine=KNOWN).forks[0]
     c = engine.config
     costs, _ = engine.feed([100 + 4] * 3)

@@ -34,15 +34,18 @@ _HOME = {
     "superposed_decoding": "superposed",
     "trie_lookahead": "lookahead",
 }
-__all__ = sorted(_HOME)
+_MODULES = {"llm_int8", "number_formats"}  # methods of several parts, used by their module's name
+__all__ = sorted({*_HOME, *_MODULES})
 
 
 def __getattr__(name: str) -> Any:
     """Names are imported when they are used: an endpoint needs no torch, and importing it takes seconds."""
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOME)
+    return __all__

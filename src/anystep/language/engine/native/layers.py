@@ -128,9 +128,9 @@ class NativeBlock(nn.Module):
 class NativeNorm(nn.Module):
     """An RMS norm, each row by itself."""
 
-    def __init__(self, plain: nn.RMSNorm, eps: float) -> None:
+    def __init__(self, weight: Any, eps: float) -> None:
         super().__init__()
-        self.weight, self.eps = plain.weight, eps
+        self.weight, self.eps = weight, eps
 
     def forward(self, x: Tensor) -> Tensor:
         x, width = x.contiguous(), x.shape[-1]
@@ -169,7 +169,7 @@ def compiled(fused: Fused) -> Fused:
     for i, block in enumerate(fused.layers):
         if all(map(fits, parts(block))) and block.width % 2 == 0 and block.hidden % LANES == 0:
             fused.layers[i] = NativeBlock(block, fused.config.dim)
-    fused.norm = NativeNorm(fused.norm, fused.config.norm_eps)
+    fused.norm = NativeNorm(fused.norm.weight, fused.config.norm_eps)
     if isinstance(fused.head, Int8Product) and fits(fused.head):
         fused.head = NativeProduct(fused.head)
     return fused
