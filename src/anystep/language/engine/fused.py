@@ -37,7 +37,7 @@ class Fused(nn.Module):
         self.attend = within(config.windows) if config.windows else causal
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """What `to`, `half` and their like do. Raises UsageError once layers are compiled, before any part is changed."""
+        """What `to`, `half` and their like do. Raises UsageError once layers are compiled, before any change."""
         if any(getattr(module, "placed", False) for module in self.modules()):
             raise UsageError("Compiled layers cannot be moved or cast; load(name, device=...) puts a model elsewhere.")
         return super()._apply(fn, recurse)

@@ -32,17 +32,15 @@ def by_lists(config: Config, seen: Sequence[tuple[Sequence[Stretch], tuple[Tenso
     """The attention of a pass: for each query, in order, the stretches it sees before itself, and where its own key
     goes, (keys, position), which it sees last. Stretches are (keys, first, count)."""
     own = np.array([place(keys, first, 1) for _, (keys, first) in seen], np.int64)
+    stretches = [stretch for before, (keys, first) in seen for stretch in (*before, (keys, first, 1))]
+    shapes = {tuple(keys.shape[2::2]) for keys, *_ in stretches}
     tables = {size: table([(*before, (*mine, 1)) for before, mine in seen], size) for size in config.sizes}
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         starts, places = tables[config.window(layer)]
         batch, heads, time, width = q.shape
         kinds = k.shape[1]
-        if (
-            batch * time != len(seen)
-            or heads % kinds
-            or any(mine.shape[2::2] != (kinds, width) for _, (mine, _) in seen)
-        ):
+        if batch * time != len(seen) or heads % kinds or shapes - {(kinds, width)}:
             raise ValueError(f"Lists for {len(seen)} queries on other keys; got {tuple(q.shape)}, {tuple(k.shape)}.")
         rows = [flat(x.float()) for x in (q, k, v)]
         out = torch.empty(batch, time, heads, width)
