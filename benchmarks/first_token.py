@@ -115,6 +115,7 @@ def forked(engine: Any) -> tuple[int, dict[str, int]]:
     with all that its forks hold, as they are read off the tensors while the session is open."""
     import torch
 
+    from anystep.language.engine.native.watch import watched
     from anystep.language.measure.memory import held
     from anystep.testing.operators import counted_operators
 
@@ -125,7 +126,7 @@ def forked(engine: Any) -> tuple[int, dict[str, int]]:
     with engine.open(engine.plan([tokens] * FORKS)) as session:
         for _ in range(NEW):
             session.append([1] * FORKS)
-        with counted_operators(held(engine.model)) as seen:
+        with counted_operators(held(engine.model)) as seen, watched(seen.add):
             session.logits()
             engine.run(torch.tensor([[1]]), None)
         together = engine.cache.bytes + session.bytes
