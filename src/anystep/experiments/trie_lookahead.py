@@ -60,10 +60,10 @@ def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
     model: str | Any = "smollm2-135m",
-    weights: str = "fp16",
-    prompts: int = 9,
+    weights: str = "int8",
+    prompts: int = 15,
     requests: int = 100,
-    max_tokens: int = 48,
+    max_tokens: int = 64,
 ) -> Result:
     """Check every clause of the row.
 
