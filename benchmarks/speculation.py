@@ -20,12 +20,12 @@ from anystep.drive import drive
 from anystep.experiments._figures import table
 from anystep.experiments._texts import free, noise, quoting
 from anystep.language import LanguageProcess, load
-from anystep.language.accelerate import Drafter, PromptLookup, Thrift, TrieLookahead, speculate
+from anystep.language.accelerate import Drafter, EarlyLayers, PromptLookup, Thrift, TrieLookahead, speculate
 from anystep.language.engine.trees import Tree
 from anystep.run import Run
 
-NEW = 64  # tokens a completion
-EACH = 4  # prompts of a kind
+NEW = 48  # tokens a completion
+EACH = 3  # prompts of a kind
 WIDTHS = (1, 2, 4, 8, 16, 32)
 
 
@@ -64,14 +64,14 @@ def measured(engine: Any, kinds: Sequence[tuple[str, Sequence[str], bool | None,
     rows: list[list[object]] = []
     for kind, prompts, chat, temperature in kinds:
         plain = [once(engine, prompt, chat, temperature, None, slope) for prompt in prompts]
-        for drafter in (TrieLookahead(remember=False), TrieLookahead(remember=False, mode="one"), PromptLookup()):
+        early = EarlyLayers(engine.config.layers // 3)
+        for drafter in (TrieLookahead(remember=False), PromptLookup(), early):
             fast = [once(engine, prompt, chat, temperature, drafter, slope) for prompt in prompts]
-            name = f"{drafter.name}{', one branch' if getattr(drafter, 'mode', '') == 'one' else ''}"
             ratios = [f[3] / p[3] for p, f in zip(plain, fast, strict=True)]
             rows.append(
                 [
                     kind,
-                    name,
+                    drafter.name,
                     sum(p[0] != f[0] for p, f in zip(plain, fast, strict=True)),
                     sum(f[1] for f in fast) / sum(p[1] for p in plain),
                     sum(f[2] for f in fast) / sum(p[2] for p in plain),

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from anystep.errors import JournalError, UsageError
 from anystep.tasks.task import Task
 
-SETTINGS = ("unit", "stop", "end", "temperature", "top_p", "max_tokens", "at_cap", "chat", "logprobs", "n")
+SETTINGS = ("unit", "stop", "end", "temperature", "top_p", "max_tokens", "at_cap", "chat", "logprobs", "n", "speculate")
 MOST_ITEMS = 10_000  # a task's items are drawn one after the other, so a far one takes as long as all before it
 HUB = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name, which is fetched where it is no folder
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -184,7 +184,8 @@ def default_method(task: Question, model: str | Process | Any = DEFAULT_MODEL, o
 def process_for(task: Question, model: str | Process | Any = DEFAULT_MODEL, **options: Any) -> Process:
     """The process that answers `task` with `model`. options are those of `language.LanguageProcess`, or on a server of
     `language.endpoint.EndpointProcess`; where they say nothing, the task's own `generation` options stand, and then the
-    model's."""
+    model's. speculate: "lookahead", or a drafter of `language.accelerate`: the same answer in fewer passes where it
+    quotes its question or repeats itself."""
     if isinstance(model, Process):
         if options:
             raise UsageError(
@@ -202,12 +203,39 @@ def process_for(task: Question, model: str | Process | Any = DEFAULT_MODEL, **op
         options = {**task.generation, "extract": task.extract, **options}
         prompt = task.prompt
     options = {**engine.generation, **options}
+    drafter = _drafter(options.pop("speculate", None), engine, make)
     accepted = inspect.signature(make).parameters
     for name in options:
         if name not in accepted:
             meant = difflib.get_close_matches(name, accepted, n=1) or ["temperature"]
             raise UsageError(f"no option {name!r}: did you mean solve(..., {meant[0]}=...)?")
-    return make(engine, prompt, **options)
+    process = make(engine, prompt, **options)
+    if drafter is None:
+        return process
+    from anystep.language.accelerate import speculate
+
+    return speculate(process, drafter)
+
+
+def _drafter(named: Any, engine: Any, make: Any) -> Any:
+    """What `speculate` means, None for nothing; UsageError for another name, or where the model is on a server."""
+    if named is None:
+        return None
+    from anystep.language import LanguageProcess
+
+    if make is not LanguageProcess:
+        raise UsageError(f"speculate={named!r} is for a model that runs here; leave it out for {engine!r}.")
+    if isinstance(named, str) and named != "lookahead":
+        raise UsageError(f"speculate={named!r}: 'lookahead', or a drafter of anystep.language.accelerate.")
+    return _lookahead() if isinstance(named, str) else named
+
+
+@functools.cache
+def _lookahead() -> Any:
+    """One for all, so that runs share batches; it remembers nothing from one row to the next."""
+    from anystep.language.accelerate import TrieLookahead
+
+    return TrieLookahead(remember=False)
 
 
 def _process_class(engine: Any) -> Callable[..., Process] | None:

@@ -107,7 +107,7 @@ def test_compiled_layers_are_the_torch_ones(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_model_comes_off_its_shelf_as_it_was_put_there(shape, tmp_path):
-    made, path = tiny_model(**SIZE, **SHAPES[shape]), tmp_path / "int8.safetensors"
+    made, path = tiny_model(**SIZE, **SHAPES[shape]), tmp_path / "packed.int8"
     assert shelved(path, made.config) is None
     fused = quantise(made, "int8")
     shelve(made, fused, path)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from anystep.errors import UsageError
 from anystep.experiments._planted import plant
+from anystep.language import load
 from anystep.language.accelerate.llm_int8 import (
     Int8Linear,
     Recipe,
@@ -183,6 +184,8 @@ def test_calls_that_cannot_be_meant():
         Recipe(threshold=-1.0)
     with pytest.raises(UsageError, match="fp32"):
         convert(convert(tiny_model(), Recipe(threshold=0)).model, Recipe(threshold=0))
+    with pytest.raises(UsageError, match="fp32"):
+        convert(load("chainlm-2m", weights="int8").model, Recipe(threshold=0))
     with pytest.raises(UsageError, match="share"):
         Recipe(share=1.5)
     with pytest.raises(UsageError, match="calibration"):

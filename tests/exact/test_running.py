@@ -1,6 +1,7 @@
 """Rows that join and leave a running session have the logits they would have alone, and are moved least."""
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from anystep.language.engine.plan import Unit
 from anystep.language.engine.slots import window
 from models import text, tiny_engine
 
-GEMMA = {
+GEMMA: dict[str, Any] = {
     "layers": 3,
     "windows": (7, 7, None),
     "qk_norm": True,
@@ -23,7 +24,7 @@ GEMMA = {
     "kv_heads": 1,
     "embed_scale": 5.0,
 }
-SHAPES = {"llama": {}, "gemma": GEMMA, "window": {"windows": (5, 9)}}
+SHAPES: dict[str, dict[str, Any]] = {"llama": {}, "gemma": GEMMA, "window": {"windows": (5, 9)}}
 
 
 def truth(engine, tokens):

@@ -26,6 +26,7 @@ from anystep.language.accelerate import (
     TrieLookahead,
     Verifier,
     speculate,
+    trie_lookahead,
 )
 from anystep.language.accelerate.verify import Verdict, tried
 from anystep.language.engine.engine import Engine
@@ -426,6 +427,7 @@ def test_what_cannot_speculate_is_refused_in_one_line():
 def test_it_prints_and_compares_as_what_it_is():
     engine = tiny_engine()
     plain = LanguageProcess(engine, PROMPT)
+    assert trie_lookahead(plain, branch=7).drafter == TrieLookahead(branch=7)
     fast = speculate(plain, TrieLookahead(), Reject())
     assert "TrieLookahead(branch=12" in fast.settings() and "Reject()" in fast.settings()
     assert fast.merges() != plain.merges() and isinstance(Follow(), Verifier)

@@ -1,5 +1,7 @@
 """Requests that come at any time get what they would get alone, in passes that hold no row but theirs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from anystep.language.accelerate import TemporalFusionScheduler
 from anystep.ledger import Ledger, Limit
 from models import tiny_engine
 
-GEMMA = {
+GEMMA: dict[str, Any] = {
     "layers": 3,
     "windows": (7, 7, None),
     "qk_norm": True,
@@ -20,7 +22,7 @@ GEMMA = {
     "near_theta": 1e3,
     "kv_heads": 1,
 }
-SHAPES = {"llama": {"scale": 0.15}, "gemma": GEMMA}
+SHAPES: dict[str, dict[str, Any]] = {"llama": {"scale": 0.15}, "gemma": GEMMA}
 SYSTEM = "you are a helper; answer in few words, and stop. "
 RULES = [{"temperature": 0}, {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.9}]
 
@@ -126,9 +128,9 @@ def test_bounds_hold_and_what_was_dropped_is_computed_and_charged_again(shape):
     with TemporalFusionScheduler(engine, chunk=32, max_rows=5, max_bytes=150_000) as scheduler:
 
         def watch(ended):
-            slots = scheduler._fused.session.slots
+            slots = scheduler._joined.session.slots
             most[0] = max(most[0], scheduler.active)
-            most[1] = max(most[1], scheduler._fused.session.bytes if len(slots) > 1 else 0)
+            most[1] = max(most[1], scheduler._joined.session.bytes if len(slots) > 1 else 0)
 
         tickets = served(scheduler, trace, watch)
     assert 2 <= most[0] <= 5 and most[1] <= 150_000
@@ -147,7 +149,7 @@ def test_rows_that_outgrow_the_bytes_wait_and_go_on_as_they_were():
         active = set()
         while not scheduler.idle:
             scheduler.step()
-            active.add(len(scheduler._fused.session.slots))
+            active.add(len(scheduler._joined.session.slots))
     assert 4 in active  # all came in, and by what follows not all could stay
     for i, ticket in enumerate(tickets):
         assert ticket.tokens == solo({"scale": 0.15}, f"{i} and on: ", seed=i, max_tokens=120)[0]

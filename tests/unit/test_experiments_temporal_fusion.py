@@ -56,11 +56,11 @@ def test_a_clock_of_positions_charges_for_them(trace: list[Arrival]) -> None:
 def test_every_clause_has_its_check_and_the_exact_ones_pass() -> None:
     engine = chain_engine()
     engine.tokenizer = _Letters(engine.tokenizer.symbols)  # type: ignore[attr-defined]
-    result = temporal_fusion.run(model=engine, requests=8, progress=lambda line: None)
+    result = temporal_fusion.run(model=engine, requests=8, traces=2, progress=lambda line: None)
     assert result.row == 157 and Result.from_json(result.to_json()).name == "temporal_fusion"
     exact = [c for c in result.checks if c.op == "=="]
     assert len(exact) == 5 and all(c.passed for c in exact), [str(c) for c in exact if not c.passed]
-    for words in ("CPU time: weight passes", "passes: latency", "positions: latency", "brute force", "largest pass"):
+    for words in ("passes: weight passes", "CPU time: latency", "positions: latency", "brute force", "largest pass"):
         assert any(words in c.clause for c in result.checks), words
 
 
@@ -75,4 +75,4 @@ def test_the_trace_is_fixed_by_its_seed() -> None:
     one, again, other = (temporal_fusion.arrivals(seed, 32) for seed in (0, 0, 1))
     assert one == again != other
     assert np.mean(np.diff([a.at for a in one])) == pytest.approx(2.0, rel=0.5)
-    assert min(a.longest for a in one) >= 4 and max(a.longest for a in one) <= 64
+    assert min(a.longest for a in one) >= 4 and max(a.longest for a in one) <= 128

@@ -7,6 +7,7 @@ from anystep import Budget, keys, search
 from anystep.drive import drive
 from anystep.errors import UsageError
 from anystep.language import LanguageProcess
+from anystep.language.engine import sampling
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.sampling import distribution, draw, nucleus
 from anystep.language.engine.tokenizer import Alphabet
@@ -224,6 +225,21 @@ def test_draws_follow_the_distribution():
     assert np.bincount(tokens).tolist() == [625, 375]
     tokens, logp = draw(rows, u, 0.0)
     assert not tokens.any() and not logp.any()
+
+
+def test_rows_drawn_in_blocks_are_those_drawn_at_once(monkeypatch):
+    import torch
+
+    logits = torch.randn(9, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before, u = logits.clone(), np.random.default_rng(0).random(9)
+    p = distribution(logits, 0.7)
+    want = keys.choose(p, u)
+    for block in (1 << 16, 120, 1):
+        monkeypatch.setattr(sampling, "BLOCK", block)
+        tokens, logp = draw(logits, u, 0.7)
+        assert np.array_equal(tokens, want) and np.array_equal(logp, np.log(p[np.arange(9), want]))
+    assert torch.equal(logits, before)  # what was given is left as it was
+    assert [len(x) for x in draw(logits[:0], u[:0], 0.7)] == [0, 0]
 
 
 @pytest.mark.parametrize("top_p", [0.01, 0.5, 0.95, 0.999, 1 - 1e-12, 1 - 2**-53])

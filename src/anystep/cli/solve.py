@@ -44,6 +44,13 @@ def solve(
     prices: o.Prices = None,
     seed: o.Seed = 0,
     temperature: o.Temperature = None,
+    speculate: Annotated[
+        str | None,
+        typer.Option(
+            help='"lookahead": the same answer in fewer passes of a local model, where it quotes its question or '
+            "repeats itself."
+        ),
+    ] = None,
     journal: Annotated[
         Path | None, typer.Option(help="Write the run into this file as it goes; `anystep resume` goes on with it.")
     ] = None,
@@ -64,7 +71,8 @@ def solve(
     asked = asked_for(question, task, item)
     method = default_method(asked) if method is None else method
     named_method(method, asked)  # a wrong method is said before a model is loaded
-    more: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+    given = {"temperature": temperature, "speculate": speculate}
+    more: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     named = None if task is None else (task, item or 0)
     kept = None if journal is None else journals.open(journal, recipe(asked, model, method, more, named))
 

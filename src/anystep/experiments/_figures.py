@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anystep.bench.interval import Interval, paired_difference
+from anystep.bench.interval import UNKNOWN, Interval, paired_difference
 from anystep.experiments.check import Check
 from anystep.process import Floats
 
@@ -22,6 +22,15 @@ def held(clause: str, figure: Interval, op: str, bound: float) -> Check:
 def paired(ours: Floats, theirs: Floats) -> Interval:
     """Mean of ours minus theirs over items, each (items,) or (items, runs), bootstrapped over items."""
     return paired_difference(list(ours), list(theirs))
+
+
+def ratio(ours: Floats, theirs: Floats, seed: int = 0) -> Interval:
+    """Mean of ours over mean of theirs, bootstrapped over items."""
+    if len(ours) < 2:
+        return UNKNOWN
+    at = np.random.default_rng(seed).integers(0, len(ours), (4_000, len(ours)))
+    low, high = np.quantile(ours[at].mean(1) / theirs[at].mean(1), [0.025, 0.975])
+    return Interval(float(ours.mean() / theirs.mean()), float(low), float(high))
 
 
 def unbiased(clause: str, estimates: ArrayLike, truth: float, bound: float = 5.0) -> Check:

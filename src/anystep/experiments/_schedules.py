@@ -71,7 +71,8 @@ class Watch:
     """Counts the passes of an engine over rows that are not those of active requests."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.uneven, self.largest, self.live = engine, 0, 0, lambda: 0
+        self.engine, self.uneven, self.largest = engine, 0, 0
+        self.live: Callable[[], int] = lambda: 0
         inner = type(engine).run
 
         def run(tokens: Any, *more: Any, **named: Any) -> Any:
@@ -84,7 +85,7 @@ class Watch:
     def step(self, scheduler: TemporalFusionScheduler) -> list[Ticket]:
         counters = self.engine.counters
         read, self.size, self.rows = counters.prefilled, 0, 0
-        self.live = lambda: int(scheduler._fused.session.live.sum())
+        self.live = lambda: int(scheduler._joined.session.live.sum())
         ended = scheduler.step()
         self.uneven += self.size - (counters.prefilled - read) != self.rows
         return ended

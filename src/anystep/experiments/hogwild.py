@@ -49,8 +49,8 @@ def run(
 ) -> Result:
     """Check every clause of the row.
 
-    model: a name or an engine. about: a prompt for each. tokens: that each worker writes. timed: paired steps whose CPU
-    time is compared. stop: what ends a paragraph.
+    model: a name, whose fp32 form is checked and whose int8 form is timed beside it, or an engine. about: a prompt for
+    each. tokens: that each worker writes. timed: paired steps whose CPU time is compared. stop: what ends a paragraph.
     """
     from anystep.language import load
 
@@ -65,13 +65,18 @@ def run(
     progress("\n".join(map(str, checks)))
     booked, pages = together(engine, [TASK.format(about=topic) for topic in about], tokens, seed, stop)
     checks += booked
-    paired, rows = steps(engine, prompts[0], timed)
-    checks.append(held("CPU time of a 2-worker step over an ordinary step", bootstrap_mean(paired), "<=", 1.5))
-    progress(str(checks[-1]))
+    fast, rows = load(model, weights="int8") if isinstance(model, str) else model, []
+    for form, timing in {"fp32": engine, "int8": fast}.items():
+        paired, found = steps(timing, prompts[0], timed)
+        rows += [[form, *row] for row in found]
+        clause = f"CPU time of a 2-worker step over an ordinary step, {form}"
+        checks.append(held(clause, bootstrap_mean(paired), "<=", 1.5))
+        progress(str(checks[-1]))
+    head = ["form", "step", "CPU ms, median", "over an ordinary step", "a token"]
+    size = real_size(engine, prompts[0])
     notes = (
-        f"{table(['step', 'CPU ms, median', 'over an ordinary step', 'a token'], rows)}\n\nOn the model's own keys the "
-        f"two differ by {furthest:.2g} at most, of values up to {real_size(engine, prompts[0]):.1f}. "
-        f"One of the pages, sampled at temperature 0.7:\n\n{pages[0]}"
+        f"{table(head, rows)}\n\nOn the model's own keys the two differ by {furthest:.2g} at most, of values up to "
+        f"{size:.1f}. One of the pages, sampled at temperature 0.7:\n\n{pages[0]}"
     )
     return Result("hogwild", ROW, tuple(checks), time.perf_counter() - began, seed, notes)
 

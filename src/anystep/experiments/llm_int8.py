@@ -73,7 +73,8 @@ class Subject:
 
     def fresh(self) -> Llama:
         """The model in fp32, its layers still to be replaced."""
-        model = build(self.weights)
+        model = build(self.weights, "fp32")
+        assert isinstance(model, Llama)
         return plant(model) if self.planted else model
 
 

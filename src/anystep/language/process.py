@@ -18,8 +18,8 @@ from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.sampling import distribution
 from anystep.language.engine.tokenizer import begun
-from anystep.language.fused import Alone
 from anystep.language.going import Going
+from anystep.language.joined import Alone
 from anystep.language.prefill import opened, portions
 from anystep.language.states import Sequences
 from anystep.ledger import Cost, Ledger, Limit

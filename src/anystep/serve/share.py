@@ -9,7 +9,7 @@ from typing import Any
 
 from anystep.keys import Keys
 from anystep.language.engine.engine import Engine
-from anystep.language.fused import Fused
+from anystep.language.joined import Joined
 from anystep.language.member import Member
 from anystep.language.process import LanguageProcess
 from anystep.language.states import Sequences
@@ -43,7 +43,7 @@ class Desk:
     def __init__(self) -> None:
         self.waiting: list[Asked] = []
         self._under_way: dict[Member, Asked] = {}
-        self._fused: Fused | None = None
+        self._joined: Joined | None = None
         self._leading = False
         self._changed = threading.Condition()
 
@@ -73,12 +73,12 @@ class Desk:
             if asked.errand is not None:
                 self._errand(asked, asked.errand)
         try:
-            fused = self._fused = self._fused or Fused(engine, CHUNK, MOST_ROWS)
+            joined = self._joined = self._joined or Joined(engine, CHUNK, MOST_ROWS)
             for asked in come:
                 if asked.member is not None:
                     self._under_way[asked.member] = asked
-                    fused.add(asked.member)
-            done = fused.round()
+                    joined.add(asked.member)
+            done = joined.round()
         except BaseException as error:  # everyone's who was in the pass, or about to be
             self._fail([asked for asked in come if asked.errand is None], error)
             return
@@ -96,9 +96,9 @@ class Desk:
 
     def _fail(self, come: list[Asked], error: BaseException) -> None:
         """The session is lost, and with it the steps of all who were in it."""
-        fused, self._fused = self._fused, None
-        if fused is not None:
-            fused.close(keep=False)
+        joined, self._joined = self._joined, None
+        if joined is not None:
+            joined.close(keep=False)
         for asked in {*come, *self._under_way.values()}:
             asked.error = error
             self._end(asked)

@@ -6,13 +6,13 @@ Imported by name only: the rest of `anystep.testing` needs no torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -33,33 +33,26 @@ class Operators:
 
     @property
     def calls(self) -> int:
-        """Operators and compiled pieces of modules that were run, views apart."""
+        """Operators and other calls that were made, views apart."""
         return self.names.total()
+
+    def add(self, name: str, operations: Mapping[str, int], read: int = 0, keys: int = 0) -> None:
+        """A call that torch did not see: operations of its products by arithmetic, bytes of weights, and of keys."""
+        self.names[name] += 1
+        self.operations.update(operations)
+        self.read_bytes += read
+        self.key_bytes += keys
 
 
 @contextmanager
-def counted_operators(
-    weights: Mapping[int, int] | None = None, modules: Iterable[nn.Module] = ()
-) -> Iterator[Operators]:
+def counted_operators(weights: Mapping[int, int] | None = None) -> Iterator[Operators]:
     """Count torch's operators while the context is open, on this thread.
 
-    weights: bytes by storage (`address`), whose reading is to be counted. modules: what torch does not see of a module
-    is counted where it has a method `work(rows)`, asked at each call with the length of its first argument: the calls
-    of compiled code that it makes, operations by their arithmetic, and weight bytes.
+    weights: bytes by storage (`address`), whose reading is to be counted. Compiled code that torch does not see is told
+    to the `Operators` by `add`.
     """
     found = Operators()
-
-    def hidden(module: nn.Module, args: Any) -> None:
-        calls, operations, read = module.work(len(args[0]))  # type: ignore[operator]
-        found.names[type(module).__name__] += calls
-        found.operations.update(operations)
-        found.read_bytes += read
-
-    with ExitStack() as stack:
-        for module in modules:
-            if hasattr(module, "work"):
-                stack.callback(module.register_forward_pre_hook(hidden).remove)
-        stack.enter_context(_Watch(found, weights or {}))
+    with _Watch(found, weights or {}):
         yield found
 
 

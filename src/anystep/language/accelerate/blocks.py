@@ -71,16 +71,18 @@ class Blocks:
             self.sizes[worker] += 1
         turns = {rotary: self._turn(workers, at, rotary) for rotary in (self.far, self.near)}
         sights = {size: self._sights(workers, size) for size in self.config.sizes}
-        rows, places = torch.tensor(workers), torch.tensor(at)
+        newest, longest = list(zip(workers, at, strict=True)), max(self.sizes)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             turn, sight = turns[self.rotary(layer)], sights[self.config.window(layer)]
             own, common = self.own[layer], self.common[layer, :, None]
-            own[0, rows, :, places], own[1, rows, :, places] = rotate(k, *turn.keys)[:, :, 0], v[:, :, 0]
-            turned = rotate(q[:, :, 0].transpose(0, 1)[None], *turn.queries)  # (1 + blocks, heads, workers, width)
+            turned = turn.apply(k[:, :, 0], turn.keys)
+            for i, (worker, place) in enumerate(newest):
+                own[0, worker, :, place], own[1, worker, :, place] = turned[i], v[i, :, 0]
+            queries = turn.apply(q[:, :, 0].transpose(0, 1), turn.queries)  # (1 + blocks, heads, workers, width)
             parts = [
-                _look(turned[:1], common[0, :, :, : self.length], common[1, :, :, : self.length], sight[0]),
-                _look(turned[1:], own[0, :, :, : max(self.sizes)], own[1, :, :, : max(self.sizes)], sight[1]),
+                _look(queries[:1], common[0, :, :, : self.length], common[1, :, :, : self.length], sight[0]),
+                _look(queries[1:], own[0, :, :, :longest], own[1, :, :, :longest], sight[1]),
             ]
             share = torch.cat([norm for _, norm in parts]).softmax(0)
             return (share[..., None] * torch.cat([out for out, _ in parts])).sum(0).transpose(0, 1)[:, :, None]
@@ -104,16 +106,17 @@ class Blocks:
 
     def _turn(self, workers: Sequence[int], at: Sequence[int], rotary: Rotary) -> Turn:
         device = self.own.device
-        return Turn(rotary(self._shifts(workers).to(device)), rotary(torch.tensor(at, device=device)[:, None]))
+        queries, keys = rotary(self._shifts(workers).to(device)), rotary(torch.tensor(at, device=device)[:, None])
+        return Turn(queries, (keys[0][:, :, 0], keys[1][:, :, 0]))
 
-    def _sights(self, workers: Sequence[int], window: int | None) -> tuple[Sight | None, Sight]:
+    def _sights(self, workers: Sequence[int], window: int | None) -> tuple[Sight | None, Sight | None]:
         """Which keys of the common past, and of each block, each worker's query sees."""
         shifts, sizes = self._shifts(workers), torch.tensor(self.sizes)
         place = torch.arange(max(self.sizes))
         visible = torch.tensor([[block in self.order(w) for w in workers] for block in range(len(self.sizes))])
         inside = (place < sizes[:, None, None]) & visible[..., None]
         if window is None:
-            return None, Sight.of(inside.to(self.own.device))
+            return None, None if inside.all() else Sight.of(inside.to(self.own.device))
         inside &= shifts[1:, :, None] - place < window
         past = shifts[:1, :, None] - torch.arange(self.length) < window
         return Sight.of(past.to(self.own.device)), Sight.of(inside.to(self.own.device))
@@ -146,10 +149,16 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Turn:
-    """Cosines and sines of a pass: queries' (1 + blocks, 1, workers, width), keys' (workers, 1, 1, width)."""
+    """Cosines and sines of a pass: queries' (1 + blocks, 1, workers, width), keys' (workers, 1, width)."""
 
     queries: tuple[Tensor, Tensor]
     keys: tuple[Tensor, Tensor]
+
+    @staticmethod
+    def apply(x: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
+        """`rotate`, for x (heads, workers, width) by all of `by` at once."""
+        left, right = x.chunk(2, -1)
+        return torch.addcmul(x * by[0], torch.cat([-right, left], -1), by[1])
 
 
 def _look(q: Tensor, k: Tensor, v: Tensor, sight: Sight | None) -> tuple[Tensor, Tensor]:

@@ -252,7 +252,7 @@ def convert(model: Llama, recipe: Recipe = Recipe(), seen: Mapping[str, Seen] | 
     seen: what `observe` found, from which the columns with a copy are taken. Raises UsageError where the recipe fixes
     columns by the calibration and there is none, and for a model whose layers are not in fp32.
     """
-    layers = linears(model)
+    layers = linears(model) if isinstance(model, Llama) else {}
     if not layers:
         raise UsageError('This model has no fp32 linear layers; convert(load(name, weights="fp32").model, ...).')
     if seen is None and (recipe.share is not None or (recipe.threshold and recipe.columns == "fixed")):

@@ -24,7 +24,6 @@ from anystep.language.accelerate.thrift import Books, Thrift
 from anystep.language.accelerate.verify import Follow, Place, Verdict, Verifier
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.sampling import alternatives
-from anystep.language.engine.trees import Tree
 from anystep.language.going import Going, Told
 from anystep.language.prefill import opened
 from anystep.language.process import LanguageProcess
@@ -243,6 +242,3 @@ class Speculating(Going):
             process.rounds.accepted += len(verdict.nodes)
             process.rounds.tokens += len(tokens)
         return verdicts
-
-
-__all__ = ["Rounds", "Speculating", "Speculative", "Tree", "speculate"]

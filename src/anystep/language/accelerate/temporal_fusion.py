@@ -23,7 +23,7 @@ from anystep import keys
 from anystep.errors import UsageError
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.slots import Arrange, window
-from anystep.language.fused import Fused
+from anystep.language.joined import Joined
 from anystep.language.member import Member
 from anystep.language.process import LanguageProcess, Prompt
 from anystep.ledger import Budget, Cost, Ledger, Limit
@@ -102,7 +102,7 @@ class TemporalFusionScheduler:
         arrange: Arrange = window,
     ) -> None:
         self.engine = engine
-        self._fused = Fused(engine, chunk, max_rows, max_bytes, arrange)
+        self._joined = Joined(engine, chunk, max_rows, max_bytes, arrange)
         self._come: deque[Ticket] = deque()
         self._tickets: dict[Member, Ticket] = {}
 
@@ -119,7 +119,7 @@ class TemporalFusionScheduler:
     @property
     def active(self) -> int:
         """Requests that the next pass serves, on their way in included."""
-        return self._fused.rows
+        return self._joined.rows
 
     @property
     def idle(self) -> bool:
@@ -129,7 +129,7 @@ class TemporalFusionScheduler:
     @property
     def moved(self) -> int:
         """Rows moved from slot to slot so far."""
-        return self._fused.session.slots.moved
+        return self._joined.session.slots.moved
 
     def step(self) -> list[Ticket]:
         """One pass for all; the requests that it ended, in order of arrival."""
@@ -137,8 +137,8 @@ class TemporalFusionScheduler:
             while self._come:
                 ticket = self._come.popleft()
                 self._tickets[ticket._member] = ticket
-                self._fused.add(ticket._member)
-            ended = [self._tickets.pop(member) for member in self._fused.round()]
+                self._joined.add(ticket._member)
+            ended = [self._tickets.pop(member) for member in self._joined.round()]
             for ticket in ended:
                 ticket._end()
         return ended
@@ -154,7 +154,7 @@ class TemporalFusionScheduler:
             for ticket in [*self._tickets.values(), *self._come]:
                 ticket.cancel()
                 ticket._end()
-            self._fused.close()
+            self._joined.close()
         self._come.clear()
         self._tickets.clear()
 

@@ -1,4 +1,4 @@
-"""Tries of tokens with counts, bounded together: what `trie_lookahead` remembers."""
+"""Tries of tokens with counts, bounded together: what `lookahead` remembers."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from anystep.errors import UsageError
 from anystep.language.engine.attention import add_levels, look_own
 from anystep.language.engine.cache import Path, Tokens
 from anystep.language.engine.llama import Attend, Config
-from anystep.language.engine.native.attention import attend_own, attends
+from anystep.language.engine.native.attention import attends, by_lists
 from anystep.language.engine.plan import Plan
 from anystep.language.engine.rows import Rows
 from anystep.language.engine.trees import Begun, Looked, Tree, begin, keep_path, look_ahead
@@ -232,21 +232,19 @@ class Decoding:
 
 def one_each(rows: Rows, n: int, config: Config) -> Attend:
     """One query for each of the first n slots, over its own keys and those it shares."""
+    if attends(rows.buffer):
+        seen = [(rows.stretches(slot), (rows.kept(slot), int(rows.own[slot]))) for slot in range(n)]
+        return by_lists(config, seen)
     none = torch.zeros(n, 1, dtype=torch.int64)
     views = {
         size: (rows.levels(n) if size is None else rows.near(n, size, none), *rows.mask(n, size))
         for size in config.sizes
     }
     here, at = torch.arange(n), torch.from_numpy(rows.own[:n].copy())
-    native = attends(rows.buffer)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         levels, low, mask = views[config.window(layer)]
         own = rows.buffer[layer]
-        if native:
-            first = levels[0].look(layer, q)[1] if levels and levels[0].everyone else None
-            part = attend_own(q, k, v, own, at, config.window(layer), first)
-            return add_levels(levels if first is None else levels[1:], layer, q, part)
         own[0, here, :, at], own[1, here, :, at] = k[:, :, 0], v[:, :, 0]
         seen = own[:, :n, :, low : low + mask.shape[1]]
         return add_levels(levels, layer, q, look_own(q, seen[0], seen[1], mask))

@@ -24,7 +24,7 @@ class Fused(nn.Module):
 
     embed_tokens: nn.Module
     layers: nn.ModuleList
-    norm: nn.RMSNorm
+    norm: nn.Module
     head: nn.Module
     rotary: Rotary
     rotary_near: Rotary | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from anystep.language.engine.attention import add_levels, look_back, look_past, merge
 from anystep.language.engine.cache import Path, cut
 from anystep.language.engine.llama import Attend
+from anystep.language.engine.native.attention import Stretch, attends, by_lists
 from anystep.language.engine.plan import Unit
 from anystep.language.engine.rows import Rows
 
@@ -41,6 +42,8 @@ class Packed:
     def attend(self) -> Attend:
         """Each stretch sees its own past in `rows` and itself causally; its keys go to `stash`."""
         rows, stash, n, longest = self.rows, self.stash, len(self.units), self.longest
+        if attends(stash):
+            return by_lists(self.engine.config, list(self._lists()))
         slots = torch.cat([i * longest + torch.arange(unit.length) for i, unit in enumerate(self.units)])
         config = self.engine.config
         groups, window = config.heads // config.kv_heads, config.window
@@ -69,6 +72,13 @@ class Packed:
             return out.transpose(1, 2).reshape(n * longest, q.shape[1], -1)[slots].transpose(0, 1)[None]
 
         return attend
+
+    def _lists(self) -> Iterator[tuple[list[Stretch], tuple[Tensor, int]]]:
+        """What each position sees before itself, and where its own key goes."""
+        for slot, unit in enumerate(self.units):
+            before, mine = self.rows.stretches(slot), self.stash[:, :, slot]
+            for at in range(unit.length):
+                yield [*before, (mine, 0, at)], (mine, at)
 
     def keep(self, hidden: Tensor) -> list[Path]:
         """Each unit's path, cached and pinned, given the hidden states (count, dim) of its stretch and all others."""

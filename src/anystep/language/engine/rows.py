@@ -78,6 +78,15 @@ class Rows:
                     users.setdefault(path[depth], []).append(slot)
             yield users
 
+    def kept(self, slot: int) -> Tensor:
+        """The buffer of one slot: (layers, 2, kv_heads, size, head_dim)."""
+        return self.buffer[:, :, slot]
+
+    def stretches(self, slot: int) -> list[tuple[Tensor, int, int]]:
+        """All that a slot sees, in order: keys, and how many of them from which on."""
+        shared = [(span.keys, 0, span.length) for span in self.shared[slot]]
+        return [*shared, (self.kept(slot), 0, int(self.own[slot]))]
+
     def near(self, n: int, window: int, ahead: Tensor) -> list[Level]:
         """`levels` for layers with a window, when each slot has queries `ahead` (n, time) of its next position.
 

@@ -52,6 +52,7 @@ class Running(Decoding):
         paths = [self.engine.cache.match(tokens) for tokens in sequences]
         return self.slots.needs(len(paths), self.slots.longest(paths) + ROOM)
 
+    @torch.inference_mode()
     def join(self, sequences: Sequence[Tokens], most: float = np.inf) -> list[int]:
         """Numbers of new rows for `sequences`, of which the cache must hold every position.
 
@@ -144,6 +145,7 @@ class Running(Decoding):
     def look(self, trees: Mapping[int, Tree]) -> dict[int, Tensor]:
         raise Unsupported("Trees are looked at in a session of fixed rows: engine.open(engine.plan(sequences)).")
 
+    @torch.inference_mode()
     def leave(self, rows: Sequence[int], keep: bool = True) -> None:
         """These rows are gone; with `keep`, what is their own goes to the cache, where it is found while it lasts."""
         cache, written = self.engine.cache, []

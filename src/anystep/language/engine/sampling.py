@@ -8,6 +8,7 @@ from torch import Tensor
 
 from anystep import keys
 
+BLOCK = 1 << 16  # probabilities that are worked on at once
 ROUNDING = 1e-6  # how near to 1 top_p may be for sums of probabilities to be told from it safely
 
 
@@ -22,8 +23,9 @@ def distribution(logits: Tensor, temperature: float, top_p: float = 1.0) -> NDAr
         p = np.zeros_like(scores)
         p[np.arange(len(p)), scores.argmax(-1)] = 1.0
         return p
-    scores = scores / temperature
-    p = np.exp(scores - scores.max(-1, keepdims=True))
+    p = scores / temperature  # in place from here: what a row needs stays in the processor's cache
+    p -= p.max(-1, keepdims=True)
+    np.exp(p, out=p)
     p /= p.sum(-1, keepdims=True)
     if top_p < 1:
         for row in p:
@@ -50,9 +52,14 @@ def draw(
     """One token a row at u in [0, 1), and its log-probability under the distribution it was drawn from."""
     if temperature == 0:
         return logits.argmax(-1).cpu().numpy(), np.zeros(len(logits))
-    p = distribution(logits, temperature, top_p)
-    tokens = keys.choose(p, u)
-    return tokens, np.log(p[np.arange(len(p)), tokens])
+    rows = max(BLOCK // logits.shape[-1], 1)
+    chosen, chances = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for start in range(0, len(logits), rows):
+        p = distribution(logits[start : start + rows], temperature, top_p)
+        tokens = keys.choose(p, u[start : start + rows])
+        chosen.append(tokens)
+        chances.append(p[np.arange(len(p)), tokens])
+    return np.concatenate(chosen), np.log(np.concatenate(chances))
 
 
 def alternatives(

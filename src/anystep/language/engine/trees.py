@@ -7,7 +7,7 @@ rows that share their prompts. Exact up to float rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from anystep.errors import UsageError
 from anystep.language.engine.attention import add_levels, look
 from anystep.language.engine.llama import Attend
+from anystep.language.engine.native.attention import attends, by_lists
+from anystep.language.engine.rows import Rows
 
 if TYPE_CHECKING:
     from anystep.language.engine.decoding import Decoding
@@ -187,6 +189,8 @@ def _attend(session: Decoding, trees: Sequence[Tree], depths: Tensor, slots: Ten
     keys are written."""
     rows, config = session.rows, session.engine.config
     assert rows is not None
+    if attends(rows.buffer):
+        return by_lists(config, list(_lists(rows, trees, since)))
     n, longest, asked = *depths.shape, depths.shape[1] - since
     groups, whole = config.heads // config.kv_heads, len(slots) == n * asked
     family = torch.eye(longest, dtype=torch.bool).repeat(n, 1, 1)  # what is only padding sees itself
@@ -221,6 +225,22 @@ def _attend(session: Decoding, trees: Sequence[Tree], depths: Tensor, slots: Ten
         return flat if whole else flat[:, :, slots]
 
     return attend
+
+
+def _lists(
+    rows: Rows, trees: Sequence[Tree], since: int
+) -> Iterator[tuple[list[tuple[Tensor, int, int]], tuple[Tensor, int]]]:
+    """What each node from `since` on sees before itself, and where its own key goes."""
+    for slot, tree in enumerate(trees):
+        before, mine, end = rows.stretches(slot), rows.kept(slot), int(rows.own[slot])
+        for node in range(since, len(tree)):
+            runs: list[tuple[int, int]] = []
+            for at in tree.path(node)[:-1]:
+                if runs and sum(runs[-1]) == at:
+                    runs[-1] = runs[-1][0], runs[-1][1] + 1
+                else:
+                    runs.append((at, 1))
+            yield [*before, *((mine, end + first, count) for first, count in runs)], (mine, end + node)
 
 
 def keep_path(session: Decoding, row: int, looked: Looked, path: Sequence[int]) -> None:

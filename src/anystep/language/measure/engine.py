@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from anystep.errors import UsageError
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.engine import Engine
+from anystep.language.engine.native.watch import watched
 from anystep.language.measure.machine import Machine, measure_machine, packed4
 from anystep.language.measure.memory import held
 from anystep.testing.operators import Operators, counted_operators
@@ -182,8 +182,7 @@ def _prefilled(engine: Engine, tokens: list[int]) -> tuple[Spent, Spent]:
 def _counted_step(session: Decoding, storages: dict[int, int]) -> Operators:
     """One step, every row fed a token and read out, as torch ran it. Not for timing: watching is slow."""
     chosen = session.logits().argmax(-1).tolist()
-    model = session.engine.model
-    with counted_operators(storages, model.modules() if isinstance(model, nn.Module) else ()) as found:
+    with counted_operators(storages) as found, watched(found.add):
         session.append(chosen)
         session.logits()
     return found

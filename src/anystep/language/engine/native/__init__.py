@@ -40,7 +40,7 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError):
         return None
-    for name in ("product", "before_attention", "after_attention", "attend_own"):
+    for name in ("product", "before_attention", "after_attention", "attend", "normed"):
         getattr(found, name).restype = None
     return found
 

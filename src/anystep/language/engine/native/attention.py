@@ -1,53 +1,90 @@
-"""What one query of each row sees of the row's own keys, through the compiled kernels."""
+"""Attention by lists of keys: each query of a pass has the keys it sees, in the order of their positions.
+
+Keys that forks share are listed by each and lie once. What a query gets hangs on nothing but that list, to the last
+bit: not on whether keys came by a prompt, a step or a tree, on how many forks share them, or on what else is asked.
+"""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from anystep.language.engine.attention import Part
+from anystep.language.engine.llama import Attend, Config
 from anystep.language.engine.native import library
-from anystep.language.engine.native.layers import Number, at, kernels
+from anystep.language.engine.native.layers import LANES, Number, at, kernels
+from anystep.language.engine.native.watch import tell, watchers
 
-LANES = 16
-
-
-def attends(buffer: Tensor) -> bool:
-    """Whether the kernels can attend over keys in this `buffer`."""
-    return (
-        buffer.device.type == "cpu"
-        and buffer.dtype == torch.float32
-        and buffer.shape[-1] % LANES == 0
-        and library() is not None
-    )
+Stretch = tuple[Tensor, int, int]  # keys (layers, 2, kinds, length, width); how many of them, from which on
+FIELDS = 5  # of a `Place` in kernels.c
 
 
-def attend_own(
-    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, own: Tensor, window: int | None, other: Part | None
-) -> Part:
-    """Puts each row's new key and value behind its own, and attends over those; merged with `other` where it is given.
+def attends(keys: Tensor) -> bool:
+    """Whether the kernels can attend over `keys` like these."""
+    fits = keys.device.type == "cpu" and keys.dtype == torch.float32 and keys.shape[-1] % LANES == 0
+    return fits and library() is not None
 
-    q, k and v: (rows, heads or kinds, 1, width). keys: (2, slots, kinds, size, width), of which the first rows are
-    written. own: (rows,) how many keys each row had.
-    """
-    rows, heads, _, width = q.shape
-    kinds = k.shape[1]
-    if not all(x.stride(0) == q.stride(0) and x.stride(1) == width and x.stride(3) == 1 for x in (q, k, v)):
-        q, k, v = torch.cat([q, k, v], 1).split([heads, kinds, kinds], 1)
-    out, norm = q.new_empty(rows, heads, 1, width), q.new_empty(rows, heads, 1)
-    seen = (None, None) if other is None else (other[0].contiguous(), other[1].contiguous())
-    sizes = (Number(x) for x in (keys.stride(1), keys.stride(2)))
-    shape = (Number(x) for x in (window or 0, rows, heads, kinds, width))
-    kernels().attend_own(
-        *map(at, (q, k, v)),
-        Number(q.stride(0)),
-        *map(at, keys),
-        *sizes,
-        at(own),
-        *shape,
-        *(None if x is None else at(x) for x in seen),
-        at(out),
-        at(norm),
-        torch.get_num_threads(),
-    )
-    return out, norm
+
+def by_lists(config: Config, seen: Sequence[tuple[Sequence[Stretch], tuple[Tensor, int]]]) -> Attend:
+    """The attention of a pass: for each query, in order, the stretches it sees before itself, and where its own key
+    goes, (keys, position), which it sees last. Stretches are (keys, first, count)."""
+    own = np.array([place(keys, first, 1) for _, (keys, first) in seen], np.int64)
+    tables = {size: table([(*before, (*mine, 1)) for before, mine in seen], size) for size in config.sizes}
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        starts, places = tables[config.window(layer)]
+        batch, heads, time, width = q.shape
+        rows = [flat(x) for x in (q, k, v)]
+        out = q.new_empty(batch, time, heads, width)
+        if watchers:
+            seen_by_all, held = int(places[:, -1].sum()), dict[int, int]()
+            for first, *_, count in places.tolist():
+                held[first] = max(held.get(first, 0), count)
+            once = 8 * k.shape[1] * width * sum(held.values())  # what forks share is held once
+            tell("attend", {"fp32": 4 * heads * width * seen_by_all}, keys=once)
+        kernels().attend(
+            *(part for x in rows for part in (at(x), Number(x.stride(0)))),
+            Number(layer),
+            pointer(own),
+            pointer(starts),
+            pointer(places),
+            *map(Number, (batch * time, heads, k.shape[1], width)),
+            at(out),
+            torch.get_num_threads(),
+        )
+        return out.transpose(1, 2)
+
+    return attend
+
+
+def flat(x: Tensor) -> Tensor:
+    """(batch, heads, time, width) -> (batch * time, heads, width), the heads of a row side by side."""
+    rows = x.transpose(1, 2).flatten(0, 1)
+    return rows if rows.stride()[1:] == (x.shape[3], 1) else rows.contiguous()
+
+
+def table(seen: Iterable[Sequence[Stretch]], window: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Where each query's places begin (queries + 1,), and all places, as far back as `window` goes."""
+    starts, places = [0], []
+    for stretches in seen:
+        skip = max(sum(count for *_, count in stretches) - window, 0) if window else 0
+        for keys, first, count in stretches:
+            gone = min(skip, count)
+            skip -= gone
+            if count > gone:
+                places.append(place(keys, first + gone, count - gone))
+        starts.append(len(places))
+    return np.array(starts, np.int64), np.array(places, np.int64).reshape(-1, FIELDS)
+
+
+def place(keys: Tensor, first: int, count: int) -> tuple[int, ...]:
+    """A `Place` of kernels.c."""
+    layer, value, head, step, _ = keys.stride()
+    return keys.data_ptr() + 4 * first * step, layer, value, head, count
+
+
+def pointer(array: np.ndarray) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)

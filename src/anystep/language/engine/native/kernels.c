@@ -288,87 +288,162 @@ void after_attention(const Block *b, const float *x, const float *seen, int64_t 
     add_normed(out, b->after_gates, b->eps, mid, rows, b->dim);
 }
 
-// out (width) = share * the sum of values (count, width), each times its weight.
-static void weigh(const float *weight, const float *values, int64_t count, int64_t width, float share, float *out) {
-    int64_t i = 0;
-    for (; i + 4 * LANES <= width; i += 4 * LANES) {
-        __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;
-        for (int64_t t = 0; t < count; t++) {
-            const float *v = values + t * width + i;
-            __m512 w = _mm512_set1_ps(weight[t]);
-            a = _mm512_fmadd_ps(w, _mm512_loadu_ps(v), a);
-            b = _mm512_fmadd_ps(w, _mm512_loadu_ps(v + LANES), b);
-            c = _mm512_fmadd_ps(w, _mm512_loadu_ps(v + 2 * LANES), c);
-            d = _mm512_fmadd_ps(w, _mm512_loadu_ps(v + 3 * LANES), d);
-        }
-        __m512 s = _mm512_set1_ps(share);
-        _mm512_storeu_ps(out + i, _mm512_mul_ps(a, s));
-        _mm512_storeu_ps(out + i + LANES, _mm512_mul_ps(b, s));
-        _mm512_storeu_ps(out + i + 2 * LANES, _mm512_mul_ps(c, s));
-        _mm512_storeu_ps(out + i + 3 * LANES, _mm512_mul_ps(d, s));
+// Where keys lie: `count` positions from `at` on in layer 0, head 0, and how many floats further the next layer, the values
+// and the next head are.
+typedef struct { float *at; int64_t layer, value, head, count; } Place;
+
+// 16 sums, each over the lanes of one register, all added up in the same order.
+static inline __m512 sums(const __m512 v[16]) {
+    __m512 four[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m512 *u = v + 4 * i;
+        __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(u[0], u[1]), _mm512_unpackhi_ps(u[0], u[1]));
+        __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(u[2], u[3]), _mm512_unpackhi_ps(u[2], u[3]));
+        __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+        four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
     }
-    for (; i < width; i += LANES) {
-        __m512 a = _mm512_setzero_ps();
-        for (int64_t t = 0; t < count; t++)
-            a = _mm512_fmadd_ps(_mm512_set1_ps(weight[t]), _mm512_loadu_ps(values + t * width + i), a);
-        _mm512_storeu_ps(out + i, _mm512_mul_ps(a, _mm512_set1_ps(share)));
+    __m512 a = _mm512_add_ps(_mm512_shuffle_f32x4(four[0], four[1], 0x44), _mm512_shuffle_f32x4(four[0], four[1], 0xee));
+    __m512 b = _mm512_add_ps(_mm512_shuffle_f32x4(four[2], four[3], 0x44), _mm512_shuffle_f32x4(four[2], four[3], 0xee));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+// score[0..count) = query . key / root of width, a whole register more or less; the largest of them.
+static float scores(const float *query, const float **key, int64_t count, int64_t width, float *score) {
+    const float root = 1.f / sqrtf((float)width);
+    __m512 top = _mm512_set1_ps(-INFINITY);
+    for (int64_t t = 0; t < count; t += LANES) {
+        __m512 part[LANES];
+        const float **some = key + t;
+        if (width == 4 * LANES) {
+            __m512 a = _mm512_loadu_ps(query), b = _mm512_loadu_ps(query + LANES);
+            __m512 c = _mm512_loadu_ps(query + 2 * LANES), d = _mm512_loadu_ps(query + 3 * LANES);
+#pragma GCC unroll 16
+            for (int j = 0; j < LANES; j++) {
+                __m512 x = _mm512_mul_ps(a, _mm512_loadu_ps(some[j]));
+                x = _mm512_fmadd_ps(b, _mm512_loadu_ps(some[j] + LANES), x);
+                x = _mm512_fmadd_ps(c, _mm512_loadu_ps(some[j] + 2 * LANES), x);
+                part[j] = _mm512_fmadd_ps(d, _mm512_loadu_ps(some[j] + 3 * LANES), x);
+            }
+        } else {
+            for (int j = 0; j < LANES; j++) {
+                part[j] = _mm512_setzero_ps();
+                for (int64_t i = 0; i < width; i += LANES)
+                    part[j] = _mm512_fmadd_ps(_mm512_loadu_ps(query + i), _mm512_loadu_ps(some[j] + i), part[j]);
+            }
+        }
+        __mmask16 there = count - t >= LANES ? 0xffff : (__mmask16)((1u << (count - t)) - 1);
+        __m512 x = _mm512_mul_ps(sums(part), _mm512_set1_ps(root));
+        x = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), there, x);
+        _mm512_storeu_ps(score + t, x);
+        top = _mm512_max_ps(top, x);
+    }
+    return _mm512_reduce_max_ps(top);
+}
+
+// G heads at once: out (G, width) = share * the sum of values, `beyond` floats behind their keys, each times its weight; the
+// weights of the next head are `apart` floats further.
+#define SUMS(g) __m512 a##g = _mm512_setzero_ps(), b##g = a##g, c##g = a##g, d##g = a##g;
+#define ADD(g) { \
+    __m512 w = _mm512_set1_ps(weight[g * apart + t]); \
+    a##g = _mm512_fmadd_ps(w, v0, a##g), b##g = _mm512_fmadd_ps(w, v1, b##g); \
+    c##g = _mm512_fmadd_ps(w, v2, c##g), d##g = _mm512_fmadd_ps(w, v3, d##g); }
+#define STORE(g) { \
+    __m512 s = _mm512_set1_ps(share[g]); \
+    float *to = out + g * width + i; \
+    _mm512_storeu_ps(to, _mm512_mul_ps(a##g, s)); \
+    _mm512_storeu_ps(to + LANES, _mm512_mul_ps(b##g, s)); \
+    _mm512_storeu_ps(to + 2 * LANES, _mm512_mul_ps(c##g, s)); \
+    _mm512_storeu_ps(to + 3 * LANES, _mm512_mul_ps(d##g, s)); }
+#define WEIGH(G) \
+static void weigh_##G(const float *weight, int64_t apart, const float **key, const int64_t *beyond, int64_t count, \
+                      int64_t width, const float *share, float *out) { \
+    int64_t i = 0; \
+    for (; i + 4 * LANES <= width; i += 4 * LANES) { \
+        EACH_##G(SUMS) \
+        for (int64_t t = 0; t < count; t++) { \
+            const float *v = key[t] + beyond[t] + i; \
+            __m512 v0 = _mm512_loadu_ps(v), v1 = _mm512_loadu_ps(v + LANES); \
+            __m512 v2 = _mm512_loadu_ps(v + 2 * LANES), v3 = _mm512_loadu_ps(v + 3 * LANES); \
+            EACH_##G(ADD) \
+        } \
+        EACH_##G(STORE) \
+    } \
+    for (; i < width; i += LANES) \
+        for (int g = 0; g < G; g++) { \
+            __m512 a = _mm512_setzero_ps(); \
+            for (int64_t t = 0; t < count; t++) \
+                a = _mm512_fmadd_ps(_mm512_set1_ps(weight[g * apart + t]), _mm512_loadu_ps(key[t] + beyond[t] + i), a); \
+            _mm512_storeu_ps(out + g * width + i, _mm512_mul_ps(a, _mm512_set1_ps(share[g]))); \
+        } \
+}
+
+WEIGH(1) WEIGH(2) WEIGH(3) WEIGH(4)
+
+typedef void Weigh(const float *, int64_t, const float **, const int64_t *, int64_t, int64_t, const float *, float *);
+static Weigh *const WEIGHS[] = {weigh_1, weigh_2, weigh_3, weigh_4};
+
+// Scores to their exponentials, `top` taken off; the sum.
+static float weights(float *score, float top, int64_t count) {
+    __m512 total = _mm512_setzero_ps(), high = _mm512_set1_ps(top);
+    for (int64_t i = 0; i < count; i += LANES) {
+        __mmask16 there = count - i >= LANES ? 0xffff : (__mmask16)((1u << (count - i)) - 1);
+        __m512 e = _mm512_maskz_mov_ps(there, exponential(_mm512_sub_ps(_mm512_loadu_ps(score + i), high)));
+        _mm512_storeu_ps(score + i, e);
+        total = _mm512_add_ps(total, e);
+    }
+    return _mm512_reduce_add_ps(total);
+}
+
+// One query, all its heads, over the keys at `places`, in their order.
+static void see(const float *query, int64_t layer, const Place *place, int64_t places, int64_t heads, int64_t kinds,
+                int64_t width, float *out) {
+    static __thread Scratch one, two, three;
+    int64_t count = 0, group = heads / kinds, most = group < 4 ? group : 4;
+    for (int64_t p = 0; p < places; p++) count += place[p].count;
+    const float **key = room(&one, (count + LANES) * sizeof(float *));
+    int64_t *beyond = room(&two, (count + LANES) * sizeof(int64_t));
+    int64_t apart = count + LANES;
+    float *score = room(&three, most * apart * sizeof(float));
+    for (int64_t h = 0; h < kinds; h++) {
+        int64_t t = 0;
+        for (int64_t p = 0; p < places; p++) {
+            const float *k = place[p].at + layer * place[p].layer + h * place[p].head;
+            for (int64_t i = 0; i < place[p].count; i++, t++, k += width) key[t] = k, beyond[t] = place[p].value;
+        }
+        for (int64_t i = 0; i < LANES; i++) key[t + i] = key[t - 1];  // read and not used
+        for (int64_t done = 0, some; done < group; done += some) {
+            const float *heads_of = query + (h * group + done) * width;
+            float share[4];
+            some = group - done < 4 ? group - done : 4;
+            for (int64_t g = 0; g < some; g++)
+                share[g] = 1.f / weights(score + g * apart, scores(heads_of + g * width, key, count, width, score + g * apart), count);
+            WEIGHS[some - 1](score, apart, key, beyond, count, width, share, out + (h * group + done) * width);
+        }
     }
 }
 
-// One query of every row over the row's own keys: the new key and value are put behind those at `keys` and `values`
-// first. Rows lie `apart` floats from each other in q, k and v, heads side by side; in the buffer a row is `row` floats
-// from the next and a head `head`. `own` counts a row's keys before, of which the first seen is own - window + 1 or 0.
-// Where `other` is not null it holds what the same queries saw elsewhere, and the two are merged. out (rows, heads,
-// width) and its log-sum-exp (rows, heads).
-void attend_own(const float *q, const float *k, const float *v, int64_t apart, float *keys, float *values, int64_t row,
-                int64_t head, const int64_t *own, int64_t window, int64_t rows, int64_t heads, int64_t kinds,
-                int64_t width, const float *other, const float *other_norm, float *out, float *norm, int threads) {
-    const int64_t group = heads / kinds;
-    const float root = 1.f / sqrtf((float)width);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t r = 0; r < rows; r++)
+// Puts each query's own key and value where `target` says, then lets query i see places[starts[i]..starts[i + 1]). q, k and
+// v: a query's heads side by side, the next query so many floats further. out (queries, heads, width). What a query gets
+// hangs on nothing but its keys and their order: not on how they are stored, nor on what else is asked.
+void attend(const float *q, int64_t qs, const float *k, int64_t ks, const float *v, int64_t vs, int64_t layer,
+            const Place *target, const int64_t *starts, const Place *places, int64_t queries, int64_t heads,
+            int64_t kinds, int64_t width, float *out, int threads) {
+    for (int64_t i = 0; i < queries; i++)
         for (int64_t h = 0; h < kinds; h++) {
-            static __thread Scratch one;
-            float *past = keys + r * row + h * head, *store = values + r * row + h * head;
-            memcpy(past + own[r] * width, k + r * apart + h * width, width * sizeof(float));
-            memcpy(store + own[r] * width, v + r * apart + h * width, width * sizeof(float));
-            int64_t first = window && own[r] >= window ? own[r] - window + 1 : 0, count = own[r] + 1 - first;
-            int64_t whole = (count + LANES - 1) / LANES * LANES;
-            float *score = room(&one, (group * whole + LANES) * sizeof(float));
-            past += first * width, store += first * width;
-            for (int64_t t = 0; t < count; t++)
-                for (int64_t g = 0; g < group; g++) {
-                    const float *query = q + r * apart + (h * group + g) * width;
-                    __m512 sum = _mm512_setzero_ps();
-                    for (int64_t i = 0; i < width; i += LANES)
-                        sum = _mm512_fmadd_ps(_mm512_loadu_ps(query + i), _mm512_loadu_ps(past + t * width + i), sum);
-                    score[g * whole + t] = _mm512_reduce_add_ps(sum) * root;
-                }
-            for (int64_t g = 0; g < group; g++) {
-                float *s = score + g * whole, top = -INFINITY;
-                for (int64_t t = count; t < whole; t++) s[t] = -INFINITY;
-                for (int64_t t = 0; t < count; t++) top = s[t] > top ? s[t] : top;
-                __m512 total = _mm512_setzero_ps();
-                for (int64_t t = 0; t < whole; t += LANES) {
-                    __mmask16 there = count - t >= LANES ? 0xffff : (__mmask16)((1u << (count - t)) - 1);
-                    __m512 e = _mm512_maskz_mov_ps(there, exponential(_mm512_sub_ps(_mm512_loadu_ps(s + t), _mm512_set1_ps(top))));
-                    _mm512_storeu_ps(s + t, e);
-                    total = _mm512_add_ps(total, e);
-                }
-                float mine = _mm512_reduce_add_ps(total), log_mine = top + logf(mine);
-                int64_t at = r * heads + h * group + g;
-                float share = 1.f / mine, elsewhere = 0.f;
-                norm[at] = log_mine;
-                if (other) {
-                    float most = fmaxf(log_mine, other_norm[at]);
-                    float both = most + logf(expf(log_mine - most) + expf(other_norm[at] - most));
-                    share *= expf(log_mine - both);
-                    elsewhere = expf(other_norm[at] - both);
-                    norm[at] = both;
-                }
-                weigh(s, store, count, width, share, out + at * width);
-                if (other)
-                    for (int64_t i = 0; i < width; i++) out[at * width + i] += elsewhere * other[at * width + i];
-            }
+            float *to = target[i].at + layer * target[i].layer + h * target[i].head;
+            memcpy(to, k + i * ks + h * width, width * sizeof(float));
+            memcpy(to + target[i].value, v + i * vs + h * width, width * sizeof(float));
         }
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic, 4)
+    for (int64_t i = 0; i < queries; i++)
+        see(q + i * qs, layer, places + starts[i], starts[i + 1] - starts[i], heads, kinds, width, out + i * heads * width);
+}
+
+// Each row of x (rows, width) through an RMS norm.
+void normed(const float *x, const float *gain, float eps, int64_t rows, int64_t width, float *out) {
+    for (int64_t r = 0; r < rows; r++, x += width, out += width) {
+        float factor = inverse_rms(x, width, eps);
+        for (int64_t i = 0; i < width; i++) out[i] = x[i] * factor * gain[i];
+    }
 }

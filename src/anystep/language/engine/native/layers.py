@@ -12,6 +12,7 @@ from anystep.language.engine.fused import Fused, FusedBlock
 from anystep.language.engine.int8 import TURN, Int8Product
 from anystep.language.engine.llama import Attend
 from anystep.language.engine.native import library
+from anystep.language.engine.native.watch import tell, watchers
 
 BLOCK = 32  # outputs that lie side by side, as in kernels.c
 LANES = 16
@@ -43,6 +44,9 @@ class BlockFields(ctypes.Structure):
 class NativeProduct(nn.Module):
     """An `Int8Product` laid out for the kernels."""
 
+    weight: Tensor
+    kept: Tensor
+
     def __init__(self, plain: Int8Product) -> None:
         super().__init__()
         outputs, inputs = plain.weight.shape
@@ -60,9 +64,19 @@ class NativeProduct(nn.Module):
         names = ("weight", "scale", "gain", "columns", "kept", "bias")
         self.fields = ProductFields(*numbers, *(held[name].data_ptr() if name in held else None for name in names))
 
+    @property
+    def bytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self.buffers())
+
+    def work(self, rows: int) -> dict[str, int]:
+        """Multiplies and adds of a product of `rows` rows, by their arithmetic."""
+        return {"int8": 2 * rows * self.weight.numel(), "fp32": 2 * rows * self.kept.numel()}
+
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()
         out = x.new_empty(len(x), self.outputs)
+        if watchers:
+            tell("product", self.work(len(x)), self.bytes)
         kernels().product(ctypes.byref(self.fields), at(x), Number(len(x)), at(out), torch.get_num_threads())
         return out
 
@@ -91,12 +105,37 @@ class NativeBlock(nn.Module):
         run, rows, threads = kernels(), Number(len(x)), torch.get_num_threads()
         x, me = x.contiguous(), ctypes.byref(self.fields)
         qkv = x.new_empty(len(x), self.qkv.outputs)
+        if watchers:
+            self.tell(len(x))
         run.before_attention(me, at(x), rows, at(cos), at(sin), at(qkv), threads)
         parts = qkv.view(*shape, -1, self.width).transpose(1, 2)
         q, k, v = parts[:, : self.heads], parts[:, self.heads : self.kinds], parts[:, self.kinds :]
         seen = attend(self.layer, q, k, v).transpose(1, 2).reshape(len(x), -1).contiguous()
         out = torch.empty_like(x)
         run.after_attention(me, at(x), at(seen), rows, at(out), threads)
+        return out
+
+    def tell(self, rows: int) -> None:
+        """Says what the two calls of a pass do."""
+        after = (self.o, self.gate_up, self.down)
+        tell("before_attention", self.qkv.work(rows), self.qkv.bytes)
+        work = [product.work(rows) for product in after]
+        norms = sum(buffer.nbytes for buffer in self.buffers(recurse=False))
+        total = {kind: sum(each[kind] for each in work) for kind in work[0]}
+        tell("after_attention", total, sum(product.bytes for product in after) + norms)
+
+
+class NativeNorm(nn.Module):
+    """An RMS norm, each row by itself."""
+
+    def __init__(self, weight: Any, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = weight, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, width = x.contiguous(), x.shape[-1]
+        out = torch.empty_like(x)
+        kernels().normed(at(x), at(self.weight), Real(self.eps), Number(x.numel() // width), Number(width), at(out))
         return out
 
 
@@ -130,6 +169,7 @@ def compiled(fused: Fused) -> Fused:
     for i, block in enumerate(fused.layers):
         if all(map(fits, parts(block))) and block.width % 2 == 0 and block.hidden % LANES == 0:
             fused.layers[i] = NativeBlock(block, fused.config.dim)
+    fused.norm = NativeNorm(fused.norm.weight, fused.config.norm_eps)
     if isinstance(fused.head, Int8Product) and fits(fused.head):
         fused.head = NativeProduct(fused.head)
     return fused

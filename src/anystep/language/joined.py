@@ -39,7 +39,7 @@ class Coming:
         return [self.going.tokens[row] for row in self.rows]
 
 
-class Fused:
+class Joined:
     """Members go on together, one pass a `round`: each live row's next token, and up to `chunk` positions of prompts.
 
     max_rows: rows in a pass. max_bytes: of keys that rows hold, in the cache and of their own, by default the engine's
@@ -308,11 +308,11 @@ class Alone(Member):
     """A step that shares its passes with no other."""
 
     def run(self) -> Stepped:
-        fused = Fused(self.process.engine)
-        fused.add(self)
+        joined = Joined(self.process.engine)
+        joined.add(self)
         try:
             while not self.done:
-                fused.round()
+                joined.round()
         finally:
-            fused.close()
+            joined.close()
         return self.reply()

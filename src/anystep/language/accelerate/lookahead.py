@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 from anystep.errors import UsageError
 from anystep.language.accelerate.drafts import Draft, Drafter, Drafting, Job, Want
+from anystep.language.accelerate.speculative import Speculative, speculate
 from anystep.language.accelerate.trie import Memory, Node, Tails, after, nodes_below
 from anystep.language.engine.trees import Tree
+from anystep.language.process import LanguageProcess
 
 OUTPUT = 1e-4  # weight of an output's count against a prompt's, which is 1 minus this
 Both = tuple[Node | None, Node | None]  # where a stretch stands in the prompt's trie and in that of outputs
@@ -68,6 +70,14 @@ class TrieLookahead(Drafter):
     def forget(self) -> None:
         with self.lock:
             self.memory.clear()
+
+
+def trie_lookahead(process: LanguageProcess, **settings: Any) -> Speculative:
+    """`process` sped up by lookahead tries: `speculate(process, TrieLookahead(...))` under its paper's name.
+
+    Preserves plain decoding's output, token for token. settings: those of `TrieLookahead`.
+    """
+    return speculate(process, TrieLookahead(**settings))
 
 
 class Lookahead(Drafting):
