@@ -7,6 +7,7 @@
 
 #include <immintrin.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,9 +38,31 @@ typedef struct {
 } Block;
 
 typedef struct { int32_t value; } __attribute__((packed, may_alias)) Four;
-typedef struct { void *at; size_t size; } Scratch;
 
-static void *room(Scratch *s, size_t size) {
+// Room that a thread keeps from call to call, and gives back when it ends.
+typedef struct { void *at; size_t size; } Scratch;
+enum { LEVELS, ROWS, KEPT, TURNED, MIDDLE, GATES, KEYS, BEYOND, SCORES, ROOMS };
+
+static pthread_key_t rooms_key;
+static pthread_once_t rooms_made = PTHREAD_ONCE_INIT;
+
+static void leave(void *rooms) {
+    for (int i = 0; i < ROOMS; i++) free(((Scratch *)rooms)[i].at);
+    free(rooms);
+}
+
+static void make_key(void) {
+    if (pthread_key_create(&rooms_key, leave)) abort();
+}
+
+static void *room(int which, size_t size) {
+    static __thread Scratch *rooms;
+    if (!rooms) {
+        pthread_once(&rooms_made, make_key);
+        rooms = calloc(ROOMS, sizeof(Scratch));
+        if (!rooms || pthread_setspecific(rooms_key, rooms)) abort();
+    }
+    Scratch *s = rooms + which;
     if (s->size < size) {
         free(s->at);
         s->size = (size * 5 / 4 + 4095) & ~(size_t)4095;
@@ -49,8 +72,9 @@ static void *room(Scratch *s, size_t size) {
     return s->at;
 }
 
-static inline __m512 exponential(__m512 x) {  // 2^n * 2^f, f in [-.5, .5], relative error below 2e-7
-    x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.f)), _mm512_set1_ps(88.f));
+// 2^n * 2^f, f in [-.5, .5], relative error below 2e-7. Where one of two is no number, `max` and `min` give the second.
+static inline __m512 exponential(__m512 x) {
+    x = _mm512_min_ps(_mm512_set1_ps(88.f), _mm512_max_ps(_mm512_set1_ps(-87.f), x));
     __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
     __m512 n = _mm512_roundscale_ps(t, 0);
     __m512 f = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
@@ -108,9 +132,11 @@ static Row levels_of(const Product *p, const float *x, float *y, int8_t *levels,
     }
     if (p->turned)
         for (int64_t i = 0; i < n; i += TURN) turn(y + i);
-    __m512 most = _mm512_set1_ps(1e-20f);
-    for (int64_t i = 0; i < n; i += LANES) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(y + i)));
-    float top = _mm512_reduce_max_ps(most);
+    // magnitudes compared as integers, whose order is the same but for what is no number, which is above all
+    __m512i most = _mm512_castps_si512(_mm512_set1_ps(1e-20f));
+    for (int64_t i = 0; i < n; i += LANES)
+        most = _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(y + i))));
+    float top = _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(_mm512_reduce_max_epi32(most))));
     __m512 step = _mm512_set1_ps(127.f / top);
     __m512i sum = _mm512_setzero_si512();
     for (int64_t i = 0; i < n; i += LANES) {
@@ -125,7 +151,7 @@ static Row levels_of(const Product *p, const float *x, float *y, int8_t *levels,
     }
     float factor = p->normed ? inverse_rms(x, n, p->eps) : 1.f;
     for (int64_t c = 0; c < p->columns; c++) kept[c] = x[p->outliers[c]] * factor;
-    return (Row){128 * _mm512_reduce_add_epi32(sum), top * factor};
+    return (Row){(int32_t)(128u * (uint32_t)_mm512_reduce_add_epi32(sum)), top * factor};
 }
 
 // R rows times 32 outputs from output `at` on. Sums stay in registers, which takes a function for each R; what is left of
@@ -210,11 +236,10 @@ static void strip(const Product *p, int64_t rows, int64_t at, const int8_t *leve
 
 // x (rows, inputs) -> out (rows, outputs)
 void product(const Product *p, const float *x, int64_t rows, float *out, int threads) {
-    static __thread Scratch one, two, three, four;
-    int8_t *levels = room(&one, rows * p->inputs);
-    Row *row = room(&two, rows * sizeof(Row));
-    float *kept = room(&three, (rows * p->columns + 1) * sizeof(float));
-    float *y = room(&four, p->inputs * sizeof(float));
+    int8_t *levels = room(LEVELS, rows * p->inputs);
+    Row *row = room(ROWS, rows * sizeof(Row));
+    float *kept = room(KEPT, (rows * p->columns + 1) * sizeof(float));
+    float *y = room(TURNED, p->inputs * sizeof(float));
     for (int64_t r = 0, i = 0; r < rows; i++) {
         int64_t some = height(rows, r, i);
         for (int64_t j = 0; j < some; j++, r++) {
@@ -264,9 +289,8 @@ void before_attention(const Block *b, const float *x, int64_t rows, const float 
 
 // What a layer gives: out (rows, dim) from its input x and what its queries saw (rows, heads * width).
 void after_attention(const Block *b, const float *x, const float *seen, int64_t rows, float *out, int threads) {
-    static __thread Scratch one, two;
-    float *mid = room(&one, rows * b->dim * sizeof(float));
-    float *both = room(&two, rows * 2 * b->hidden * sizeof(float));
+    float *mid = room(MIDDLE, rows * b->dim * sizeof(float));
+    float *both = room(GATES, rows * 2 * b->hidden * sizeof(float));
     product(&b->o, seen, rows, mid, threads);
     add_normed(mid, b->after_attention, b->eps, x, rows, b->dim);
     product(&b->gate_up, mid, rows, both, threads);
@@ -398,13 +422,12 @@ static float weights(float *score, float top, int64_t count) {
 // One query, all its heads, over the keys at `places`, in their order.
 static void see(const float *query, int64_t layer, const Place *place, int64_t places, int64_t heads, int64_t kinds,
                 int64_t width, float *out) {
-    static __thread Scratch one, two, three;
     int64_t count = 0, group = heads / kinds, most = group < 4 ? group : 4;
     for (int64_t p = 0; p < places; p++) count += place[p].count;
-    const float **key = room(&one, (count + LANES) * sizeof(float *));
-    int64_t *beyond = room(&two, (count + LANES) * sizeof(int64_t));
+    const float **key = room(KEYS, (count + LANES) * sizeof(float *));
+    int64_t *beyond = room(BEYOND, (count + LANES) * sizeof(int64_t));
     int64_t apart = count + LANES;
-    float *score = room(&three, most * apart * sizeof(float));
+    float *score = room(SCORES, most * apart * sizeof(float));
     for (int64_t h = 0; h < kinds; h++) {
         int64_t t = 0;
         for (int64_t p = 0; p < places; p++) {
