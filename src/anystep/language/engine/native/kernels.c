@@ -7,6 +7,7 @@
 
 #include <immintrin.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,8 @@
 #define BLOCK 32
 #define TURN 32
 #define MOST 12     // rows of a tile
+#define TOGETHER 8  // queries that go through their keys side by side
+#define NEAR 64     // keys that they go through at a time
 #define AHEAD 4096  // bytes of weights asked for before they are wanted
 
 typedef struct {
@@ -37,9 +40,31 @@ typedef struct {
 } Block;
 
 typedef struct { int32_t value; } __attribute__((packed, may_alias)) Four;
-typedef struct { void *at; size_t size; } Scratch;
 
-static void *room(Scratch *s, size_t size) {
+// Room that a thread keeps from call to call, and gives back when it ends.
+typedef struct { void *at; size_t size; } Scratch;
+enum { LEVELS, ROWS, KEPT, TURNED, MIDDLE, GATES, KEYS, TOPS, SCORES, ROOMS };
+
+static pthread_key_t rooms_key;
+static pthread_once_t rooms_made = PTHREAD_ONCE_INIT;
+
+static void leave(void *rooms) {
+    for (int i = 0; i < ROOMS; i++) free(((Scratch *)rooms)[i].at);
+    free(rooms);
+}
+
+static void make_key(void) {
+    if (pthread_key_create(&rooms_key, leave)) abort();
+}
+
+static void *room(int which, size_t size) {
+    static __thread Scratch *rooms;
+    if (!rooms) {
+        pthread_once(&rooms_made, make_key);
+        rooms = calloc(ROOMS, sizeof(Scratch));
+        if (!rooms || pthread_setspecific(rooms_key, rooms)) abort();
+    }
+    Scratch *s = rooms + which;
     if (s->size < size) {
         free(s->at);
         s->size = (size * 5 / 4 + 4095) & ~(size_t)4095;
@@ -49,8 +74,9 @@ static void *room(Scratch *s, size_t size) {
     return s->at;
 }
 
-static inline __m512 exponential(__m512 x) {  // 2^n * 2^f, f in [-.5, .5], relative error below 2e-7
-    x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.f)), _mm512_set1_ps(88.f));
+// 2^n * 2^f, f in [-.5, .5], relative error below 2e-7. Where one of two is no number, `max` and `min` give the second.
+static inline __m512 exponential(__m512 x) {
+    x = _mm512_min_ps(_mm512_set1_ps(88.f), _mm512_max_ps(_mm512_set1_ps(-87.f), x));
     __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
     __m512 n = _mm512_roundscale_ps(t, 0);
     __m512 f = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
@@ -108,9 +134,11 @@ static Row levels_of(const Product *p, const float *x, float *y, int8_t *levels,
     }
     if (p->turned)
         for (int64_t i = 0; i < n; i += TURN) turn(y + i);
-    __m512 most = _mm512_set1_ps(1e-20f);
-    for (int64_t i = 0; i < n; i += LANES) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(y + i)));
-    float top = _mm512_reduce_max_ps(most);
+    // magnitudes compared as integers, whose order is the same but for what is no number, which is above all
+    __m512i most = _mm512_castps_si512(_mm512_set1_ps(1e-20f));
+    for (int64_t i = 0; i < n; i += LANES)
+        most = _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(y + i))));
+    float top = _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(_mm512_reduce_max_epi32(most))));
     __m512 step = _mm512_set1_ps(127.f / top);
     __m512i sum = _mm512_setzero_si512();
     for (int64_t i = 0; i < n; i += LANES) {
@@ -125,7 +153,7 @@ static Row levels_of(const Product *p, const float *x, float *y, int8_t *levels,
     }
     float factor = p->normed ? inverse_rms(x, n, p->eps) : 1.f;
     for (int64_t c = 0; c < p->columns; c++) kept[c] = x[p->outliers[c]] * factor;
-    return (Row){128 * _mm512_reduce_add_epi32(sum), top * factor};
+    return (Row){(int32_t)(128u * (uint32_t)_mm512_reduce_add_epi32(sum)), top * factor};
 }
 
 // R rows times 32 outputs from output `at` on. Sums stay in registers, which takes a function for each R; what is left of
@@ -210,11 +238,10 @@ static void strip(const Product *p, int64_t rows, int64_t at, const int8_t *leve
 
 // x (rows, inputs) -> out (rows, outputs)
 void product(const Product *p, const float *x, int64_t rows, float *out, int threads) {
-    static __thread Scratch one, two, three, four;
-    int8_t *levels = room(&one, rows * p->inputs);
-    Row *row = room(&two, rows * sizeof(Row));
-    float *kept = room(&three, (rows * p->columns + 1) * sizeof(float));
-    float *y = room(&four, p->inputs * sizeof(float));
+    int8_t *levels = room(LEVELS, rows * p->inputs);
+    Row *row = room(ROWS, rows * sizeof(Row));
+    float *kept = room(KEPT, (rows * p->columns + 1) * sizeof(float));
+    float *y = room(TURNED, p->inputs * sizeof(float));
     for (int64_t r = 0, i = 0; r < rows; i++) {
         int64_t some = height(rows, r, i);
         for (int64_t j = 0; j < some; j++, r++) {
@@ -264,9 +291,8 @@ void before_attention(const Block *b, const float *x, int64_t rows, const float 
 
 // What a layer gives: out (rows, dim) from its input x and what its queries saw (rows, heads * width).
 void after_attention(const Block *b, const float *x, const float *seen, int64_t rows, float *out, int threads) {
-    static __thread Scratch one, two;
-    float *mid = room(&one, rows * b->dim * sizeof(float));
-    float *both = room(&two, rows * 2 * b->hidden * sizeof(float));
+    float *mid = room(MIDDLE, rows * b->dim * sizeof(float));
+    float *both = room(GATES, rows * 2 * b->hidden * sizeof(float));
     product(&b->o, seen, rows, mid, threads);
     add_normed(mid, b->after_attention, b->eps, x, rows, b->dim);
     product(&b->gate_up, mid, rows, both, threads);
@@ -341,28 +367,26 @@ static float scores(const float *query, const float **key, int64_t count, int64_
     return _mm512_reduce_max_ps(top);
 }
 
-// G heads at once: out (G, width) = share * the sum of values, `beyond` floats behind their keys, each times its weight; the
-// weights of the next head are `apart` floats further.
-#define SUMS(g) __m512 a##g = _mm512_setzero_ps(), b##g = a##g, c##g = a##g, d##g = a##g;
+// G heads at once: out (G, width) += the sum of values, each times its weight; the weights of the next head are `apart`
+// floats further.
+#define SUMS(g) \
+    float *to##g = out + g * width + i; \
+    __m512 a##g = _mm512_loadu_ps(to##g), b##g = _mm512_loadu_ps(to##g + LANES); \
+    __m512 c##g = _mm512_loadu_ps(to##g + 2 * LANES), d##g = _mm512_loadu_ps(to##g + 3 * LANES);
 #define ADD(g) { \
     __m512 w = _mm512_set1_ps(weight[g * apart + t]); \
     a##g = _mm512_fmadd_ps(w, v0, a##g), b##g = _mm512_fmadd_ps(w, v1, b##g); \
     c##g = _mm512_fmadd_ps(w, v2, c##g), d##g = _mm512_fmadd_ps(w, v3, d##g); }
-#define STORE(g) { \
-    __m512 s = _mm512_set1_ps(share[g]); \
-    float *to = out + g * width + i; \
-    _mm512_storeu_ps(to, _mm512_mul_ps(a##g, s)); \
-    _mm512_storeu_ps(to + LANES, _mm512_mul_ps(b##g, s)); \
-    _mm512_storeu_ps(to + 2 * LANES, _mm512_mul_ps(c##g, s)); \
-    _mm512_storeu_ps(to + 3 * LANES, _mm512_mul_ps(d##g, s)); }
+#define STORE(g) \
+    _mm512_storeu_ps(to##g, a##g), _mm512_storeu_ps(to##g + LANES, b##g); \
+    _mm512_storeu_ps(to##g + 2 * LANES, c##g), _mm512_storeu_ps(to##g + 3 * LANES, d##g);
 #define WEIGH(G) \
-static void weigh_##G(const float *weight, int64_t apart, const float **key, const int64_t *beyond, int64_t count, \
-                      int64_t width, const float *share, float *out) { \
+static void weigh_##G(const float *weight, int64_t apart, const float **value, int64_t count, int64_t width, float *out) { \
     int64_t i = 0; \
     for (; i + 4 * LANES <= width; i += 4 * LANES) { \
         EACH_##G(SUMS) \
         for (int64_t t = 0; t < count; t++) { \
-            const float *v = key[t] + beyond[t] + i; \
+            const float *v = value[t] + i; \
             __m512 v0 = _mm512_loadu_ps(v), v1 = _mm512_loadu_ps(v + LANES); \
             __m512 v2 = _mm512_loadu_ps(v + 2 * LANES), v3 = _mm512_loadu_ps(v + 3 * LANES); \
             EACH_##G(ADD) \
@@ -371,16 +395,16 @@ static void weigh_##G(const float *weight, int64_t apart, const float **key, con
     } \
     for (; i < width; i += LANES) \
         for (int g = 0; g < G; g++) { \
-            __m512 a = _mm512_setzero_ps(); \
+            __m512 a = _mm512_loadu_ps(out + g * width + i); \
             for (int64_t t = 0; t < count; t++) \
-                a = _mm512_fmadd_ps(_mm512_set1_ps(weight[g * apart + t]), _mm512_loadu_ps(key[t] + beyond[t] + i), a); \
-            _mm512_storeu_ps(out + g * width + i, _mm512_mul_ps(a, _mm512_set1_ps(share[g]))); \
+                a = _mm512_fmadd_ps(_mm512_set1_ps(weight[g * apart + t]), _mm512_loadu_ps(value[t] + i), a); \
+            _mm512_storeu_ps(out + g * width + i, a); \
         } \
 }
 
 WEIGH(1) WEIGH(2) WEIGH(3) WEIGH(4)
 
-typedef void Weigh(const float *, int64_t, const float **, const int64_t *, int64_t, int64_t, const float *, float *);
+typedef void Weigh(const float *, int64_t, const float **, int64_t, int64_t, float *);
 static Weigh *const WEIGHS[] = {weigh_1, weigh_2, weigh_3, weigh_4};
 
 // Scores to their exponentials, `top` taken off; the sum.
@@ -395,31 +419,54 @@ static float weights(float *score, float top, int64_t count) {
     return _mm512_reduce_add_ps(total);
 }
 
-// One query, all its heads, over the keys at `places`, in their order.
-static void see(const float *query, int64_t layer, const Place *place, int64_t places, int64_t heads, int64_t kinds,
-                int64_t width, float *out) {
-    static __thread Scratch one, two, three;
-    int64_t count = 0, group = heads / kinds, most = group < 4 ? group : 4;
-    for (int64_t p = 0; p < places; p++) count += place[p].count;
-    const float **key = room(&one, (count + LANES) * sizeof(float *));
-    int64_t *beyond = room(&two, (count + LANES) * sizeof(int64_t));
-    int64_t apart = count + LANES;
-    float *score = room(&three, most * apart * sizeof(float));
+// n queries, all their heads, over the keys at their places, in their order. They go side by side through blocks of NEAR
+// keys, so that keys which they share are read from memory once.
+static void see(const float *q, int64_t qs, int64_t layer, const int64_t *starts, const Place *places, int64_t n,
+                int64_t heads, int64_t kinds, int64_t width, float *out) {
+    int64_t group = heads / kinds, longest = 0, count[TOGETHER] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t p = starts[i]; p < starts[i + 1]; p++) count[i] += places[p].count;
+        if (count[i] > longest) longest = count[i];
+    }
+    int64_t apart = longest + LANES;
+    const float **keys = room(KEYS, n * apart * sizeof(float *));
+    float *score = room(SCORES, n * group * apart * sizeof(float)), *top = room(TOPS, n * group * sizeof(float));
+    memset(out, 0, n * heads * width * sizeof(float));
     for (int64_t h = 0; h < kinds; h++) {
-        int64_t t = 0;
-        for (int64_t p = 0; p < places; p++) {
-            const float *k = place[p].at + layer * place[p].layer + h * place[p].head;
-            for (int64_t i = 0; i < place[p].count; i++, t++, k += width) key[t] = k, beyond[t] = place[p].value;
+        for (int64_t i = 0; i < n; i++) {
+            const float **key = keys + i * apart;
+            for (int64_t p = starts[i]; p < starts[i + 1]; p++) {
+                const float *k = places[p].at + layer * places[p].layer + h * places[p].head;
+                for (int64_t j = 0; j < places[p].count; j++, k += width) *key++ = k;
+            }
+            for (int64_t j = 0; j < LANES; j++) key[j] = key[-1];  // read and not used
         }
-        for (int64_t i = 0; i < LANES; i++) key[t + i] = key[t - 1];  // read and not used
-        for (int64_t done = 0, some; done < group; done += some) {
-            const float *heads_of = query + (h * group + done) * width;
-            float share[4];
-            some = group - done < 4 ? group - done : 4;
-            for (int64_t g = 0; g < some; g++)
-                share[g] = 1.f / weights(score + g * apart, scores(heads_of + g * width, key, count, width, score + g * apart), count);
-            WEIGHS[some - 1](score, apart, key, beyond, count, width, share, out + (h * group + done) * width);
+        for (int64_t t = 0; t < longest; t += NEAR)
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t g = 0; g < group && t < count[i]; g++) {
+                    int64_t at = i * group + g, some = count[i] - t < NEAR ? count[i] - t : NEAR;
+                    const float *query = q + i * qs + (h * group + g) * width;
+                    float most = scores(query, keys + i * apart + t, some, width, score + at * apart + t);
+                    top[at] = t ? fmaxf(top[at], most) : most;
+                }
+        for (int64_t i = 0; i < n; i++) {
+            for (int64_t g = i * group; g < (i + 1) * group; g++) top[g] = 1.f / weights(score + g * apart, top[g], count[i]);
+            const float **key = keys + i * apart;
+            for (int64_t p = starts[i]; p < starts[i + 1]; p++)
+                for (int64_t j = 0; j < places[p].count; j++) *key++ += places[p].value;
         }
+        for (int64_t t = 0; t < longest; t += NEAR)
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t g = 0; g < group && t < count[i]; g += 4) {
+                    int64_t some = count[i] - t < NEAR ? count[i] - t : NEAR, wide = group - g < 4 ? group - g : 4;
+                    float *to = out + (i * heads + h * group + g) * width;
+                    WEIGHS[wide - 1](score + (i * group + g) * apart + t, apart, keys + i * apart + t, some, width, to);
+                }
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t g = 0; g < group; g++) {
+                float *to = out + (i * heads + h * group + g) * width, share = top[i * group + g];
+                for (int64_t j = 0; j < width; j++) to[j] *= share;
+            }
     }
 }
 
@@ -435,9 +482,11 @@ void attend(const float *q, int64_t qs, const float *k, int64_t ks, const float 
             memcpy(to, k + i * ks + h * width, width * sizeof(float));
             memcpy(to + target[i].value, v + i * vs + h * width, width * sizeof(float));
         }
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic, 4)
-    for (int64_t i = 0; i < queries; i++)
-        see(q + i * qs, layer, places + starts[i], starts[i + 1] - starts[i], heads, kinds, width, out + i * heads * width);
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic, 1)
+    for (int64_t i = 0; i < queries; i += TOGETHER) {
+        int64_t some = queries - i < TOGETHER ? queries - i : TOGETHER;
+        see(q + i * qs, qs, layer, starts + i, places, some, heads, kinds, width, out + i * heads * width);
+    }
 }
 
 // Each row of x (rows, width) through an RMS norm.
