@@ -57,6 +57,10 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("rope_factors", "windows"):  # a checkpoint's card has lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if any(window is not None and window < 1 for window in self.windows):
+            raise ValueError(f"a window is at least one position long, not {self.windows}")
+        if self.kv_heads and self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} keys evenly")
 
     def window(self, layer: int) -> int | None:
         """How many positions a query of `layer` sees, itself the last; None for all there are."""

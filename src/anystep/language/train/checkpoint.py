@@ -65,6 +65,6 @@ def load(name: str, folder: Path = WEIGHTS) -> tuple[dict[str, Tensor], Card]:
         )
     try:
         card = Card(**record | {"config": Config(**record["config"]), "alphabet": Alphabet(record["alphabet"])})
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise ModelError(f"load({name!r}): {name}.json is not a checkpoint's card: {error}") from error
     return {k: v.float() for k, v in read_tensors(content).items()}, card

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -24,25 +25,34 @@ NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512_vnni", "f16c"}
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None where this machine has to do without."""
-    compiler = next(filter(None, map(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")))), None)
     flags = cpu_flags()
     if os.environ.get("ANYSTEP_KERNELS") == "torch" or not flags >= NEEDED:
         return None
-    key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, sorted(flags))).encode()).hexdigest()[:16]
-    path = kernels_folder() / f"kernels-{key}.so"
     try:
+        key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, sorted(flags))).encode()).hexdigest()[:16]
+        path = kernels_folder() / f"kernels-{key}.so"
         if not path.exists():
-            if compiler is None:
-                return None
-            built(compiler, path)
-        if not is_ours(path):
+            built(compiler(), path)
+        if not (is_ours(path.parent) and is_ours(path)):
             return None
         found = ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError):
+        for name in ("product", "before_attention", "after_attention", "attend", "normed"):
+            getattr(found, name).restype = None
+    except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError):  # no home is a RuntimeError
         return None
-    for name in ("product", "before_attention", "after_attention", "attend", "normed"):
-        getattr(found, name).restype = None
     return found
+
+
+def compiler() -> list[str]:
+    """$CC with its arguments, or else cc, gcc or clang. Raises OSError where there is none of them."""
+    try:
+        asked = shlex.split(os.environ.get("CC", ""))
+    except ValueError:  # a quotation without an end
+        asked = []
+    for command in (asked, ["cc"], ["gcc"], ["clang"]):
+        if command and shutil.which(command[0]):
+            return command
+    raise FileNotFoundError("There is no C compiler.")
 
 
 def kernels_folder() -> Path:
@@ -59,19 +69,19 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), ()))
 
 
-def built(compiler: str, path: Path) -> None:
+def built(compiler: list[str], path: Path) -> None:
     """Compiles SOURCE to `path`, which appears whole or not at all. Raises OSError or SubprocessError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         made = Path(scratch) / path.name
         subprocess.run(
-            [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"], check=True, capture_output=True, timeout=120
+            [*compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"], check=True, capture_output=True, timeout=120
         )
         made.chmod(0o700)
         made.replace(path)
 
 
 def is_ours(path: Path) -> bool:
-    """Whether nobody else could have written this file: code is loaded from it."""
+    """Whether nobody else could have written this file, or put one into this folder: code is loaded from it."""
     found = path.stat()
     return found.st_uid == os.getuid() and not found.st_mode & 0o022

@@ -37,13 +37,20 @@ def by_lists(config: Config, seen: Sequence[tuple[Sequence[Stretch], tuple[Tenso
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         starts, places = tables[config.window(layer)]
         batch, heads, time, width = q.shape
-        rows = [flat(x) for x in (q, k, v)]
-        out = q.new_empty(batch, time, heads, width)
+        kinds = k.shape[1]
+        if (
+            batch * time != len(seen)
+            or heads % kinds
+            or any(mine.shape[2::2] != (kinds, width) for _, (mine, _) in seen)
+        ):
+            raise ValueError(f"Lists for {len(seen)} queries on other keys; got {tuple(q.shape)}, {tuple(k.shape)}.")
+        rows = [flat(x.float()) for x in (q, k, v)]
+        out = torch.empty(batch, time, heads, width)
         if watchers:
             seen_by_all, held = int(places[:, -1].sum()), dict[int, int]()
             for first, *_, count in places.tolist():
                 held[first] = max(held.get(first, 0), count)
-            once = 8 * k.shape[1] * width * sum(held.values())  # what forks share is held once
+            once = 8 * kinds * width * sum(held.values())  # what forks share is held once
             tell("attend", {"fp32": 4 * heads * width * seen_by_all}, keys=once)
         kernels().attend(
             *(part for x in rows for part in (at(x), Number(x.stride(0)))),
@@ -51,11 +58,11 @@ def by_lists(config: Config, seen: Sequence[tuple[Sequence[Stretch], tuple[Tenso
             pointer(own),
             pointer(starts),
             pointer(places),
-            *map(Number, (batch * time, heads, k.shape[1], width)),
+            *map(Number, (batch * time, heads, kinds, width)),
             at(out),
             torch.get_num_threads(),
         )
-        return out.transpose(1, 2)
+        return out.transpose(1, 2).to(q.dtype)
 
     return attend
 
@@ -82,7 +89,9 @@ def table(seen: Iterable[Sequence[Stretch]], window: int | None) -> tuple[np.nda
 
 def place(keys: Tensor, first: int, count: int) -> tuple[int, ...]:
     """A `Place` of kernels.c."""
-    layer, value, head, step, _ = keys.stride()
+    layer, value, head, step, one = keys.stride()
+    if (step, one) != (keys.shape[4], 1) or not 0 <= first <= first + count <= keys.shape[3]:
+        raise ValueError(f"Positions {first} to {first + count} do not lie side by side in {tuple(keys.shape)}.")
     return keys.data_ptr() + 4 * first * step, layer, value, head, count
 
 

@@ -41,7 +41,13 @@ class BlockFields(ctypes.Structure):
     ]
 
 
-class NativeProduct(nn.Module):
+class Placed(nn.Module):
+    """What the kernels know by its addresses, so that it stays where it is and as it is: see `Fused._apply`."""
+
+    placed = True
+
+
+class NativeProduct(Placed):
     """An `Int8Product` laid out for the kernels."""
 
     weight: Tensor
@@ -57,7 +63,7 @@ class NativeProduct(nn.Module):
         self.register_buffer("columns", plain.columns)
         self.register_buffer("kept", plain.kept.half())
         self.register_buffer("bias", plain.bias)
-        self.outputs, held = outputs, dict(self.named_buffers())
+        self.outputs, self.inputs, held = outputs, inputs, dict(self.named_buffers())
         eps = 0.0 if plain.eps is None else plain.eps
         turned, normed = plain.turn is not None, plain.eps is not None
         numbers = (inputs, outputs, len(plain.columns), turned, normed, eps)
@@ -73,7 +79,7 @@ class NativeProduct(nn.Module):
         return {"int8": 2 * rows * self.weight.numel(), "fp32": 2 * rows * self.kept.numel()}
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous()
+        x = laid(x, self.inputs)
         out = x.new_empty(len(x), self.outputs)
         if watchers:
             tell("product", self.work(len(x)), self.bytes)
@@ -81,7 +87,7 @@ class NativeProduct(nn.Module):
         return out
 
 
-class NativeBlock(nn.Module):
+class NativeBlock(Placed):
     """A `FusedBlock` of int8 products, with the same call."""
 
     gain: Tensor | None
@@ -103,14 +109,14 @@ class NativeBlock(nn.Module):
 
     def forward(self, x: Tensor, shape: tuple[int, int], cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         run, rows, threads = kernels(), Number(len(x)), torch.get_num_threads()
-        x, me = x.contiguous(), ctypes.byref(self.fields)
+        x, me = laid(x, self.qkv.inputs), ctypes.byref(self.fields)
         qkv = x.new_empty(len(x), self.qkv.outputs)
         if watchers:
             self.tell(len(x))
         run.before_attention(me, at(x), rows, at(cos), at(sin), at(qkv), threads)
         parts = qkv.view(*shape, -1, self.width).transpose(1, 2)
         q, k, v = parts[:, : self.heads], parts[:, self.heads : self.kinds], parts[:, self.kinds :]
-        seen = attend(self.layer, q, k, v).transpose(1, 2).reshape(len(x), -1).contiguous()
+        seen = laid(attend(self.layer, q, k, v).transpose(1, 2).reshape(len(x), -1), self.o.inputs)
         out = torch.empty_like(x)
         run.after_attention(me, at(x), at(seen), rows, at(out), threads)
         return out
@@ -133,7 +139,8 @@ class NativeNorm(nn.Module):
         self.weight, self.eps = weight, eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x, width = x.contiguous(), x.shape[-1]
+        width = len(self.weight)
+        x = laid(x, width)
         out = torch.empty_like(x)
         kernels().normed(at(x), at(self.weight), Real(self.eps), Number(x.numel() // width), Number(width), at(out))
         return out
@@ -149,6 +156,13 @@ def at(tensor: Tensor) -> ctypes.c_void_p:
     return At(tensor.data_ptr())
 
 
+def laid(x: Tensor, width: int) -> Tensor:
+    """(..., width) as the kernels read it, which trust what they are given."""
+    if x.shape[-1] != width or x.device.type != "cpu":
+        raise ValueError(f"These layers take rows of {width} numbers on the CPU; got {tuple(x.shape)} on {x.device}.")
+    return x.float().contiguous()
+
+
 def parts(block: Any) -> tuple[Any, Any, Any, Any]:
     return block.qkv, block.o, block.gate_up, block.down
 
@@ -157,13 +171,15 @@ def fits(product: Any) -> bool:
     """Whether the kernels can do this product."""
     if not isinstance(product, Int8Product) or product.weight.device.type != "cpu":
         return False
+    if any(t is not None and t.dtype != torch.float32 for t in (product.scale, product.gain, product.bias)):
+        return False
     outputs, inputs = product.weight.shape
     return outputs % BLOCK == 0 and inputs % TURN == 0
 
 
 def compiled(fused: Fused) -> Fused:
     """`fused` with its layers and head in place through the kernels, as far as they are there and fit."""
-    if library() is None:
+    if library() is None or fused.norm.weight.device.type != "cpu" or fused.norm.weight.dtype != torch.float32:
         return fused
     block: Any
     for i, block in enumerate(fused.layers):
