@@ -6,12 +6,8 @@ rotation as two products and a roll. `llama.py` is the readable reference, and t
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Callable, Sequence
-=======
-from collections.abc import Callable
 from typing import Any
->>>>>>> review
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +37,7 @@ class Fused(nn.Module):
         self.attend = within(config.windows) if config.windows else causal
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """What `to`, `half` and their like do. Raises UsageError once layers are compiled, before any part is changed."""
+        """What `to`, `half` and their like do. Raises UsageError once layers are compiled, before a part is changed."""
         if any(getattr(module, "placed", False) for module in self.modules()):
             raise UsageError("Compiled layers cannot be moved or cast; load(name, device=...) puts a model elsewhere.")
         return super()._apply(fn, recurse)

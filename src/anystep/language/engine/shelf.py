@@ -66,7 +66,7 @@ def shelved(path: Path, config: Config) -> Fused | None:
 
     def product(place: str, weight: Tensor, bias: Tensor | None, norm: nn.RMSNorm | None) -> nn.Module:
         held = {name: tensors[f"{place}/{name}"] for name in HELD if f"{place}/{name}" in tensors}
-        if not fit(held, *weight.shape, bias is not None, norm is not None):
+        if not fit(held, len(weight), weight.shape[1], bias is not None, norm is not None):
             raise ValueError(f"{place} does not fit {weight.shape}")
         return Int8Product(held | {"kept": held["kept"].float()}, None if norm is None else config.norm_eps)
 
