@@ -334,43 +334,37 @@ static inline __m512 sums(const __m512 v[16]) {
     return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
 }
 
-// score[0..count) = query . key / root of width, a whole register more or less, for `some` heads side by side in `query`,
-// whose scores are `apart`; `top` the largest of each. Keys are loaded once for all of them.
-static void scores(const float *query, int64_t some, const float **key, int64_t count, int64_t width, float *score,
-                   int64_t apart, float *top) {
+// score[0..count) = query . key / root of width, a whole register more or less; the largest of them.
+static float scores(const float *query, const float **key, int64_t count, int64_t width, float *score) {
     const float root = 1.f / sqrtf((float)width);
-    __m512 high[4];
-    for (int64_t g = 0; g < some; g++) high[g] = _mm512_set1_ps(-INFINITY);
+    __m512 top = _mm512_set1_ps(-INFINITY);
     for (int64_t t = 0; t < count; t += LANES) {
-        const float **near = key + t;
-        __mmask16 there = count - t >= LANES ? 0xffff : (__mmask16)((1u << (count - t)) - 1);
-        for (int64_t g = 0; g < some; g++) {
-            __m512 part[LANES];
-            const float *one = query + g * width;
-            if (width == 4 * LANES) {
-                __m512 a = _mm512_loadu_ps(one), b = _mm512_loadu_ps(one + LANES);
-                __m512 c = _mm512_loadu_ps(one + 2 * LANES), d = _mm512_loadu_ps(one + 3 * LANES);
+        __m512 part[LANES];
+        const float **some = key + t;
+        if (width == 4 * LANES) {
+            __m512 a = _mm512_loadu_ps(query), b = _mm512_loadu_ps(query + LANES);
+            __m512 c = _mm512_loadu_ps(query + 2 * LANES), d = _mm512_loadu_ps(query + 3 * LANES);
 #pragma GCC unroll 16
-                for (int j = 0; j < LANES; j++) {
-                    __m512 x = _mm512_mul_ps(a, _mm512_loadu_ps(near[j]));
-                    x = _mm512_fmadd_ps(b, _mm512_loadu_ps(near[j] + LANES), x);
-                    x = _mm512_fmadd_ps(c, _mm512_loadu_ps(near[j] + 2 * LANES), x);
-                    part[j] = _mm512_fmadd_ps(d, _mm512_loadu_ps(near[j] + 3 * LANES), x);
-                }
-            } else {
-                for (int j = 0; j < LANES; j++) {
-                    part[j] = _mm512_setzero_ps();
-                    for (int64_t i = 0; i < width; i += LANES)
-                        part[j] = _mm512_fmadd_ps(_mm512_loadu_ps(one + i), _mm512_loadu_ps(near[j] + i), part[j]);
-                }
+            for (int j = 0; j < LANES; j++) {
+                __m512 x = _mm512_mul_ps(a, _mm512_loadu_ps(some[j]));
+                x = _mm512_fmadd_ps(b, _mm512_loadu_ps(some[j] + LANES), x);
+                x = _mm512_fmadd_ps(c, _mm512_loadu_ps(some[j] + 2 * LANES), x);
+                part[j] = _mm512_fmadd_ps(d, _mm512_loadu_ps(some[j] + 3 * LANES), x);
             }
-            __m512 x = _mm512_mul_ps(sums(part), _mm512_set1_ps(root));
-            x = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), there, x);
-            _mm512_storeu_ps(score + g * apart + t, x);
-            high[g] = _mm512_max_ps(high[g], x);
+        } else {
+            for (int j = 0; j < LANES; j++) {
+                part[j] = _mm512_setzero_ps();
+                for (int64_t i = 0; i < width; i += LANES)
+                    part[j] = _mm512_fmadd_ps(_mm512_loadu_ps(query + i), _mm512_loadu_ps(some[j] + i), part[j]);
+            }
         }
+        __mmask16 there = count - t >= LANES ? 0xffff : (__mmask16)((1u << (count - t)) - 1);
+        __m512 x = _mm512_mul_ps(sums(part), _mm512_set1_ps(root));
+        x = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), there, x);
+        _mm512_storeu_ps(score + t, x);
+        top = _mm512_max_ps(top, x);
     }
-    for (int64_t g = 0; g < some; g++) top[g] = _mm512_reduce_max_ps(high[g]);
+    return _mm512_reduce_max_ps(top);
 }
 
 // G heads at once: out (G, width) += the sum of values, each times its weight; the weights of the next head are `apart`
@@ -439,7 +433,6 @@ static void see(const float *q, int64_t qs, int64_t layer, const int64_t *starts
     float *score = room(SCORES, n * group * apart * sizeof(float)), *top = room(TOPS, n * group * sizeof(float));
     memset(out, 0, n * heads * width * sizeof(float));
     for (int64_t h = 0; h < kinds; h++) {
-<<<<<<< HEAD
         for (int64_t i = 0; i < n; i++) {
             const float **key = keys + i * apart;
             for (int64_t p = starts[i]; p < starts[i + 1]; p++) {
@@ -461,23 +454,6 @@ static void see(const float *q, int64_t qs, int64_t layer, const int64_t *starts
             const float **key = keys + i * apart;
             for (int64_t p = starts[i]; p < starts[i + 1]; p++)
                 for (int64_t j = 0; j < places[p].count; j++) *key++ += places[p].value;
-=======
-        int64_t t = 0;
-        for (int64_t p = 0; p < places; p++) {
-            const float *k = place[p].at + layer * place[p].layer + h * place[p].head;
-            for (int64_t i = 0; i < place[p].count; i++, k += width) key[t + i] = k;
-            for (int64_t i = 0; i < (h ? 0 : place[p].count); i++) beyond[t + i] = place[p].value;  // the same for all heads
-            t += place[p].count;
-        }
-        for (int64_t i = 0; i < LANES; i++) key[t + i] = key[t - 1];  // read and not used
-        for (int64_t done = 0, some; done < group; done += some) {
-            const float *heads_of = query + (h * group + done) * width;
-            float share[4], top[4];
-            some = group - done < 4 ? group - done : 4;
-            scores(heads_of, some, key, count, width, score, apart, top);
-            for (int64_t g = 0; g < some; g++) share[g] = 1.f / weights(score + g * apart, top[g], count);
-            WEIGHS[some - 1](score, apart, key, beyond, count, width, share, out + (h * group + done) * width);
->>>>>>> measure
         }
         for (int64_t t = 0; t < longest; t += NEAR)
             for (int64_t i = 0; i < n; i++)
