@@ -28,6 +28,8 @@ PHASES = {  # where the functions are looked up, what they are called there, and
     "tokenizer": ("anystep.language.engine.tokenizer", "Subwords.from_folder"),
     "lay out": ("anystep.language.engine.weights", "Llama"),
     "convert weights": ("anystep.language.engine.weights", "quantise"),
+    "keep weights": ("anystep.language.engine.weights", "shelve"),
+    "kept weights": ("anystep.language.engine.weights", "shelved"),
 }
 
 
@@ -113,6 +115,7 @@ def forked(engine: Any) -> tuple[int, dict[str, int]]:
     with all that its forks hold, as they are read off the tensors while the session is open."""
     import torch
 
+    from anystep.language.engine.native.watch import watched
     from anystep.language.measure.memory import held
     from anystep.testing.operators import counted_operators
 
@@ -123,7 +126,7 @@ def forked(engine: Any) -> tuple[int, dict[str, int]]:
     with engine.open(engine.plan([tokens] * FORKS)) as session:
         for _ in range(NEW):
             session.append([1] * FORKS)
-        with counted_operators(held(engine.model)) as seen:
+        with counted_operators(held(engine.model)) as seen, watched(seen.add):
             session.logits()
             engine.run(torch.tensor([[1]]), None)
         together = engine.cache.bytes + session.bytes
@@ -143,11 +146,12 @@ def main() -> None:
         return
     runs: dict[str, list[dict[str, Any]]] = {}
     for form in options.weights.split(","):
-        for repeat in range(options.repeats):
+        for repeat in range(-1, options.repeats):  # the first may prepare what later ones find in the cache folder
             what = "cache" if repeat == 0 else "time"
             command = [sys.executable, __file__, "--model", options.model, "--weights", form, "--once", what]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            runs.setdefault(form, []).append(json.loads(done.stdout.splitlines()[-1]))
+            if repeat >= 0:
+                runs.setdefault(form, []).append(json.loads(done.stdout.splitlines()[-1]))
         tell(form, runs[form])
     if options.json:
         options.json.write_text(json.dumps(runs, indent=1), encoding="utf-8")

@@ -41,8 +41,7 @@ def test_it_has_a_check_for_every_clause_and_those_that_are_exact_pass(small: Re
         assert any(words in check.clause for check in small.checks), words
     for kind in ("quoting", "free", "after noise", "noise, drawn at temperature 2"):
         exact = [c for c in small.checks if c.clause.startswith(f"{kind}: ") and c.op in ("==", "<=")]
-        wanted = 2 if kind.startswith("noise") else 3  # equal tokens are asked for where the choice is greedy
-        assert len(exact) == wanted and all(check.passed for check in exact), [str(check) for check in exact]
+        assert len(exact) == 3 and all(check.passed for check in exact), [str(check) for check in exact]
     within = [check for check in small.checks if "nodes in all" in check.clause or "forgotten" in check.clause]
     assert len(within) == 2 and all(check.passed for check in within), [str(check) for check in within]
 

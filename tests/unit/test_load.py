@@ -233,3 +233,17 @@ def test_laying_a_model_out_does_not_load_the_compiler():
     code = "import sys; from anystep.language import load; load('chainlm-2m'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert not {"torch._dynamo", "sympy", "torch.distributed.fsdp"} & set(done.stdout.split())
+
+
+def test_laying_a_fused_model_out_does_not_either():
+    code = (
+        "import sys, torch; from anystep.language.engine.fused import fuse; "
+        "from anystep.language.engine.llama import Config, Llama\n"
+        "with torch.device('meta'):\n    model = Llama(Config(64, 32, 2, 4, 2, 48, 8))\n"
+        "shapes = {}\n"
+        "fuse(model, lambda place, weight, bias, norm: shapes.update({place: weight.shape}) or torch.nn.Identity())\n"
+        "assert shapes['layers.1.qkv'] == (64, 32) and shapes['layers.0.gate_up'] == (96, 32)\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert not {"torch._dynamo", "sympy", "torch.distributed.fsdp"} & set(done.stdout.split())

@@ -79,10 +79,12 @@ def test_heads_and_the_second_model_are_trained_once(loads: list[str]) -> None:
     told = len(said)
     assert torch.equal(trained(chatty(), RECIPE, said.append).inner, heads.inner) and len(said) == told
     recipe = JointRecipe(texts=24, epochs=1, rows=8, upper=1, rank=4, others=16, held=8)
-    engine, other = jointly(RECIPE, recipe, said.append)
-    again, same = jointly(RECIPE, recipe, lambda line: pytest.fail(f"trained again: {line}"))
+    engine, other = jointly(RECIPE, recipe, "fp32", said.append)
+    again, same = jointly(RECIPE, recipe, "fp32", lambda line: pytest.fail(f"trained again: {line}"))
     read = torch.tensor([[5, 6, 7]])
     assert torch.equal(engine.forward(read), again.forward(read)) and torch.equal(other.inner, same.inner)
     assert not torch.equal(engine.forward(read), chatty().forward(read)) and engine.name == "tiny-medusa-2"
-    alone, longer = jointly(RECIPE, JointRecipe(texts=24, epochs=1, rows=8, upper=0, others=16, held=8), said.append)
+    alone, longer = jointly(
+        RECIPE, JointRecipe(texts=24, epochs=1, rows=8, upper=0, others=16, held=8), "fp32", said.append
+    )
     assert torch.equal(alone.forward(read), chatty().forward(read)) and not torch.equal(longer.inner, heads.inner)

@@ -42,6 +42,7 @@ from anystep.language.engine.slots import Moves, window
 
 ROW = 157
 REQUESTS, TRACES, GAP, SHORTEST, LONGEST, ROWS, PIECE = 32, 6, 2.0, 4, 128, 8, 64
+LONG = 500  # positions of the prompt that shows why prompts are read in pieces
 EACH = 0.05  # of a pass of one position, for every further one: about what SmolLM2 takes on a CPU
 NEAR = 1e-4  # logits this close are a tie
 SYSTEM = "Here is a short and helpful answer to a question of a curious child about the world.\n\n"
@@ -205,8 +206,10 @@ def evicted(ours: Served, parts: dict[str, Served], like: Sequence[Arrival], rea
     idle = parts["no reordering"].positions / ours.positions
     yield Check("ablation, no reordering: positions over fusion's", idle, ">", 1.0)
     yield Check("positions of the largest pass", max(s.largest for s in every), "<=", PIECE + ROWS)
-    whole = parts["prompts in one piece"].largest
-    yield Check("ablation, prompts in one piece: positions of the largest pass", whole, ">", ours.largest)
+    long = [*like[:5], replace(like[5], prompt="b" * LONG), *like[6:]]
+    pieces, whole = (fused(stand_in(), long, Clock(), ROWS, chunk=chunk).largest for chunk in (PIECE, CHUNK))
+    yield Check(f"positions of the largest pass, where a prompt has {LONG}", pieces, "<=", PIECE + ROWS)
+    yield Check("ablation, prompts in one piece: positions of the largest pass over fusion's", whole / pieces, ">", 1.0)
 
 
 def fewest(active: Sequence[int], total: int) -> int:

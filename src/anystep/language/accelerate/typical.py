@@ -25,7 +25,7 @@ class Typical(Verifier):
     """Keeps the longest path of plausible guesses; the token after it is drawn among the plausible ones.
 
     Preserves nothing: what was guessed and is plausible comes more often than the model would draw it, what is not
-    plausible never comes, and the answer depends on the drafter. docs/accelerate/medusa.md has the measured gap. At
+    plausible never comes, and the answer depends on the drafter. At
     temperature 0 it is the greedy walk. epsilon and delta in (0, 1]: probabilities above epsilon always pass; delta
     scales exp(-entropy in nats). The likeliest token always passes. Raises UsageError for values outside.
     """

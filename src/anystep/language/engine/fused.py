@@ -6,7 +6,7 @@ rotation as two products and a roll. `llama.py` is the readable reference, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ class Fused(nn.Module):
         self.attend = within(config.windows) if config.windows else causal
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """What `to`, `half` and their like do. Raises UsageError once layers are compiled, before any change."""
+        """What `to`, `half` and their like do. Raises UsageError once layers are compiled, before a part is changed."""
         if any(getattr(module, "placed", False) for module in self.modules()):
             raise UsageError("Compiled layers cannot be moved or cast; load(name, device=...) puts a model elsewhere.")
         return super()._apply(fn, recurse)
@@ -145,15 +145,22 @@ def fuse(model: Llama, products: Products, embedding: torch.dtype = torch.float3
     return fused.requires_grad_(False).eval()
 
 
+def stacked(parts: Sequence[Tensor]) -> Tensor:
+    """One above the other; of tensors without numbers only the shape, as joining those would load torch's compiler."""
+    if parts[0].is_meta:
+        return parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:])
+    return torch.cat(list(parts)).detach()
+
+
 def fused_block(config: Config, layer: int, block: Block, products: Products) -> FusedBlock:
     new, mine, gates, place = FusedBlock(config, layer), block.self_attn, block.mlp, f"layers.{layer}"
     parts = (mine.q_proj, mine.k_proj, mine.v_proj)
-    bias = torch.cat([p.bias for p in parts]).detach() if config.qkv_bias else None
-    weight = torch.cat([p.weight for p in parts]).detach()
+    bias = stacked([p.bias for p in parts]) if config.qkv_bias else None
+    weight = stacked([p.weight for p in parts])
     new.qkv = products(f"{place}.qkv", weight, bias, block.input_layernorm)
     new.o = products(f"{place}.o", mine.o_proj.weight.detach(), None, None)
     before = block.pre_feedforward_layernorm if config.sandwich else block.post_attention_layernorm
-    both = torch.cat([gates.gate_proj.weight, gates.up_proj.weight]).detach()
+    both = stacked([gates.gate_proj.weight, gates.up_proj.weight])
     new.gate_up = products(f"{place}.gate_up", both, None, before)
     new.down = products(f"{place}.down", gates.down_proj.weight.detach(), None, None)
     if config.sandwich:

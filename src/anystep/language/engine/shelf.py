@@ -66,7 +66,7 @@ def shelved(path: Path, config: Config) -> Fused | None:
 
     def product(place: str, weight: Tensor, bias: Tensor | None, norm: nn.RMSNorm | None) -> nn.Module:
         held = {name: tensors[f"{place}/{name}"] for name in HELD if f"{place}/{name}" in tensors}
-        if not fit(held, weight.shape, bias is not None, norm is not None):
+        if not fit(held, len(weight), weight.shape[1], bias is not None, norm is not None):
             raise ValueError(f"{place} does not fit {weight.shape}")
         return Int8Product(held | {"kept": held["kept"].float()}, None if norm is None else config.norm_eps)
 
@@ -76,9 +76,8 @@ def shelved(path: Path, config: Config) -> Fused | None:
         return None
 
 
-def fit(held: Mapping[str, Tensor], shape: torch.Size, biased: bool, normed: bool) -> bool:
-    """Whether an `Int8Product` of this shape (outputs, inputs) may be made of `held`."""
-    outputs, inputs = shape
+def fit(held: Mapping[str, Tensor], outputs: int, inputs: int, biased: bool, normed: bool) -> bool:
+    """Whether an `Int8Product` of this shape may be made of `held`."""
     columns = held.get("columns", torch.empty(0))
     wanted = {
         "weight": ((outputs, inputs), torch.int8),

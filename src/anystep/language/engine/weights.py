@@ -89,7 +89,7 @@ def read_folder(folder: Path) -> Weights:
     """
     config = folder_config(read_json(folder / "config.json"), str(folder))
     tensors: dict[str, Tensor] = {}
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(file for file in folder.glob("*.safetensors") if file.name != "int8.safetensors")  # a shelf
     if not files:
         raise ModelError(f"{folder} holds no *.safetensors; pickled weights are not read, convert them first.")
     for file in files:

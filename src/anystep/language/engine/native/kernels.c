@@ -16,6 +16,8 @@
 #define BLOCK 32
 #define TURN 32
 #define MOST 12     // rows of a tile
+#define TOGETHER 8  // queries that go through their keys side by side
+#define NEAR 64     // keys that they go through at a time
 #define AHEAD 4096  // bytes of weights asked for before they are wanted
 
 typedef struct {
@@ -41,7 +43,7 @@ typedef struct { int32_t value; } __attribute__((packed, may_alias)) Four;
 
 // Room that a thread keeps from call to call, and gives back when it ends.
 typedef struct { void *at; size_t size; } Scratch;
-enum { LEVELS, ROWS, KEPT, TURNED, MIDDLE, GATES, KEYS, BEYOND, SCORES, ROOMS };
+enum { LEVELS, ROWS, KEPT, TURNED, MIDDLE, GATES, KEYS, TOPS, SCORES, ROOMS };
 
 static pthread_key_t rooms_key;
 static pthread_once_t rooms_made = PTHREAD_ONCE_INIT;
@@ -365,28 +367,26 @@ static float scores(const float *query, const float **key, int64_t count, int64_
     return _mm512_reduce_max_ps(top);
 }
 
-// G heads at once: out (G, width) = share * the sum of values, `beyond` floats behind their keys, each times its weight; the
-// weights of the next head are `apart` floats further.
-#define SUMS(g) __m512 a##g = _mm512_setzero_ps(), b##g = a##g, c##g = a##g, d##g = a##g;
+// G heads at once: out (G, width) += the sum of values, each times its weight; the weights of the next head are `apart`
+// floats further.
+#define SUMS(g) \
+    float *to##g = out + g * width + i; \
+    __m512 a##g = _mm512_loadu_ps(to##g), b##g = _mm512_loadu_ps(to##g + LANES); \
+    __m512 c##g = _mm512_loadu_ps(to##g + 2 * LANES), d##g = _mm512_loadu_ps(to##g + 3 * LANES);
 #define ADD(g) { \
     __m512 w = _mm512_set1_ps(weight[g * apart + t]); \
     a##g = _mm512_fmadd_ps(w, v0, a##g), b##g = _mm512_fmadd_ps(w, v1, b##g); \
     c##g = _mm512_fmadd_ps(w, v2, c##g), d##g = _mm512_fmadd_ps(w, v3, d##g); }
-#define STORE(g) { \
-    __m512 s = _mm512_set1_ps(share[g]); \
-    float *to = out + g * width + i; \
-    _mm512_storeu_ps(to, _mm512_mul_ps(a##g, s)); \
-    _mm512_storeu_ps(to + LANES, _mm512_mul_ps(b##g, s)); \
-    _mm512_storeu_ps(to + 2 * LANES, _mm512_mul_ps(c##g, s)); \
-    _mm512_storeu_ps(to + 3 * LANES, _mm512_mul_ps(d##g, s)); }
+#define STORE(g) \
+    _mm512_storeu_ps(to##g, a##g), _mm512_storeu_ps(to##g + LANES, b##g); \
+    _mm512_storeu_ps(to##g + 2 * LANES, c##g), _mm512_storeu_ps(to##g + 3 * LANES, d##g);
 #define WEIGH(G) \
-static void weigh_##G(const float *weight, int64_t apart, const float **key, const int64_t *beyond, int64_t count, \
-                      int64_t width, const float *share, float *out) { \
+static void weigh_##G(const float *weight, int64_t apart, const float **value, int64_t count, int64_t width, float *out) { \
     int64_t i = 0; \
     for (; i + 4 * LANES <= width; i += 4 * LANES) { \
         EACH_##G(SUMS) \
         for (int64_t t = 0; t < count; t++) { \
-            const float *v = key[t] + beyond[t] + i; \
+            const float *v = value[t] + i; \
             __m512 v0 = _mm512_loadu_ps(v), v1 = _mm512_loadu_ps(v + LANES); \
             __m512 v2 = _mm512_loadu_ps(v + 2 * LANES), v3 = _mm512_loadu_ps(v + 3 * LANES); \
             EACH_##G(ADD) \
@@ -395,16 +395,16 @@ static void weigh_##G(const float *weight, int64_t apart, const float **key, con
     } \
     for (; i < width; i += LANES) \
         for (int g = 0; g < G; g++) { \
-            __m512 a = _mm512_setzero_ps(); \
+            __m512 a = _mm512_loadu_ps(out + g * width + i); \
             for (int64_t t = 0; t < count; t++) \
-                a = _mm512_fmadd_ps(_mm512_set1_ps(weight[g * apart + t]), _mm512_loadu_ps(key[t] + beyond[t] + i), a); \
-            _mm512_storeu_ps(out + g * width + i, _mm512_mul_ps(a, _mm512_set1_ps(share[g]))); \
+                a = _mm512_fmadd_ps(_mm512_set1_ps(weight[g * apart + t]), _mm512_loadu_ps(value[t] + i), a); \
+            _mm512_storeu_ps(out + g * width + i, a); \
         } \
 }
 
 WEIGH(1) WEIGH(2) WEIGH(3) WEIGH(4)
 
-typedef void Weigh(const float *, int64_t, const float **, const int64_t *, int64_t, int64_t, const float *, float *);
+typedef void Weigh(const float *, int64_t, const float **, int64_t, int64_t, float *);
 static Weigh *const WEIGHS[] = {weigh_1, weigh_2, weigh_3, weigh_4};
 
 // Scores to their exponentials, `top` taken off; the sum.
@@ -419,30 +419,54 @@ static float weights(float *score, float top, int64_t count) {
     return _mm512_reduce_add_ps(total);
 }
 
-// One query, all its heads, over the keys at `places`, in their order.
-static void see(const float *query, int64_t layer, const Place *place, int64_t places, int64_t heads, int64_t kinds,
-                int64_t width, float *out) {
-    int64_t count = 0, group = heads / kinds, most = group < 4 ? group : 4;
-    for (int64_t p = 0; p < places; p++) count += place[p].count;
-    const float **key = room(KEYS, (count + LANES) * sizeof(float *));
-    int64_t *beyond = room(BEYOND, (count + LANES) * sizeof(int64_t));
-    int64_t apart = count + LANES;
-    float *score = room(SCORES, most * apart * sizeof(float));
+// n queries, all their heads, over the keys at their places, in their order. They go side by side through blocks of NEAR
+// keys, so that keys which they share are read from memory once.
+static void see(const float *q, int64_t qs, int64_t layer, const int64_t *starts, const Place *places, int64_t n,
+                int64_t heads, int64_t kinds, int64_t width, float *out) {
+    int64_t group = heads / kinds, longest = 0, count[TOGETHER] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t p = starts[i]; p < starts[i + 1]; p++) count[i] += places[p].count;
+        if (count[i] > longest) longest = count[i];
+    }
+    int64_t apart = longest + LANES;
+    const float **keys = room(KEYS, n * apart * sizeof(float *));
+    float *score = room(SCORES, n * group * apart * sizeof(float)), *top = room(TOPS, n * group * sizeof(float));
+    memset(out, 0, n * heads * width * sizeof(float));
     for (int64_t h = 0; h < kinds; h++) {
-        int64_t t = 0;
-        for (int64_t p = 0; p < places; p++) {
-            const float *k = place[p].at + layer * place[p].layer + h * place[p].head;
-            for (int64_t i = 0; i < place[p].count; i++, t++, k += width) key[t] = k, beyond[t] = place[p].value;
+        for (int64_t i = 0; i < n; i++) {
+            const float **key = keys + i * apart;
+            for (int64_t p = starts[i]; p < starts[i + 1]; p++) {
+                const float *k = places[p].at + layer * places[p].layer + h * places[p].head;
+                for (int64_t j = 0; j < places[p].count; j++, k += width) *key++ = k;
+            }
+            for (int64_t j = 0; j < LANES; j++) key[j] = key[-1];  // read and not used
         }
-        for (int64_t i = 0; i < LANES; i++) key[t + i] = key[t - 1];  // read and not used
-        for (int64_t done = 0, some; done < group; done += some) {
-            const float *heads_of = query + (h * group + done) * width;
-            float share[4];
-            some = group - done < 4 ? group - done : 4;
-            for (int64_t g = 0; g < some; g++)
-                share[g] = 1.f / weights(score + g * apart, scores(heads_of + g * width, key, count, width, score + g * apart), count);
-            WEIGHS[some - 1](score, apart, key, beyond, count, width, share, out + (h * group + done) * width);
+        for (int64_t t = 0; t < longest; t += NEAR)
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t g = 0; g < group && t < count[i]; g++) {
+                    int64_t at = i * group + g, some = count[i] - t < NEAR ? count[i] - t : NEAR;
+                    const float *query = q + i * qs + (h * group + g) * width;
+                    float most = scores(query, keys + i * apart + t, some, width, score + at * apart + t);
+                    top[at] = t ? fmaxf(top[at], most) : most;
+                }
+        for (int64_t i = 0; i < n; i++) {
+            for (int64_t g = i * group; g < (i + 1) * group; g++) top[g] = 1.f / weights(score + g * apart, top[g], count[i]);
+            const float **key = keys + i * apart;
+            for (int64_t p = starts[i]; p < starts[i + 1]; p++)
+                for (int64_t j = 0; j < places[p].count; j++) *key++ += places[p].value;
         }
+        for (int64_t t = 0; t < longest; t += NEAR)
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t g = 0; g < group && t < count[i]; g += 4) {
+                    int64_t some = count[i] - t < NEAR ? count[i] - t : NEAR, wide = group - g < 4 ? group - g : 4;
+                    float *to = out + (i * heads + h * group + g) * width;
+                    WEIGHS[wide - 1](score + (i * group + g) * apart + t, apart, keys + i * apart + t, some, width, to);
+                }
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t g = 0; g < group; g++) {
+                float *to = out + (i * heads + h * group + g) * width, share = top[i * group + g];
+                for (int64_t j = 0; j < width; j++) to[j] *= share;
+            }
     }
 }
 
@@ -458,9 +482,11 @@ void attend(const float *q, int64_t qs, const float *k, int64_t ks, const float 
             memcpy(to, k + i * ks + h * width, width * sizeof(float));
             memcpy(to + target[i].value, v + i * vs + h * width, width * sizeof(float));
         }
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic, 4)
-    for (int64_t i = 0; i < queries; i++)
-        see(q + i * qs, layer, places + starts[i], starts[i + 1] - starts[i], heads, kinds, width, out + i * heads * width);
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic, 1)
+    for (int64_t i = 0; i < queries; i += TOGETHER) {
+        int64_t some = queries - i < TOGETHER ? queries - i : TOGETHER;
+        see(q + i * qs, qs, layer, starts + i, places, some, heads, kinds, width, out + i * heads * width);
+    }
 }
 
 // Each row of x (rows, width) through an RMS norm.
