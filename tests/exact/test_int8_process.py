@@ -8,6 +8,7 @@ from anystep import keys
 from anystep.language import LanguageProcess
 from anystep.language.accelerate import DraftModel, EarlyLayers, PromptLookup, Thrift, TrieLookahead, speculate
 from anystep.language.engine.engine import Engine
+from anystep.language.engine.native import library
 from anystep.language.engine.native.layers import compiled
 from anystep.language.engine.quantise import quantise
 from anystep.language.engine.tokenizer import Alphabet
@@ -40,6 +41,7 @@ def done(process, seed, n=2):
     return process.step(process.start(own, Limit(Ledger(), "test")).states, own, Limit(Ledger(), "test"), "done")
 
 
+@pytest.mark.skipif(library() is None, reason="torch's attention is the same up to rounding, which a level may go by")
 @pytest.mark.parametrize("temperature", [0, 0.8])
 @pytest.mark.parametrize("shape", list(SHAPES)[:3])
 def test_speculation_is_plain_decoding_over_many_prompts(shape, temperature):
