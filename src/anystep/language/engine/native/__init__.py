@@ -29,7 +29,8 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get("ANYSTEP_KERNELS") == "torch" or not flags >= NEEDED:
         return None
     try:
-        key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, sorted(flags))).encode()).hexdigest()[:16]
+        sources = b"".join(file.read_bytes() for file in (SOURCE, *sorted(SOURCE.parent.glob("*.h"))))
+        key = hashlib.sha256(sources + repr((FLAGS, sorted(flags))).encode()).hexdigest()[:16]
         path = kernels_folder() / f"kernels-{key}.so"
         if not path.exists():
             built(compiler(), path)

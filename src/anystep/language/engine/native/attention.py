@@ -19,7 +19,7 @@ from anystep.language.engine.native.layers import LANES, Number, at, kernels
 from anystep.language.engine.native.watch import tell, watchers
 
 Stretch = tuple[Tensor, int, int]  # keys (layers, 2, kinds, length, width); how many of them, from which on
-FIELDS = 5  # of a `Place` in kernels.c
+FIELDS = 5  # of a `Place` in attention.h
 
 
 def attends(keys: Tensor) -> bool:
@@ -86,7 +86,7 @@ def table(seen: Iterable[Sequence[Stretch]], window: int | None) -> tuple[np.nda
 
 
 def place(keys: Tensor, first: int, count: int) -> tuple[int, ...]:
-    """A `Place` of kernels.c."""
+    """A `Place` of attention.h."""
     layer, value, head, step, one = keys.stride()
     if (step, one) != (keys.shape[4], 1) or not 0 <= first <= first + count <= keys.shape[3]:
         raise ValueError(f"Positions {first} to {first + count} do not lie side by side in {tuple(keys.shape)}.")

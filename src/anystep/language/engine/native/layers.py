@@ -14,14 +14,14 @@ from anystep.language.engine.llama import Attend
 from anystep.language.engine.native import library
 from anystep.language.engine.native.watch import tell, watchers
 
-BLOCK = 32  # outputs that lie side by side, as in kernels.c
+BLOCK = 32  # outputs that lie side by side, as in products.h
 LANES = 16
 
 Number, Real, At = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 
 
 class ProductFields(ctypes.Structure):
-    """`Product` of kernels.c."""
+    """`Product` of products.h."""
 
     _fields_ = [
         *((name, Number) for name in ("inputs", "outputs", "columns", "turned", "normed")),
@@ -31,7 +31,7 @@ class ProductFields(ctypes.Structure):
 
 
 class BlockFields(ctypes.Structure):
-    """`Block` of kernels.c."""
+    """`Block` of products.h."""
 
     _fields_ = [
         *((name, ProductFields) for name in ("qkv", "o", "gate_up", "down")),
