@@ -487,7 +487,7 @@ def test_a_defect_is_told_to_the_log_alone(client: Client, monkeypatch: pytest.M
     def broken(*_: Any) -> None:
         raise RuntimeError("the secret plan")
 
-    monkeypatch.setattr(LanguageProcess, "step", broken)
+    monkeypatch.setattr(LanguageProcess, "judge", broken)
     whole = client.error(status=500)
     assert "secret" not in whole["message"] and whole["type"] == "server_error"
     response = client.post("/v1/chat/completions", messages=USER, stream=True)
