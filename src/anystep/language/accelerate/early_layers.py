@@ -17,7 +17,7 @@ from anystep.language.accelerate.drafts import Draft, Drafter, Drafting, Job, Wa
 from anystep.language.accelerate.guesses import Growing
 from anystep.ledger import Cost
 
-GUESS = 0.15  # of a pass: what choosing a guess takes beside its products, for SmolLM2 in int8
+GUESS = 0.15  # of a pass, estimated: what choosing a guess takes beside its products
 
 
 @dataclass(frozen=True)
