@@ -37,6 +37,7 @@ class Asked(Protocol):
     name: str
     own: Any  # the engine or the endpoint
     remote: bool
+    chat: bool | None
 
     def weigh(self, asks: Sequence[Ask], begun: str, scale: Scale, limit: Limit, rows: Rows) -> Weighed:
         """Reads the label that the reply would begin with, without sampling. begun: what a model without a chat
@@ -92,11 +93,11 @@ class _QuietJoint(JointLimit):
         pass
 
 
-def asked(model: Any, name: str | None = None, chat: bool | None = None) -> Asked:
+def asked(model: Any, name: str | None = None, chat: bool | None = None, role: str = "judge") -> Asked:
     """The model as something to ask: a name or path that `language.load` takes, a server's URL, an engine, an endpoint.
 
-    name: what its costs are booked under. chat: whether it is asked through a chat template, by default where it has
-    one. Raises UsageError for what is none of these.
+    name: what its costs are booked under, by default "<model>.<role>". chat: whether it is asked through a chat
+    template, by default where it has one. Raises UsageError for what is none of these.
     """
     from anystep.language.endpoint import Endpoint
 
@@ -105,7 +106,7 @@ def asked(model: Any, name: str | None = None, chat: bool | None = None) -> Aske
     if isinstance(model, Endpoint):
         from anystep.verify.judges.remote import Remote
 
-        return Remote(model, name, chat)
+        return Remote(model, name or f"{model.name}.{role}", chat)
     from anystep.language import load
     from anystep.language.engine.engine import Engine
     from anystep.verify.judges.local import Local
@@ -116,4 +117,4 @@ def asked(model: Any, name: str | None = None, chat: bool | None = None) -> Aske
             f"a judge is a model, not {model!r:.40}: verify.judge('smollm2-135m'), an engine of language.load, or a "
             "server's URL."
         )
-    return Local(model, name, chat)
+    return Local(model, name or f"{model.name}.{role}", chat)

@@ -28,9 +28,9 @@ class Local:
 
     remote = False
 
-    def __init__(self, engine: Engine, name: str | None = None, chat: bool | None = None) -> None:
-        self.own, self.name = engine, name or f"{engine.name}.judge"
-        self.chat = engine.tokenizer.template is not None if chat is None else chat
+    def __init__(self, engine: Engine, name: str, chat: bool | None = None) -> None:
+        self.own, self.name = engine, name
+        self.chat: bool | None = engine.tokenizer.template is not None if chat is None else chat
         if self.chat and engine.tokenizer.template is None:
             raise UsageError(f"{engine.name} has no chat template: judge(model, chat=False) asks it in plain text.")
         self.framed = functools.lru_cache(maxsize=64)(self._framed)
