@@ -8,12 +8,16 @@ import time
 from typing import Any, NoReturn
 
 from anystep.sandbox import values, wire
-from anystep.sandbox.inside import rooms
+from anystep.sandbox.inside import confine, rooms
 from anystep.sandbox.inside.supervise import Watch
 
 
-def attend(control: int, parent: int, room: rooms.Room) -> NoReturn:
-    """Read a request, run its program, answer, and end; the exit status is 0 unless the stream may be out of step."""
+def attend(control: int, parent: int, zygote: int, room: rooms.Room) -> NoReturn:
+    """Read a request, run its program, answer, and end; the exit status is 0 unless the stream may be out of step.
+
+    control: the line to whoever asks. parent: a descriptor of their process, or -1. zygote: our parent's process id.
+    """
+    confine.end_with(zygote)
     try:
         Attending(control, parent, room).run(values.loads(wire.receive(control)))
     except wire.Closed:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import resource
+import signal
 import sys
 from typing import Any
 
@@ -25,6 +26,14 @@ def become_nobody() -> None:
     os.setresuid(NOBODY, NOBODY, NOBODY)
     if sys.platform == "linux":
         k.prctl(k.PR_SET_DUMPABLE, 1)  # its own files in /proc are its own again; programs are made undumpable
+
+
+def end_with(parent: int) -> None:
+    """Be killed when the parent, of this process id, ends; a parent of one thread, for that is what the kernel sees."""
+    if sys.platform == "linux":
+        k.prctl(k.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def own_only(keep: int) -> None:

@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,7 @@ from anystep.sandbox import values, wire
 CALLS, REPLIES = 3, 4  # descriptors: what is asked of a session, and what the program says of itself
 NAME = "<program>"
 LONGEST = 500  # characters of what is said about an error
+_hidden: list[types.ModuleType] = []  # modules of ours that programs cannot import, kept because they still run
 BALLAST = 4 << 20  # bytes set aside, so that a program out of memory can still say so
 
 
@@ -30,7 +32,7 @@ def become(request: dict[str, Any]) -> NoReturn:
     """Run the request's code in this process, which must already be confined, and end."""
     code, session = request["code"], request["session"]
     _tidy(code)
-    ballast = bytearray(BALLAST)
+    ballast = bytes(BALLAST)  # by calloc: pages that nobody touches cost nothing
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = main
@@ -61,8 +63,7 @@ def _tidy(code: str) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed(0)
-    for name in [name for name in sys.modules if name.split(".")[0] == "anystep"]:
-        del sys.modules[name]
+    _hidden.extend(sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "anystep")
     sys.argv = ["program"]
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r", False)), "utf-8", "surrogateescape")
     for name, fd in (("stdout", 1), ("stderr", 2)):
@@ -108,7 +109,10 @@ def _told(problem: BaseException) -> str:
         trace = problem.__traceback__
         while trace is not None and trace.tb_frame.f_globals is globals():
             trace = trace.tb_next
-        sys.excepthook(type(problem), problem.with_traceback(trace), trace)
+        if sys.excepthook is sys.__excepthook__:
+            traceback.print_exception(problem.with_traceback(trace))  # it finds the lines; the hook looks for a file
+        else:
+            sys.excepthook(type(problem), problem.with_traceback(trace), trace)
     try:
         return f"{type(problem).__name__}: {problem}"[:LONGEST]
     except BaseException:

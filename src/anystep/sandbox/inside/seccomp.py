@@ -14,6 +14,7 @@ import errno
 import os
 import platform
 import struct
+from functools import cache
 
 from anystep.sandbox.inside.kernel import PR_SET_NO_NEW_PRIVS, prctl
 from anystep.sandbox.inside.syscalls import NATIVE, X86_64, allowed, numbers
@@ -81,6 +82,7 @@ def _judged(processes: int, own: int, alone: bool) -> dict[str, list[Instruction
     }
 
 
+@cache
 def filter_for(processes: int, own: int, alone: bool) -> bytes:
     """The filter's instructions for this machine.
 

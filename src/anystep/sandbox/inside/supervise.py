@@ -21,8 +21,9 @@ FRAME = 4096  # bytes of a reply beside its value
 class Watch:
     """A running program, its pipes, and what it has said since it was last asked.
 
-    askers: descriptors that whoever asked for it holds, and the events that say they have gone. bell: one that is readable when a child has ended.
-    swollen: whether its scratch is over the limit, where the kernel does not see to that.
+    askers: descriptors that whoever asked for it holds, and the events that say they have gone. bell: one
+    that is readable when a child has ended. swollen: whether its scratch is over the limit, where the kernel does not
+    see to that.
     """
 
     def __init__(

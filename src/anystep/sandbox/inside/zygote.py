@@ -8,6 +8,7 @@ Run as a script, by path: the package is then its folder alone, without `anystep
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -48,6 +49,7 @@ def warm() -> None:
     for name in WARM.split():
         with contextlib.suppress(ImportError):  # left out of this build of Python
             importlib.import_module(name)
+    atexit._clear()  # what the library registered is not for programs to run
     gc.collect()
     gc.freeze()  # forks share what is never looked at again
 
@@ -79,6 +81,7 @@ def main() -> NoReturn:
     control, room = int(sys.argv[1]), ROOMS[sys.argv[2]]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us; they will close the stream
     os.umask(0o022)
+    own = os.getpid()
     parent = os.pidfd_open(os.getppid()) if hasattr(os, "pidfd_open") else -1
     try:
         warm()
@@ -87,7 +90,7 @@ def main() -> NoReturn:
         wire.send(control, values.dumps(str(problem)))
         os._exit(0)
     wire.send(control, values.dumps(""))
-    serve(control, parent, lambda: attend(control, parent, room))
+    serve(control, parent, lambda: attend(control, parent, own, room))
 
 
 if __name__ == "__main__":
