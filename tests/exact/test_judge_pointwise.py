@@ -12,6 +12,7 @@ from anystep import Budget, Ledger, Limit, Run, drive, search
 from anystep.errors import UsageError
 from anystep.language import LanguageProcess
 from anystep.language.engine.tokenizer import Alphabet
+from anystep.ledger import JointLimit
 from anystep.testing import check_reward, counted_torch, reward_checks
 from anystep.testing.checks_reward import merged_is_alone
 from anystep.testing.limits import unlimited
@@ -170,3 +171,33 @@ def test_a_judge_is_made_for_a_task_and_a_wrong_call_says_what_was_meant() -> No
         with pytest.raises(UsageError, match=line) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"samples": 2, "max_tokens": 2}])
+def test_two_runs_in_one_batch_are_judged_as_alone(options: dict[str, Any]) -> None:
+    states = written("++", "-", "+", "++")
+    alone = judge(tally_engine(), scale=YN, **options)(states, unlimited()).values
+    limits = [Limit(Ledger(), "one"), Limit(Ledger(), "other")]
+    engine = tally_engine()
+    with counted_torch(engine.model) as work:
+        found = judge(engine, scale=YN, **options)(states, JointLimit(limits, [2, 2]))
+    assert np.allclose(found.values, alone, atol=1e-5)
+    assert all(limit.used.tokens > 0 for limit in limits)
+    assert sum(limit.used.evaluations for limit in limits) == work.evaluations
+
+
+def test_a_run_that_was_taken_up_again_finds_what_was_read() -> None:
+    made, states = judge(tally_engine(), scale=YN), written("++", "-")
+    made(states, unlimited())
+    made.forget()
+    made.warm(states)
+    limit = unlimited()
+    made(states, limit)
+    assert limit.used.prompt == 0
+
+
+def test_its_words_are_not_shown_as_a_states_output() -> None:
+    shown: list[Any] = []
+    ledger = Ledger(show=lambda key, piece: shown.append(piece))
+    judge(tally_engine(), scale=YN, samples=2, max_tokens=2)(written("+"), Limit(ledger, "judge"))
+    assert shown == [] and ledger.by["judge"].generated == 4

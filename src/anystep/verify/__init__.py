@@ -2,7 +2,33 @@
 
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
-from anystep.verify.judges import Judge, judge, judge_for
+from anystep.verify.judges import (
+    Judge,
+    Pairwise,
+    SelfEvaluation,
+    WinRate,
+    bradley_terry,
+    judge,
+    judge_for,
+    pairwise,
+    self_evaluation,
+    win_rate,
+)
 from anystep.verify.oracle import oracle
 
-__all__ = ["ChainSteps", "Judge", "chain_steps", "equations", "judge", "judge_for", "oracle"]
+__all__ = [
+    "ChainSteps",
+    "Judge",
+    "Pairwise",
+    "SelfEvaluation",
+    "WinRate",
+    "bradley_terry",
+    "chain_steps",
+    "equations",
+    "judge",
+    "judge_for",
+    "oracle",
+    "pairwise",
+    "self_evaluation",
+    "win_rate",
+]

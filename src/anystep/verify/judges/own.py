@@ -23,7 +23,7 @@ from anystep.verify.judges.scale import TRUE_FALSE, Scale
 
 About = Literal["right", "going on"]
 QUESTIONS: dict[About, tuple[str, Scale]] = {
-    "right": ("Is the answer above correct? Reply with True or False only.", TRUE_FALSE),
+    "right": ("The answer above is correct. True or false? Reply with True or False only.", TRUE_FALSE),
     "going on": (
         "Would you do better if you started the answer over? Reply with Yes or No only.",
         Scale(("Yes", "No"), (0.0, 1.0)),

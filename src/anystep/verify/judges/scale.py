@@ -101,5 +101,4 @@ def forms(label: str) -> Sequence[str]:
     return [space + case[:n] for case in cases for n in range(len(case), 0, -1) for space in ("", " ")]
 
 
-YES_NO = Scale(("Yes", "No"), (1.0, 0.0))
 TRUE_FALSE = Scale(("True", "False"), (1.0, 0.0))
