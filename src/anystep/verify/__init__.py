@@ -3,5 +3,6 @@
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
 from anystep.verify.oracle import oracle
+from anystep.verify.tests import Tests, tests
 
-__all__ = ["ChainSteps", "chain_steps", "equations", "oracle"]
+__all__ = ["ChainSteps", "Tests", "chain_steps", "equations", "oracle", "tests"]

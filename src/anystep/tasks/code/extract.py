@@ -63,24 +63,27 @@ def _whole(text: str, entry: str, before: str) -> str | None:
     if not re.search(rf"\b{re.escape(entry)}\b", dedented):
         return None
     for start in _starts(dedented):
-        tree = _longest(textwrap.dedent(dedented[start:]))
-        if tree is not None and any(_defines(node, entry) for node in tree.body):
+        tree, _ = _longest(textwrap.dedent(dedented[start:]))
+        if any(_defines(node, entry) for node in tree.body):
+            own = _kept(tree, entry)
+            there = {ast.dump(node) for node in own}
             above = _parsed(header(before, entry))
-            return _written([*(above.body if above else ()), *_kept(tree, entry)])
+            return _written([*(node for node in (above.body if above else ()) if ast.dump(node) not in there), *own])
     return None
 
 
 def _continued(text: str, entry: str, before: str) -> str | None:
-    """The program where the text goes on from a prompt's signature, with the least mending that makes a body of it."""
+    """The program where the text goes on from a prompt's signature, with the mending that keeps most of its lines."""
     if not before.strip() or not text.strip():
         return None
     lead = before.rstrip() + "\n"
+    best, most = None, 0
     for body in _indented(text):
-        tree = _longest(lead + body)
-        function = None if tree is None else next((n for n in reversed(tree.body) if _defines(n, entry)), None)
-        if tree is not None and isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and _said(function):
-            return _written(_kept(tree, entry))
-    return None
+        tree, lines = _longest(lead + body)
+        function = next((n for n in reversed(tree.body) if _defines(n, entry)), None)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and _does(function) and lines > most:
+            best, most = tree, lines
+    return None if best is None else _written(_kept(best, entry))
 
 
 def _indented(text: str) -> Iterator[str]:
@@ -113,20 +116,19 @@ def _parsed(text: str) -> ast.Module | None:
         return None
 
 
-def _longest(text: str) -> ast.Module | None:
-    """The longest run of first lines that parses to something; None where no line does."""
+def _longest(text: str) -> tuple[ast.Module, int]:
+    """The longest run of first lines that parses, and how many they are; an empty module where none does."""
     lines = text.split("\n")
     while lines:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                tree = ast.parse("\n".join(lines))
-            return tree if tree.body else None
+                return ast.parse("\n".join(lines)), len(lines)
         except SyntaxError as error:  # its line is where the parser gave up: nothing longer can be right
             lines = lines[: max(0, min((error.lineno or 1) - 1, len(lines) - 1))]
         except (ValueError, RecursionError, MemoryError):
-            return None
-    return None
+            break
+    return ast.Module([], []), 0
 
 
 def _defines(node: ast.stmt, entry: str) -> bool:
@@ -137,11 +139,10 @@ def _defines(node: ast.stmt, entry: str) -> bool:
     return False
 
 
-def _said(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether a function has more than a docstring."""
-    first = function.body[0]
-    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    return len(function.body) > int(documented)
+def _does(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function does more than document itself, define and name things, as prose put into a body would."""
+    idle = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
+    return any(not isinstance(node, idle) and not _is_words(node) for node in function.body)
 
 
 def _kept(tree: ast.Module, entry: str) -> list[ast.stmt]:
@@ -150,17 +151,19 @@ def _kept(tree: ast.Module, entry: str) -> list[ast.stmt]:
 
 def _shows(node: ast.stmt, entry: str) -> bool:
     """Whether a statement of the top level only shows or checks what the program does."""
-    if isinstance(node, ast.Assert):
-        return True
-    if isinstance(node, ast.AnnAssign) and node.value is None:  # a word and a colon, which was prose
+    if isinstance(node, ast.Assert) or _is_words(node):
         return True
     if isinstance(node, ast.If):
         return any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(node.test))
-    if not isinstance(node, ast.Expr):
-        return False
-    if not isinstance(node.value, ast.Call):  # a word of prose, or a text: it does nothing
-        return True
-    return isinstance(node.value.func, ast.Name) and node.value.func.id in ("print", entry)
+    called = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+    return isinstance(called, ast.Name) and called.id in ("print", entry)
+
+
+def _is_words(node: ast.stmt) -> bool:
+    """Whether a statement does nothing, as a word of prose, a text or `Answer: x` does."""
+    if isinstance(node, ast.AnnAssign):
+        return node.value is None
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant | ast.Name | ast.Tuple | ast.Compare)
 
 
 def _written(body: list[ast.stmt]) -> str | None:

@@ -15,7 +15,7 @@ CHAT = {"unit": "completion", "chat": True, "end": ("\n```\n\n",), "max_tokens":
 PLAIN = {
     "unit": "completion",
     "chat": False,
-    "end": ("\ndef ", "\nclass ", "\nif ", "\nprint", "\nassert", "\n#", "\n```", "\n@", "\n>>>"),
+    "end": ("\ndef ", "\nclass ", "\nif ", "\nprint", "\nassert", "\n#", "```", "\n@", "\n>>>"),
     "max_tokens": 320,
     "temperature": 0.8,
 }

@@ -60,8 +60,8 @@ def _copy(value):
 def relayed(tests: Session, candidate: Session, entry: str) -> tuple[bool, str]:
     """Whether the tests pass with the candidate's function, and why not where they do not.
 
-    tests: a session of `harness(code, entry)`. candidate: a session of the program. Raises RuntimeError where the tests'
-    process fails, which says nothing of the candidate.
+    tests: a session of `harness(code, entry)`. candidate: a session of the program. Raises RuntimeError where the
+    tests' process fails, which says nothing of the candidate.
     """
     answer: tuple[Any, ...] = ()
     for _ in range(MOST_CALLS):
