@@ -16,10 +16,13 @@ from typing import Any
 
 from anystep.errors import Unsupported
 from anystep.sandbox import values, wire
+from anystep.sandbox.inside.rooms import ROOMS
+from anystep.sandbox.inside.scratch import clear
 from anystep.sandbox.limits import Limits, Program
 from anystep.sandbox.outcome import Outcome
 
 HERE = Path(__file__).parent
+SCRATCH = "/scratch"  # in bwrap's root, where /tmp may hold the library or this package
 ZYGOTE = HERE / "inside" / "zygote.py"
 PATIENCE = 30.0  # seconds beyond a program's own time before a worker that is silent is given up
 
@@ -32,13 +35,14 @@ class Worker:
     """A process that programs are forked from, behind one boundary. Raises Unsupported where that cannot be had."""
 
     def __init__(self, room: str) -> None:
-        self.folder = tempfile.mkdtemp(prefix="anystep-sandbox-")  # for boundaries whose scratch is on a disk
+        # Where scratch lies on a disk a folder of ours, which the worker's keeper clears, or we do.
+        self.folder = tempfile.mkdtemp(prefix="anystep-sandbox-") if ROOMS[room].keeper else None
         ours, theirs = socket.socketpair()
         myself = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
         passed = [fd for fd in (theirs.fileno(), myself) if fd >= 0]
         try:
             self.process = subprocess.Popen(
-                command(room, [str(theirs.fileno()), str(myself), room, self.folder]),
+                command(room, [str(theirs.fileno()), str(myself), room, self.folder or SCRATCH]),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -48,7 +52,7 @@ class Worker:
             )
         except OSError as problem:
             ours.close()
-            os.rmdir(self.folder)
+            self._clear()
             raise Unsupported(f"the {room} boundary cannot be had here: {problem}") from problem
         finally:
             theirs.close()
@@ -90,12 +94,16 @@ class Worker:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)  # the worker's own keeper does, unless it was killed
+        self._clear()
 
     def forget(self) -> None:
         """Let go of a worker that belongs to the process we were forked from, without ending it."""
         self.line.close()
         self.process.returncode = 0  # so that nobody waits for another process's child
+
+    def _clear(self) -> None:
+        if self.folder is not None:
+            clear(self.folder)
 
     def _asked(self, data: bytes, limits: Limits) -> dict[str, Any]:
         self._send(data)
@@ -148,7 +156,7 @@ def bubblewrapped(plain: list[str]) -> list[str]:
     shown = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", plain[0], *system_paths(), *ours]
     binds = [word for path in dict.fromkeys(shown) for word in ("--ro-bind-try", path, path)]
     alone = ["--unshare-all", "--unshare-user", "--new-session", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
-    places = ["--tmpfs", "/tmp", *binds, "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null"]
+    places = [*binds, "--tmpfs", SCRATCH, "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/"]
     return [bwrap, *alone, *places, "--", *plain]
 
 

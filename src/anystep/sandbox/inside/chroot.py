@@ -35,8 +35,6 @@ def enter(library: list[str], folder: str) -> bool:
                 shutil.copytree(path, place, ignore=LEFT_OUT, copy_function=link)
         else:
             link(path, str(place))
-    scratch = folder + SCRATCH
-    os.mkdir(scratch, 0o700)
     device = f"{folder}/dev/null"
     os.mkdir(f"{folder}/dev", 0o755)
     try:
@@ -46,6 +44,7 @@ def enter(library: list[str], folder: str) -> bool:
         pass  # programs do without
     os.chroot(folder)
     os.chdir("/")
+    os.mkdir(SCRATCH, 0o700)  # the one place its user can write: the root above it stays root's
     try:
         os.chown(SCRATCH, user, user)
         become_nobody(user)

@@ -60,19 +60,22 @@ def adopt_orphans() -> None:
 
 
 def private(library: list[str], folder: str) -> str:
-    """As root, become nobody, with the folder for its own; else stay who we are, out of sight of our own programs.
+    """As root, become nobody; else stay who we are, out of sight of our own programs. Returns a place for scratch.
 
     Raises OSError where nobody cannot read the library.
     """
+    scratch = f"{folder}/scratch"
+    os.mkdir(scratch, 0o700)
     if os.geteuid() == 0:
-        os.chown(folder, NOBODY, NOBODY)
+        os.chmod(folder, 0o711)
+        os.chown(scratch, NOBODY, NOBODY)
         become_nobody()
     if sys.platform == "linux":
         k.prctl(k.PR_SET_DUMPABLE, 0)  # programs are the same user: without this they could write to our memory
     for path in library:
         if not os.access(path, os.R_OK):
             raise OSError(f"the user of programs cannot read {path}")
-    return folder
+    return scratch
 
 
 def user_s_tasks() -> int | None:

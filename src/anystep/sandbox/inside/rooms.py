@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from anystep.sandbox.inside import chroot, confine, landlock, launch, namespaces, seccomp
 from anystep.sandbox.inside.confine import Confinement
+from anystep.sandbox.inside.scratch import glances, wipe
 from anystep.sandbox.inside.supervise import Watch
-
-GLANCE = 0.05  # seconds between two looks at the size of a folder
 
 
 class Room(Protocol):
     """A boundary."""
 
-    keeper: bool  # whether a process stays outside to clear up
+    keeper: ClassVar[bool]  # whether a process stays outside to clear up
 
     def enter(self, library: list[str], folder: str) -> None:
         """Put this process, from which all others are forked, behind the boundary. Raises OSError if it cannot.
 
-        library: the folders and files of the standard library. folder: an empty one of its own, outside.
+        library: the folders and files of the standard library. folder: an empty one of its own, if it has a keeper.
         """
 
     def program(self, request: dict[str, Any], askers: dict[int, int]) -> Any:
@@ -38,7 +34,7 @@ class Room(Protocol):
 class Namespaces:
     """See `namespaces`."""
 
-    keeper = False
+    keeper: ClassVar[bool] = False
 
     def enter(self, library: list[str], folder: str) -> None:
         namespaces.enter(library)
@@ -66,7 +62,7 @@ class Folder:
     Linux: a program can leave neither its group nor its parent's sight, since the filter refuses it the calls.
     """
 
-    keeper = True
+    keeper: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.folder = ""
@@ -78,7 +74,9 @@ class Folder:
     @contextmanager
     def program(self, request: dict[str, Any], askers: dict[int, int]) -> Iterator[Watch]:
         confine.adopt_orphans()
-        scratch = tempfile.mkdtemp(dir=self.folder)
+        scratch = self.folder
+        if os.listdir(scratch):
+            os._exit(1)  # something of an earlier program is left: no program starts here again
         try:
             launch.furnish(scratch, request["files"])
             by, allowed = self.by, request["limits"]["processes"]
@@ -93,16 +91,17 @@ class Folder:
                 while True:
                     os.waitpid(-1, 0)  # orphans, which were killed with the program's group
             os.chdir("/")
+            os.chmod(scratch, 0o700)
             wipe(scratch)
 
 
 class Bubblewrap(Folder):
     """Namespaces made by `bwrap` around the worker, which then has no rights to make more."""
 
-    keeper = False
+    keeper: ClassVar[bool] = False
 
     def enter(self, library: list[str], folder: str) -> None:
-        self.folder = namespaces.SCRATCH
+        self.folder = folder
         self.by = Confinement(calls=True, alone=False, ours=4)  # bwrap's init, zygote, supervisor, program
 
 
@@ -131,56 +130,10 @@ class Process(Folder):
         self.folder = confine.private(library, folder)
 
 
-ROOMS: dict[str, Callable[[], Room]] = {
+ROOMS: dict[str, type[Room]] = {
     "namespaces": Namespaces,
     "bubblewrap": Bubblewrap,
     "chroot": Chroot,
     "landlock": Landlock,
     "process": Process,
 }
-
-
-def glances(folder: str, most: int) -> Callable[[], bool]:
-    """Whether a folder holds more than so many bytes, or too many files; looked at now and then."""
-    state = {"at": 0.0, "over": False}
-
-    def swollen() -> bool:
-        if time.monotonic() - state["at"] >= GLANCE:
-            state["at"], state["over"] = time.monotonic(), over(folder, most)
-        return bool(state["over"])
-
-    return swollen
-
-
-def over(folder: str, most: int) -> bool:
-    """Whether a folder holds more than so many bytes, too many files, or a folder that cannot be looked into."""
-    size, files, todo = 0, 0, [folder]
-    while todo:
-        try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    files += 1
-                    size += entry.stat(follow_symlinks=False).st_size
-                    if size > most or files > namespaces.FILES:
-                        return True
-                    if entry.is_dir(follow_symlinks=False):
-                        size -= entry.stat(follow_symlinks=False).st_size
-                        todo.append(entry.path)
-        except PermissionError:
-            return True
-        except OSError:
-            continue  # it went while we looked
-    return False
-
-
-def wipe(folder: str) -> None:
-    """Remove a folder with all in it, whatever its permissions."""
-
-    def unlock(function: Callable[..., Any], path: str, problem: Any) -> None:
-        with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(path), 0o700)
-            if not os.path.islink(path):
-                os.chmod(path, 0o700)
-            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
-
-    shutil.rmtree(folder, onerror=unlock)

@@ -14,7 +14,6 @@ import gc
 import importlib
 import os
 import select
-import shutil
 import signal
 import sys
 import types
@@ -75,16 +74,17 @@ def serve(control: int, parent: int, attend: Callable[[], NoReturn]) -> NoReturn
 
 def keep(folder: str) -> None:
     """Stay outside while a child goes on as the zygote, and clear its folder when it has ended."""
+    from anystep.sandbox.inside.confine import end_with
+    from anystep.sandbox.inside.scratch import clear
+
     own = os.getpid()
     child = os.fork()
     if child == 0:
-        from anystep.sandbox.inside.confine import end_with
-
         end_with(own)
         return
     os.closerange(0, 1024)  # whoever asks must see the zygote's end, not ours
     os.waitpid(child, 0)
-    shutil.rmtree(folder, ignore_errors=True)
+    clear(folder)
     os._exit(0)
 
 
