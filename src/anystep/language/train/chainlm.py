@@ -92,11 +92,11 @@ def batches(recipe: Recipe, alphabet: Alphabet) -> Iterator[list[tuple[Tensor, T
         yield update
 
 
-def fresh(recipe: Recipe) -> Llama:
-    """The untrained model: normal weights, smaller where a block writes out; global draws untouched."""
+def untrained(config: Config, seed: int) -> Llama:
+    """A model to train from scratch: normal weights, smaller where a block writes out; global draws untouched."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = Llama(shape(recipe.size))
+        torch.manual_seed(seed)
+        model = Llama(config)
         for name, p in model.named_parameters():
             if p.ndim == 2:
                 torch.nn.init.normal_(p, std=0.02 if "o_proj" not in name and "down" not in name else 0.006)
@@ -105,7 +105,7 @@ def fresh(recipe: Recipe) -> Llama:
 
 def train(recipe: Recipe, watch: Callable[[Llama, int, float], None] | None = None) -> tuple[Llama, Cost]:
     """A trained policy and what it cost. `watch(model, tokens, loss)` is called after each update."""
-    alphabet, model = Alphabet(), fresh(recipe)
+    alphabet, model = Alphabet(), untrained(shape(recipe.size), recipe.seed)
     run = torch.compile(model, dynamic=True) if recipe.compile else model
     optimiser = Optimiser(model, recipe.matrix_rate, recipe.other_rate)
     began, began_cpu, tokens, updates = time.perf_counter(), time.process_time(), 0, 0

@@ -7,25 +7,17 @@ first-finish search observes this of large reasoning models; here it is made, so
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from random import Random
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-from anystep.language.engine.llama import Llama
-from anystep.language.fetch import cache_folder
-from anystep.language.train.chainlm import CONTEXT, Cost, pad_rows, policy
-from anystep.language.train.checkpoint import WEIGHTS, Card, save
-from anystep.language.train.optimise import Optimiser
+from anystep.language.engine.llama import Config, Llama
+from anystep.language.train.chainlm import CONTEXT, Cost, policy
+from anystep.language.train.checkpoint import WEIGHTS
 from anystep.language.train.sampler import sample_many
+from anystep.language.train.tune import Tuning, kept, tune
 from anystep.tasks.chains import CHAIN_END, STEP_END, Alphabet, Verdict, family_of, problems
 from anystep.tasks.chains.family import split
 
@@ -79,56 +71,22 @@ def examples(recipe: CheckRecipe, model: Llama, alphabet: Alphabet) -> list[tupl
     return [(p, c) for p, c in pairs if len(p) + len(c) <= CONTEXT]
 
 
-def batches(pairs: list[tuple[str, str]], alphabet: Alphabet, recipe: CheckRecipe) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (tokens, targets), rows of similar length together, targets 0 where no loss is taken."""
-    rng = Random(recipe.seed + 1)
-    while True:
-        order = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]) + 12 * rng.random())
-        starts = list(range(0, len(order), recipe.batch))
-        rng.shuffle(starts)
-        for at in starts:
-            some = order[at : at + recipe.batch]
-            tokens = pad_rows([alphabet.encode(p + c) for p, c in some])
-            targets = torch.zeros_like(tokens)
-            for i, (p, c) in enumerate(some):
-                targets[i, len(p) - 1 : len(p) + len(c) - 1] = tokens[i, len(p) : len(p) + len(c)]
-            yield tokens, targets
-
-
 def train(recipe: CheckRecipe, folder: Path = WEIGHTS, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
-    """The fine-tuned policy and what it cost, its samples included in seconds but not in tokens."""
-    torch.manual_seed(recipe.seed)
-    began, began_cpu, tokens, updates = time.perf_counter(), time.process_time(), 0, 0
+    """The fine-tuned policy and what it cost, its samples not included."""
     model, alphabet = policy(recipe.start, folder)
     pairs = examples(recipe, model, alphabet)
-    say(f"{len(pairs):,} chains sampled and checked in {time.perf_counter() - began:.0f} s")
-    optimiser = Optimiser(model, recipe.matrix_rate, recipe.other_rate, warm_steps=10, flat=0.3)
-    for inputs, targets in batches(pairs, alphabet, recipe):
-        picked = targets > 0
-        loss = F.cross_entropy(model.logits(model(inputs)[picked]), targets[picked])
-        loss.backward()
-        tokens, updates = tokens + inputs.numel(), updates + 1
-        optimiser.step(tokens / recipe.tokens)
-        if updates % 40 == 1:
-            say(f"{time.perf_counter() - began:.0f} s {tokens:,} tokens loss {loss.item():.3f}")
-        if tokens >= recipe.tokens:
-            break
-    seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
-    return model.eval(), Cost(tokens, updates * recipe.batch, updates, round(seconds, 1), round(cpu, 1))
+    say(f"{len(pairs):,} chains sampled and checked")
+    tuning = Tuning(recipe.tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, seed=recipe.seed + 1)
+    cost = tune(model, alphabet, pairs, tuning, say)
+    return model.eval(), cost
 
 
 def overchecking(recipe: CheckRecipe | None = None, say: Callable[[str], None] = print) -> Path:
-    """The card of the trained model, which `language.load` takes; trained once, then kept by the hash of its recipe.
-
-    The hash covers the policy that it starts from, so a new policy never meets an old variant.
-    """
+    """The card of the trained model, which `language.load` takes; trained once, then kept by the hash of its recipe."""
     recipe = recipe or CheckRecipe()
-    start = json.loads((WEIGHTS / f"{recipe.start}.json").read_text(encoding="utf-8"))["sha256"]
-    told = json.dumps([asdict(recipe), start], sort_keys=True)
-    name = f"{recipe.start}-overchecks-{blake2b(told.encode(), digest_size=6).hexdigest()}"
-    folder = cache_folder() / "models"
-    path = folder / f"{name}.json"
-    if not (path.exists() and path.with_suffix(".safetensors").exists()):
+
+    def make() -> tuple[Llama, Config, Cost]:
         model, cost = train(recipe, say=say)
-        save(model, Card(name, "policy", model.config, Alphabet(), asdict(recipe), asdict(cost)), folder)
-    return path
+        return model, model.config, cost
+
+    return kept(f"{recipe.start}-overchecks", asdict(recipe), make, recipe.start)
