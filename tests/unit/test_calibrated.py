@@ -43,16 +43,12 @@ def test_it_passes_the_conformance_suite_with_every_map() -> None:
 
     source = verify.chain_steps()
     labels, scores = np.tile([0, 1], 30), np.random.default_rng(0).random(60)
+    check_reward(source, _states(2), lambda: counted_torch(source.judge.trunk))
     for how in ("platt", "isotonic", "temperature", "beta"):
         reward = calibrate.calibrated(source, scores, labels, how)  # type: ignore[arg-type]
-        source.forget()
         assert reward.range == (0.0, 1.0) and reward.name == "chainlm-2m-step-reward.calibrated"
 
-        def hook() -> Any:
-            source.forget()
-            return counted_torch(source.judge.trunk)
-
-        check_reward(reward, _states(2), hook)
+        check_reward(reward, _states(2), lambda: counted_torch(source.judge.trunk))
 
 
 def test_it_reads_what_its_source_was_paid_for() -> None:

@@ -3,6 +3,7 @@
 from anystep.calibrate.calibrated import Calibrated, Fit, calibrated, fit
 from anystep.calibrate.interval import Interval, bootstrap_mean, level, paired_difference, wilson
 from anystep.calibrate.maps import Map, beta, isotonic, map_of, platt, temperature
+from anystep.calibrate.pressure import Pressure, pressure
 from anystep.calibrate.reliability import Reliability, auroc, auroc_within, decomposition, ece, reliability, squared_ce
 from anystep.calibrate.threshold import Threshold, threshold_for
 from anystep.calibrate.verdicts import Verdicts, judged, on_planted, states_of, verdicts
@@ -13,6 +14,7 @@ __all__ = [
     "Fit",
     "Interval",
     "Map",
+    "Pressure",
     "Reliability",
     "Threshold",
     "Verdicts",
@@ -32,6 +34,7 @@ __all__ = [
     "on_planted",
     "paired_difference",
     "platt",
+    "pressure",
     "reliability",
     "squared_ce",
     "states_of",
