@@ -15,12 +15,14 @@ from anystep.verify.judges import (
     win_rate,
 )
 from anystep.verify.oracle import oracle
+from anystep.verify.tests import Tests, tests
 
 __all__ = [
     "ChainSteps",
     "Judge",
     "Pairwise",
     "SelfEvaluation",
+    "Tests",
     "WinRate",
     "bradley_terry",
     "chain_steps",
@@ -30,5 +32,6 @@ __all__ = [
     "oracle",
     "pairwise",
     "self_evaluation",
+    "tests",
     "win_rate",
 ]
