@@ -50,7 +50,7 @@ own = functools.cache(tally_engine)
 
 
 def its_own() -> Process:
-    return LanguageProcess(own(), "Which?", unit="token", max_tokens=3, chat=False)
+    return LanguageProcess(own(), "Which?", unit="step", stop="Y", max_tokens=3, chat=False)
 
 
 def asking_itself() -> Reward:
