@@ -83,7 +83,7 @@ def lower(engine: Engine, chains: Sequence[Chain], layers: int) -> list[Read]:
     found = []
     for some in problems.values():
         text = engine.tokenizer.decode(some[0].tokens[: some[0].start])
-        question = engine.tokenizer.encode(text[text.rindex(QUESTION) :])
+        question = engine.tokenizer.encode(text[max(text.rfind(QUESTION), 0) :])
         tokens, owner, positions, ends = list(question), [0] * len(question), list(range(len(question))), []
         for i, chain in enumerate(some):
             ends += [len(tokens) + end - chain.start - 1 for end in chain.ends]
@@ -160,14 +160,23 @@ def fitted(
             optimiser.zero_grad(set_to_none=True)
             done, tokens = done + 1, tokens + sum(len(each.states) for each in some)
             if done % 20 == 1:
-                say(f"step model: update {done} of {total}, loss {loss.item():.3f}, {time.process_time() - began_cpu:.0f} s of processor")
+                say(
+                    f"step model: update {done} of {total}, loss {loss.item():.3f}, {time.process_time() - began_cpu:.0f} s of processor"
+                )
         found = judge(torch.cat([each.labels for each in dev]), judged(model, dev))
         say(f"step model: epoch {epoch + 1}, dev {found:.3f}")
         if found > best:
             best, kept = found, {k: v.clone() for k, v in _learned(model).items()}
     model.load_state_dict(kept, strict=False)
-    seconds = {"seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(time.process_time() - began_cpu, 1)}
-    return model, {"tokens": tokens, "parameters": sum(p.numel() for p in _learned(model).values()), "dev": best} | seconds
+    seconds = {
+        "seconds": round(time.perf_counter() - began, 1),
+        "cpu_seconds": round(time.process_time() - began_cpu, 1),
+    }
+    return model, {
+        "tokens": tokens,
+        "parameters": sum(p.numel() for p in _learned(model).values()),
+        "dev": best,
+    } | seconds
 
 
 def _learned(model: StepModel) -> dict[str, Tensor]:
@@ -202,7 +211,9 @@ def kept_or_fitted(
     model = exact()
     layers = model.config.layers - recipe.upper
     if not path.exists():
-        tuned, cost = fitted(engine, model, lower(engine, train, layers), lower(engine, dev, layers), recipe, say, judge)
+        tuned, cost = fitted(
+            engine, model, lower(engine, train, layers), lower(engine, dev, layers), recipe, say, judge
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".json").write_text(json.dumps(cost), encoding="utf-8")
         save_file({k: v.half().contiguous() for k, v in _learned(tuned).items()}, path.with_suffix(".part"))

@@ -43,7 +43,9 @@ class Inside:
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(self.values))  # a card has a list
         if not (self.attention or self.probabilities or self.values or self.final):
-            raise UsageError("Inside() reads nothing; write Inside(attention=3, probabilities=4), or Inside(final=True).")
+            raise UsageError(
+                "Inside() reads nothing; write Inside(attention=3, probabilities=4), or Inside(final=True)."
+            )
 
     def width(self, config: Config) -> int:
         """Numbers a token."""

@@ -90,7 +90,9 @@ def _result(line: str) -> int | None:
 def _counts(r: Random) -> Worked:
     by, start = r.randint(2, 12), r.randint(5, 99)
     lines = tuple(f"{start + i * by} + {by} = {start + (i + 1) * by}" for i in range(3))
-    return Worked(f"Count on from {start} by {by}, three times.", (Due(start, "+", by), *(Due(None, "+", by),) * 2), lines)
+    return Worked(
+        f"Count on from {start} by {by}, three times.", (Due(start, "+", by), *(Due(None, "+", by),) * 2), lines
+    )
 
 
 def _doubles(r: Random) -> Worked:

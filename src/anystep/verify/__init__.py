@@ -4,5 +4,16 @@ from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
 from anystep.verify.judges import Judge, judge, judge_for
 from anystep.verify.oracle import oracle
+from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
-__all__ = ["ChainSteps", "Judge", "chain_steps", "equations", "judge", "judge_for", "oracle"]
+__all__ = [
+    "ChainSteps",
+    "Judge",
+    "UncertaintyHead",
+    "chain_steps",
+    "equations",
+    "judge",
+    "judge_for",
+    "oracle",
+    "uncertainty_head",
+]

@@ -39,7 +39,8 @@ class UncertaintyHead(Reward):
     new steps alone go through the encoder, each with all tokens before it. Those FLOPs are charged to every row.
 
     aggregate: how the steps' probabilities become one: their product, the least, or the last. stop: what ends a step;
-    the model's end token ends one too. kept: how many steps' probabilities are remembered.
+    the model's end token ends one too. kept: how many steps' probabilities are remembered. which: the
+    head's hash.
     """
 
     name: str
@@ -47,21 +48,29 @@ class UncertaintyHead(Reward):
     stop: str = "\n"
     prior: float = 0.5
     kept: int = 4096
+    which: str = ""
     engine: Any = field(default=None, compare=False, repr=False)
     head: Any = field(default=None, compare=False, repr=False)
     known: OrderedDict[tuple[int, ...], float] = field(default_factory=OrderedDict, compare=False, repr=False)
 
     def __call__(self, states: Any, limit: Limit) -> Scored:
         values = np.full(len(states), np.nan)
-        ends = self._ends(states)
-        with self.engine.lock:
-            for row, steps in self.steps(states, ends, limit).items():
-                values[row] = _AGGREGATES[self.aggregate](steps) if steps else self.prior
+        for row, steps in self.steps(states, limit).items():
+            values[row] = _AGGREGATES[self.aggregate](steps) if steps else self.prior
         return Scored(values, limit.used)
 
-    def steps(self, states: Any, ends: Sequence[Sequence[int]], limit: Limit) -> dict[int, list[float]]:
-        """The probabilities of the steps that end at `ends`, of each row whose new ones could be paid for."""
-        new = [[e for e in each if tokens[:e] not in self.known] for tokens, each in zip(states.tokens, ends, strict=True)]
+    def steps(self, states: Any, limit: Limit) -> dict[int, list[float]]:
+        """How likely each finished step is right, of every row whose new steps could be paid for."""
+        with self.engine.lock:
+            found = self._judged(states, self._ends(states), limit)
+        while len(self.known) > self.kept:
+            self.known.popitem(last=False)
+        return found
+
+    def _judged(self, states: Any, ends: Sequence[Sequence[int]], limit: Limit) -> dict[int, list[float]]:
+        new = [
+            [e for e in each if tokens[:e] not in self.known] for tokens, each in zip(states.tokens, ends, strict=True)
+        ]
         rows = np.flatnonzero([bool(each) for each in new])
         fed = [states.tokens[row][: ends[row][-1] - 1] for row in rows.tolist()]
         found = {row: self._remembered(states.tokens[row], ends[row]) for row in range(len(states)) if not new[row]}
@@ -84,8 +93,6 @@ class UncertaintyHead(Reward):
                 judged = {tokens[:e]: 1.0 - p for e, p in zip(new[row], wrong, strict=True)}
                 found[row] = [judged[tokens[:e]] if e in new[row] else self.known[tokens[:e]] for e in ends[row]]
                 self.known.update(judged)
-        while len(self.known) > self.kept:
-            self.known.popitem(last=False)
         return found
 
     def _price(self, start: int, last: int, new: Sequence[int]) -> Cost:
@@ -117,7 +124,7 @@ class UncertaintyHead(Reward):
             self.engine.cache.trim(0)
 
     def warm(self, states: Any) -> None:
-        self.steps(states, self._ends(states), Limit(Ledger(), self.name))
+        self.steps(states, Limit(Ledger(), self.name))
 
 
 @functools.cache
@@ -162,4 +169,4 @@ def uncertainty_head(
     found = head_for(engine) if head is None else head if isinstance(head, Head) else load(Path(head))
     found.fits(engine)
     name = f"{engine.name}-uncertainty"
-    return UncertaintyHead(name, aggregate, stop, engine=reader(engine, found.inside), head=found)
+    return UncertaintyHead(name, aggregate, stop, which=found.digest, engine=reader(engine, found.inside), head=found)

@@ -10,10 +10,11 @@ arXiv 2511.06209, whose head sees attention and probabilities, the written token
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Shape:
 
 
 class Mixer(nn.Module):
-    """One layer of the encoder: attention of all tokens to all that are seen, then gates, each added to what came in."""
+    """One layer of the encoder: attention of all tokens to all that are seen, then two products, each added."""
 
     def __init__(self, hidden: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -80,9 +81,7 @@ class UncertaintyHead(nn.Module):
         )
         self.mark = nn.Embedding(2, h)
         self.encoder = nn.ModuleList(Mixer(h, shape.heads, dropout) for _ in range(shape.layers))
-        self.classify = nn.Sequential(
-            nn.Linear(h, h), nn.LayerNorm(h), nn.GELU(), nn.Dropout(dropout), nn.Linear(h, 1)
-        )
+        self.classify = nn.Sequential(nn.Linear(h, h), nn.LayerNorm(h), nn.GELU(), nn.Dropout(dropout), nn.Linear(h, 1))
         for name, fill in {"mean": 0.0, "spread": 1.0}.items():
             self.register_buffer(name, torch.full((shape.width,), fill))
         self.register_buffer("temperature", torch.ones(()))
@@ -161,6 +160,14 @@ class Head:
     recipe: Mapping[str, Any]
     cost: Mapping[str, Any]
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """A short hash of its weights."""
+        told = blake2b(digest_size=6)
+        for tensor in self.module.state_dict().values():
+            told.update(tensor.detach().float().contiguous().numpy().tobytes())
+        return told.hexdigest()
+
     def fits(self, engine: Engine) -> None:
         """UsageError for an engine of another shape than the model's that it was trained on."""
         width, own = self.inside.width(engine.config), self.module.shape.width
@@ -198,7 +205,9 @@ def load(path: Path) -> Head:
         module.load_state_dict({name: t.float() for name, t in read_tensors(content).items()})
         inside = Inside(**card["inside"])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{path} holds no uncertainty head ({error}); delete it, and the recipe trains it again.") from error
+        raise ModelError(
+            f"{path} holds no uncertainty head ({error}); delete it, and the recipe trains it again."
+        ) from error
     return Head(module.eval().requires_grad_(False), inside, card["model"], card["recipe"], card["cost"])
 
 

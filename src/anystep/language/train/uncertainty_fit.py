@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -145,9 +144,13 @@ def optimise(
 
 def temperature(module: UncertaintyHead, features: Sequence[Tensor], chains: Sequence[Chain]) -> float:
     """What the log-odds must be divided by for the likelihood of these labels to be greatest; 0.05 to 20."""
+    from scipy.optimize import minimize_scalar  # imported late: slow, and needed in training alone
+
     odds = np.array([x for row in module.log_odds(features, relative(chains)) for x in row]) * float(module.temperature)
     sign = np.array([-1.0 if label else 1.0 for chain in chains for label in chain.labels])
-    found = minimize_scalar(lambda t: np.logaddexp(0, -sign * odds / math.exp(t)).mean(), bounds=(-3, 3), method="bounded")
+    found = minimize_scalar(
+        lambda t: np.logaddexp(0, -sign * odds / math.exp(t)).mean(), bounds=(-3, 3), method="bounded"
+    )
     return math.exp(float(found.x))
 
 

@@ -74,7 +74,8 @@ def step_ends(tokenizer: Tokenizer, tokens: Sequence[int], start: int, stop: str
 def write(
     engine: Engine, tasks: Sequence[Task], each: int, seed: int = 0, together: int = 32, **options: Any
 ) -> list[Chain]:
-    """`each` samples of every task by `engine`, with the labels of `task.meta["judge"]`, or else of `task.steps`.
+    """`each` samples of every task by `engine`, with the labels of `task.meta["judge"]`, by step, or else of
+    `task.steps`, which say whether all is right so far.
 
     A chain whose checker sees another number of steps than its `stop` makes is left out, as is one without any.
     """
@@ -84,7 +85,7 @@ def write(
         for task, run, answer in zip(tasks[at:], runs, drive(*runs), strict=False):
             assert answer.population is not None and isinstance(run.process, LanguageProcess)
             states, process = answer.population.states, run.process
-            judge: Judge | None = task.meta.get("judge") or task.steps
+            judge: Judge | None = task.meta.get("judge", task.steps)
             if judge is None:
                 raise UsageError(f"write: {task.id} has no step checker; give tasks with `steps`, such as tasks.lines.")
             for tokens, begin, text in zip(states.tokens, states.starts, process.texts(states), strict=True):
