@@ -16,6 +16,7 @@ from anystep.verify.judges import (
 )
 from anystep.verify.oracle import oracle
 from anystep.verify.tests import Tests, tests
+from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
     "ChainSteps",
@@ -23,6 +24,7 @@ __all__ = [
     "Pairwise",
     "SelfEvaluation",
     "Tests",
+    "UncertaintyHead",
     "WinRate",
     "bradley_terry",
     "chain_steps",
@@ -33,5 +35,6 @@ __all__ = [
     "pairwise",
     "self_evaluation",
     "tests",
+    "uncertainty_head",
     "win_rate",
 ]
