@@ -2,7 +2,8 @@
 
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
+from anystep.verify.judges import Judge, judge, judge_for
 from anystep.verify.oracle import oracle
 from anystep.verify.tests import Tests, tests
 
-__all__ = ["ChainSteps", "Tests", "chain_steps", "equations", "oracle", "tests"]
+__all__ = ["ChainSteps", "Judge", "Tests", "chain_steps", "equations", "judge", "judge_for", "oracle", "tests"]

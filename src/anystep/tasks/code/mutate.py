@@ -72,7 +72,7 @@ def _replaced(tree: ast.Module, at: int, new: ast.AST) -> ast.Module:
     """The tree with its node number `at` in walking order become `new`."""
     again = copy.deepcopy(tree)
     node = list(ast.walk(again))[at]
-    node.__class__ = new.__class__  # type: ignore[assignment]  # in place, as nodes do not know their parents
+    node.__class__ = new.__class__
     node.__dict__.clear()
     node.__dict__.update(copy.deepcopy(new).__dict__)
     return ast.fix_missing_locations(again)
@@ -127,11 +127,10 @@ def _edge(node: ast.AST) -> Iterator[ast.AST]:
 
 def _start(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.Slice):
-        for bound in ("lower", "upper"):
-            place = getattr(node, bound)
-            if place is not None:
-                moved = {"lower": node.lower, "upper": node.upper, bound: ast.BinOp(place, ast.Add(), ast.Constant(1))}
-                yield ast.Slice(**moved, step=node.step)
+        if node.lower is not None:
+            yield ast.Slice(ast.BinOp(node.lower, ast.Add(), ast.Constant(1)), node.upper, node.step)
+        if node.upper is not None:
+            yield ast.Slice(node.lower, ast.BinOp(node.upper, ast.Add(), ast.Constant(1)), node.step)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
         *first, last = node.args
         yield ast.Call(node.func, [*first, ast.BinOp(last, ast.Sub(), ast.Constant(1))], [])
