@@ -19,66 +19,52 @@ import numpy as np
 
 from anystep import search, tasks, verify
 from anystep.answer import Answer
-from anystep.bench import Interval, bootstrap_mean, pass_at_k
+from anystep.bench import pass_at_k
+from anystep.calibrate import bootstrap_mean, states_of, verdicts
+from anystep.calibrate.verdicts import share
 from anystep.ledger import Ledger, Limit
 from anystep.population import Decision, Population
+from anystep.process import Floats
 from anystep.solve import engine_for, solve_many
 from anystep.tasks import Task, code
+from anystep.verify.asked import asked_by
 
 MODEL = "smollm2-135m"
 PROBLEMS, SAMPLES = 40, 16
 HUMANEVAL, EACH = 24, 5
 PLANTED, SHOWN = 20, (1, 3, 5)  # problems a level; examples shown
-RESAMPLES = 4_000
-
-
-def ratio(top: Sequence[float], bottom: Sequence[float], seed: int = 0) -> Interval:
-    """The ratio of two totals, each summed over problems, with its bootstrap interval over problems."""
-    a, b = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
-    rows = np.random.default_rng(seed).integers(0, len(a), (RESAMPLES, len(a)))
-    below = b[rows].sum(1)
-    found = a[rows].sum(1)[below > 0] / below[below > 0]
-    return Interval(float(a.sum() / b.sum()), *map(float, np.quantile(found, (0.025, 0.975))))
-
-
-def auroc(scores: Sequence[float], right: Sequence[bool]) -> float:
-    """The chance that a right program's score is above a wrong one's, ties counting half."""
-    good, bad = (np.array([s for s, r in zip(scores, right, strict=True) if r is want]) for want in (True, False))
-    return float(np.mean((good[:, None] > bad) + 0.5 * (good[:, None] == bad)))
 
 
 def planted() -> None:
-    """False positives of the shown examples, by how many are shown, by level and by kind of slip."""
+    """What the shown examples let pass, by how many are shown and by kind of slip."""
     some = [task for level in (1, 2, 3) for task in tasks.load("programs", PLANTED, level=level, shown=max(SHOWN))]
-    slips = [(task, slip) for task in some for slip in code.planted(task)]
-    given = [(task.meta["problem"], f"```python\n{slip.source}\n```") for task, slip in slips]
+    slips = [(t, slip) for t in some for slip in (code.Slip("right", t.reference), *code.planted(t))]
+    texts = [f"```python\n{slip.source}\n```" for _, slip in slips]
     began = time.perf_counter()
-    truth = code.verdicts(given)
-    print(f"{len(some)} generated problems, {len(given)} programs with a slip, {truth.count(0.0)} of them wrong")
-    print(f"  hidden tests of {len(given) / (time.perf_counter() - began):.0f} programs a second")
+    truth = code.score_many([task for task, _ in slips], texts)
+    took = time.perf_counter() - began
+    print(f"{len(some)} generated problems, {len(slips)} programs; hidden tests of {len(slips) / took:.0f} a second")
+    states = states_of(zip([asked_by(task) for task, _ in slips], texts, strict=True))
+    kinds, ids = [slip.kind for _, slip in slips], [task.id for task, _ in slips]
     for shown in SHOWN:
+        rewards = {task.id: verify.tests(_showing(task, shown)) for task in some}
         began = time.perf_counter()
-        fewer = [(replace(p, key=f"{p.key}/{shown}", shown=p.shown[:shown]), text) for p, text in given]
-        share = code.shares(fewer)
-        rows = [(t.id, t.level, s.kind, v, r) for (t, s), v, r in zip(slips, share, truth, strict=True)]
-        print(f"{shown} examples shown: {len(given) / (time.perf_counter() - began):.0f} programs a second")
-        print(f"  wrong ones that pass: {_false(rows)}")
-        print(f"  without those that know the examples by heart: {_false([r for r in rows if r[2] != 'overfit'])}")
-        fails = sum(r[4] == 1.0 and r[3] < 1 for r in rows)
-        print(f"  right ones that fail: {fails} of {truth.count(1.0)}")
-        print(f"  AUROC of the share that passes: {auroc([r[3] for r in rows], [r[4] == 1.0 for r in rows]):.3f}")
+        found = verdicts([rewards[name] for name in ids], states, truth, 1.0, kinds, ids, f"tests, {shown} shown")
+        print(found)
+        print(f"  {len(slips) / (time.perf_counter() - began):.0f} programs a second")
+        learned = [i for i, kind in enumerate(kinds) if kind != "overfit" and truth[i] == 0.0]
+        passed = [found.scores[i] == 1.0 for i in learned]
+        print(f"  wrong ones passed, but for those that know the examples: {share(passed, [ids[i] for i in learned])}")
         for level in (1, 2, 3):
-            print(f"  level {level}: {_false([r for r in rows if r[1] == level])}")
-        for kind in sorted({r[2] for r in rows}):
-            wrong = sum(r[2] == kind and r[4] == 0.0 for r in rows)
-            print(f"  {kind}: {_false([r for r in rows if r[2] == kind])} of {wrong}")
+            own = [i for i in learned if slips[i][0].level == level]
+            print(f"  of level {level}: {share([found.scores[i] == 1.0 for i in own], [ids[i] for i in own])}")
 
 
-def _false(rows: list) -> Interval:
-    wrong = [r for r in rows if r[4] == 0.0]
-    names = sorted({r[0] for r in wrong})
-    passed = [sum(r[3] == 1.0 for r in wrong if r[0] == name) for name in names]
-    return ratio(passed, [sum(r[0] == name for r in wrong) for name in names])
+def _showing(task: Task, shown: int) -> Task:
+    """The task as if it showed so many of its examples."""
+    problem = task.meta["problem"]
+    fewer = replace(problem, key=f"{problem.key}/{shown}", shown=problem.shown[:shown])
+    return replace(task, id=f"{task.id}/{shown}", meta={**task.meta, "problem": fewer})
 
 
 def asked(some: Sequence[Task], n: int) -> tuple[list[Answer], list[list[float]]]:
@@ -112,30 +98,29 @@ def generated() -> None:
             right = [choose(t, a, n) for t, a in zip(some, answers, strict=True)]
             scores = [row[i] if i is not None else 0.0 for row, i in zip(truth, right, strict=True)]
             print(f"    {name}: {bootstrap_mean(scores)}")
-    shares = [
-        verify.tests(t)(a.population.states, Limit(Ledger(), "tests")).values
-        for t, a in zip(some, answers, strict=True)
-    ]
-    passed = [sum((s == 1.0) & (np.array(row) == 0.0)) for s, row in zip(shares, truth, strict=True)]
-    print(f"  wrong samples that pass every example: {ratio(passed, [row.count(0.0) for row in truth])}")
-    print(f"  samples that pass every example and are wrong: "
-          f"{ratio(passed, [float(sum(s == 1.0)) for s in shares])}")  # fmt: skip
+    scored = [_shares(task, answer.population) for task, answer in zip(some, answers, strict=True)]
+    flat = [(i, x == 1.0, t == 1.0) for i, row in enumerate(truth) for x, t in zip(scored[i], row, strict=True)]
+    wrong, passed = [x for x in flat if not x[2]], [x for x in flat if x[1]]
+    print(f"  wrong samples that pass every example: {share([x[1] for x in wrong], [x[0] for x in wrong])}")
+    print(f"  wrong among those that pass: {share([not x[2] for x in passed], [x[0] for x in passed])}")
 
 
-def _chosen(
-    decision: Decision, reward: Callable[[Task], object] | None = None
-) -> Callable[[Task, Answer, int], int | None]:
+def _chosen(decision: Decision, by_examples: bool = False) -> Callable[[Task, Answer, int], int | None]:
     def choose(task: Task, answer: Answer, n: int) -> int | None:
         population: Population | None = answer.population
         if population is None:
             return None
         population = population.take(np.arange(n))
-        if reward is not None:
-            scored = verify.tests(task)(population.states, Limit(Ledger(), "tests"))
-            population = population.scored(scored.values)
+        if by_examples:
+            population = population.scored(_shares(task, population))
         return decision(population).row
 
     return choose
+
+
+def _shares(task: Task, population: Population | None) -> Floats:
+    assert population is not None
+    return verify.tests(task)(population.states, Limit(Ledger(), "tests")).values
 
 
 def _of_texts(task: Task, answer: Answer, n: int) -> int | None:
@@ -148,10 +133,10 @@ def _of_texts(task: Task, answer: Answer, n: int) -> int | None:
 
 
 CHOICES: dict[str, Callable[[Task, Answer, int], int | None]] = {
-    "best of n by the examples": _chosen(search.best_reward, verify.tests),
+    "best of n by the examples": _chosen(search.best_reward, True),
     "majority by behaviour": _chosen(search.majority),
     "majority by program text": _of_texts,
-    "votes of behaviour weighed by the examples": _chosen(search.reward_majority, verify.tests),
+    "votes of behaviour weighed by the examples": _chosen(search.reward_majority, True),
 }
 
 
