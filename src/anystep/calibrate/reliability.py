@@ -81,7 +81,8 @@ def reliability(
 ) -> Reliability:
     """All figures of probabilities (n,) in [0, 1] against labels (n,) of 0 and 1; items scored NaN are left out.
 
-    by: bins of equal numbers of items ("mass", of ten at least) or of equal width. Raises UsageError for scores outside [0, 1].
+    by: bins of equal numbers of items ("mass", of ten at least) or of equal width. Raises UsageError for scores
+    outside [0, 1].
     """
     p, y, own = probabilities(scores, labels, groups)
     edges = edges_of(p, bins, by)

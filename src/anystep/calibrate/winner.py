@@ -90,9 +90,8 @@ def sure(method: Method, map: Map) -> Method:
 
     A map belongs to the method, model and kind of problem that it was fitted on.
     """
-    old = method.decision.function
-    plain = old.decision if isinstance(old, Sure) else method.decision
-    return method.deciding(Decision(f"{plain.name} with confidence by {map!r}", Sure(plain, map), plain.scores))
+    plain = method.decision.plain or method.decision
+    return method.deciding(Decision(f"{plain.name} with confidence by {map!r}", Sure(plain, map), plain.scores, plain))
 
 
 def figure(answer: Answer) -> float:
