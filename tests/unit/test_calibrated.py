@@ -70,27 +70,6 @@ def test_it_reads_what_its_source_was_paid_for() -> None:
     assert set(two.costs) == set(one.costs)  # the calibrated one has no account of its own
 
 
-@pytest.mark.parametrize("how", ["platt", "isotonic"])
-def test_it_serves_every_procedure(how: str) -> None:
-    rng = np.random.default_rng(0)
-    scores = rng.random(200)
-    reward = calibrate.calibrated(verify.chain_steps(), scores, rng.random(200) < scores, how)  # type: ignore[arg-type]
-    task = chains(1, "train", 2)[0]
-    process = LanguageProcess(chain_engine(), task.prompt, extract=task.extract, **task.generation)
-    for method in (
-        search.best_of_n(n=3, reward=reward),
-        search.beam(width=2, branch=2, reward=reward),
-        search.particle_filter(n=3, potential=reward.log_odds()),
-        search.mcts(reward=reward, rounds=4),
-    ):
-        answer = _one(Run(process, method, Budget(tokens=600), seed=0))
-        assert answer.text and answer.population is not None and answer.confidence is None
-        known = answer.population.scores[~np.isnan(answer.population.scores)]
-        assert len(known)
-        if "potential" not in dict(method.options):
-            assert (known >= 0).all() and (known <= 1).all()
-
-
 def test_fit_scores_states_itself_and_is_judged_on_problems_it_has_not_seen() -> None:
     states = calibrate.states_of(PAIRS)
     labels = [case.right for case in CASES]
