@@ -264,7 +264,9 @@ def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox) -> None:
         "time.sleep(1.0)\nprint('ready', flush=True)\n"
     )
     folders = set(os.listdir(tempfile.gettempdir()))
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SOURCE)})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SOURCE)}
+    )
     assert parent.stdout is not None and parent.stdout.readline() == b"ready\n"
     everyone = family(parent.pid) - {parent.pid}
     assert len(everyone) >= 8, everyone  # for each worker: zygote, supervisor, the program and its child
@@ -290,6 +292,10 @@ def test_a_supervisor_cannot_be_reached(box: Sandbox) -> None:
         "            except OSError: pass"
     ).format(zygote=max(idle_family(worker)))
     if box.boundary.name == "process" and os.geteuid() != 0:
-        code = code.replace("range(max(1, ", "(").split("\n", 1)[0].split(" in ")[0] + " in (os.getppid(),):\n" + code.split("\n", 2)[2]
+        code = (
+            code.replace("range(max(1, ", "(").split("\n", 1)[0].split(" in ")[0]
+            + " in (os.getppid(),):\n"
+            + code.split("\n", 2)[2]
+        )
     (outcome,) = box.run([code])
     assert "BREACH" not in outcome.stdout, outcome

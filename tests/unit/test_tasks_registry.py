@@ -85,7 +85,7 @@ def test_chains_are_loaded_when_asked_for(monkeypatch):
 
 
 def test_names_are_what_load_takes():
-    own = {"chains", "procbench", "word-problems", "programs", "humaneval"}
+    own = {"chains", "procbench", "word-problems", "programs", "humaneval", "agent-logs"}
     assert set(tasks.names()) == {*own, "reasoning-gym:<dataset>"}
 
 

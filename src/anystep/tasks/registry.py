@@ -16,7 +16,7 @@ from anystep.tasks.task import Task
 from anystep.tasks.word_problems import word_problems
 
 _GYM = "reasoning-gym:"
-_NAMES = ("chains", "procbench", "word-problems", "programs", "humaneval", f"{_GYM}<dataset>")
+_NAMES = ("chains", "procbench", "word-problems", "programs", "humaneval", "agent-logs", f"{_GYM}<dataset>")
 
 
 def names() -> tuple[str, ...]:
@@ -92,7 +92,14 @@ def _humaneval() -> tuple[set[str], Build]:
     return _options(humaneval), lambda n, seed, split, options: humaneval(n, split=split, **options)
 
 
+def _agent_logs() -> tuple[set[str], Build]:
+    from anystep.tasks.agent_logs import agent_logs
+
+    return _options(agent_logs), lambda n, seed, split, options: agent_logs(n, seed=seed, split=split, **options)
+
+
 _SOURCES: dict[str, Callable[[], tuple[set[str], Build]]] = {
+    "agent-logs": _agent_logs,
     "chains": _chains,
     "humaneval": _humaneval,
     "procbench": _procbench,

@@ -1,5 +1,6 @@
 """Is it right? Rewards over language states: learned, computed without an answer key, and exact (labelled oracle)."""
 
+from anystep.verify.abduct_act_predict import Attribution, abduct_act_predict, replayed
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
 from anystep.verify.judges import (
@@ -19,6 +20,7 @@ from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
+    "Attribution",
     "ChainSteps",
     "Judge",
     "Pairwise",
@@ -26,6 +28,7 @@ __all__ = [
     "Tests",
     "UncertaintyHead",
     "WinRate",
+    "abduct_act_predict",
     "bradley_terry",
     "chain_steps",
     "equations",
@@ -33,6 +36,7 @@ __all__ = [
     "judge_for",
     "oracle",
     "pairwise",
+    "replayed",
     "self_evaluation",
     "tests",
     "uncertainty_head",

@@ -1,0 +1,89 @@
+"""What a model writes of a failed run: the cause of each suspect step, its correction, and what would have followed.
+
+The three parts of "Abduct, Act, Predict" (2025), arXiv 2509.10401, in ChainLM's characters, a suspect a line:
+`3oc=b*b:9>248&` says that step 3 took another operation, that `c=b*b` should have written 9, the three later turns
+then 2, 4 and 8, and that the run would have succeeded (`!` where it would not).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from anystep.errors import UsageError
+from anystep.tasks.agent_logs.log import AgentLog, Turn, instruction
+
+AVERTED, NOT_AVERTED = "&", "!"
+SUSPECT = re.compile(r"(\d)([tosr])([a-d]=[a-d][-+*][a-d\d]):(\d)>(\d*)([&!])")
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One step that is not as it should be: why (abduct), the turn that should have been (act), what it and each later
+    turn would then write, and whether the run would succeed (predict)."""
+
+    step: int
+    cause: str
+    correction: Turn
+    written: tuple[int, ...]
+    averted: bool
+
+    def __str__(self) -> str:
+        first, *later = map(str, self.written)
+        mark = AVERTED if self.averted else NOT_AVERTED
+        return f"{self.step}{self.cause}{self.correction.instruction}:{first}>{''.join(later)}{mark}"
+
+
+class Predictor(Protocol):
+    """What a corrected turn leads to: the values that it and every later turn write, and whether the run succeeds."""
+
+    def __call__(self, log: AgentLog, step: int, correction: Turn) -> tuple[tuple[int, ...], bool]: ...
+
+
+def executed(log: AgentLog, step: int, correction: Turn) -> tuple[tuple[int, ...], bool]:
+    """The predictor that does not guess: the log is executed again from that step."""
+    turns = (*log.turns[:step], correction, *log.turns[step + 1 :])
+    again = replace(log, turns=turns)
+    return tuple(again.written()[step:]), again.outcome() == log.right
+
+
+def by_replay(log: AgentLog, predict: Predictor = executed) -> tuple[Suspect, ...]:
+    """The suspects of a log whose plan is known, in order, up to the first whose correction averts the failure.
+
+    With `executed` its last suspect is the decisive step, exactly.
+    """
+    found = list[Suspect]()
+    for step in log.errors:
+        correction = log.corrected(step)
+        written, averted = predict(log, step, correction)
+        found.append(Suspect(step, log.cause(step), correction, written, averted))
+        if averted:
+            break
+    return tuple(found)
+
+
+def scaffold(log: AgentLog) -> str:
+    """What a model should write of a log: its suspects, a line each, then the decisive step and its agent."""
+    return "".join(f"{suspect}\n" for suspect in by_replay(log)) + verdict(log)
+
+
+def verdict(log: AgentLog) -> str:
+    """The answer alone: `#3C.`"""
+    step = log.decisive
+    if step is None:
+        raise UsageError("no single step of this log is decisive; draw it from tasks.agent_logs.logs(split).")
+    return f"#{step}{log.turns[step].agent}."
+
+
+def read(log: AgentLog, text: str) -> tuple[Suspect, ...]:
+    """The suspects that a text names, as far as they can be read; what cannot be is left out."""
+    found = list[Suspect]()
+    for match in SUSPECT.finditer(text):
+        step = int(match[1])
+        if step < len(log.turns):
+            due = instruction(match[3])
+            written = (int(match[4]), *map(int, match[5]))
+            correction = replace(log.turns[step], instruction=due, off=0)
+            found.append(Suspect(step, match[2], correction, written, match[6] == AVERTED))
+    return tuple(found)

@@ -1,0 +1,151 @@
+"""Failed runs of agents: their labels are what executing them says, and attribution by replay finds every one."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice, product
+
+import pytest
+
+from anystep import Budget, UsageError, tasks, verify
+from anystep.language import LanguageProcess, load
+from anystep.language.engine.engine import Engine
+from anystep.language.train import attribution
+from anystep.tasks.agent_logs import (
+    CAUSES,
+    AgentLog,
+    Turn,
+    attributed,
+    by_replay,
+    executed,
+    instruction,
+    logs,
+    read,
+    scaffold,
+    verdict,
+)
+from anystep.tasks.agent_logs.log import ERRORS, TURNS
+
+SOME = tuple(islice(logs("test", 1), 300))
+
+
+def run(log: AgentLog, lines: list[str]) -> str:
+    """The result of some instructions, as Python does them: not our interpreter."""
+    space = dict(zip("abcd", log.start, strict=True))
+    for line in lines:
+        target, expression = line.split("=")
+        space[target] = eval(re.sub(r"([a-d])", r"\1", expression), {}, space) % 10
+    return str(space[log.goal])
+
+
+def as_python(turn: Turn) -> str:
+    return f"{turn.instruction}+{turn.off}"
+
+
+def test_an_outcome_is_what_python_computes() -> None:
+    for log in SOME:
+        assert run(log, [as_python(turn) for turn in log.turns]) == str(log.outcome())
+        assert run(log, [str(line) for line in log.plan]) == str(log.right) != str(log.outcome())
+
+
+def test_one_error_is_decisive_by_brute_force_and_the_others_do_no_harm() -> None:
+    for log in SOME:
+        flips = []
+        for at in range(TURNS):
+            lines = [str(log.plan[i]) if i == at else as_python(turn) for i, turn in enumerate(log.turns)]
+            flips.append(run(log, lines) == str(log.right))
+        assert sum(flips) == 1 and log.decisive == flips.index(True) and log.decisive in log.errors
+        assert len(log.errors) in range(ERRORS[0], ERRORS[1] + 1)
+
+
+def test_replay_attributes_every_log_as_brute_force_does() -> None:
+    for log in SOME:
+        found = verify.replayed(log)
+        assert (found.step, found.agent) == (log.decisive, log.turns[log.decisive or 0].agent)
+        assert [s.step for s in found.suspects] == [at for at in log.errors if at <= (log.decisive or 0)]
+        assert found.calls == 0 and found.cost.tokens == 0
+
+
+def test_a_suspect_says_what_would_have_been_written() -> None:
+    for log in SOME[:50]:
+        for suspect in by_replay(log):
+            turns = (*log.turns[: suspect.step], suspect.correction, *log.turns[suspect.step + 1 :])
+            for i in range(suspect.step, TURNS):
+                lines = [as_python(turn) for turn in turns[: i + 1]]
+                target = turns[i].instruction.target
+                space = AgentLog(log.start, log.plan, target, log.turns)
+                assert run(space, lines) == str(suspect.written[i - suspect.step])
+            assert suspect.cause in CAUSES
+
+
+def test_another_predictor_decides_where_the_search_ends() -> None:
+    log = next(log for log in SOME if log.decisive != log.errors[0])
+    hasty = by_replay(log, lambda log, step, correction: (executed(log, step, correction)[0], True))
+    assert [s.step for s in hasty] == [log.errors[0]]
+
+
+def test_what_is_written_is_read_again() -> None:
+    for log in SOME[:100]:
+        assert AgentLog.read(log.prompt()) == log
+        assert read(log, scaffold(log)) == by_replay(log)
+        assert attributed(scaffold(log)) + "." == verdict(log)  # type: ignore[operator]
+    assert read(SOME[0], "9ta=b+c:1>23& 1ta=bb+c:1>23& 8ta=b+c:1>2&") == ()
+    for text in ("", "V12>a3:?", SOME[0].prompt(numbered=False), "x" * 40):
+        with pytest.raises(UsageError, match="is no log"):
+            AgentLog.read(text)
+    with pytest.raises(ValueError):
+        instruction("e=a+b")
+
+
+@pytest.mark.parametrize("arm", ["a2p", "direct", "unnumbered", "no prediction", "no cause"])
+def test_an_arm_leaves_out_what_it_is_named_for(arm: attribution.Arm) -> None:
+    for log in SOME[:50]:
+        prompt, text = attribution.target(arm, log)
+        assert text.endswith(verdict(log)) and len(prompt + text) <= attribution.CONTEXT
+        assert (">" in text) == (arm in ("a2p", "no cause"))
+        assert bool(re.search(r"^\d[tosr]", text)) == (arm in ("a2p", "no prediction"))
+        assert bool(re.search(r"[:,]\d[ACLP]", prompt)) == (arm != "unnumbered")
+        assert (text == verdict(log)) == (arm in ("direct", "unnumbered"))
+
+
+def test_splits_share_no_plan_and_tasks_score_the_step() -> None:
+    plans = {split: {(log.start, log.plan) for log in islice(logs(split), 200)} for split in ("train", "dev", "test")}
+    assert all(not plans[a] & plans[b] for a, b in product(plans, plans) if a != b)
+    task = tasks.load("agent-logs", 3)[2]
+    assert task.score(f"thinking...\n{task.reference}.") == 1.0 == task.score(scaffold(task.meta["log"]))
+    wrong = str((int(task.reference[1]) + 1) % TURNS)
+    assert task.score(f"#{wrong}C.") == 0.0 and task.score("no idea") == 0.0
+    assert "Step 5 - " in task.meta["question"]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Engine:
+    """Hardly trained: it writes something, which may be no attribution."""
+    from anystep.language.engine.tokenizer import Alphabet as Symbols
+    from anystep.tasks.chains import Alphabet
+
+    recipe = attribution.AttributionRecipe(logs=200, tokens=20_000)
+    model, cost = attribution.train(recipe, lambda line: None)
+    assert cost.tokens >= 20_000
+    return Engine(model, Symbols(Alphabet().symbols), name="tiny")
+
+
+def test_a_model_attributes_in_one_call_a_log_and_is_paid_for(tiny: Engine) -> None:
+    def make(log: AgentLog) -> LanguageProcess:
+        return LanguageProcess(tiny, log.prompt(), unit="completion", stop=".", max_tokens=40, temperature=0)
+
+    found = verify.abduct_act_predict(SOME[:4], make)
+    for log, one in zip(SOME, found, strict=False):
+        assert one.calls == 1 and one.cost.prompt == len(log.prompt()) and 0 < one.cost.generated <= 40
+        assert one.suspects == read(log, one.text)
+        assert (one.step is None) == (attributed(one.text) is None)
+    tiny.cache.trim(0)
+    cut = verify.abduct_act_predict(SOME[:1], make, Budget(tokens=len(SOME[0].prompt()) + 2))[0]
+    assert cut.step is None and cut.cost.generated <= 2
+
+
+def test_a_tuned_model_is_kept(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path))
+    recipe = attribution.AttributionRecipe(logs=50, tokens=2_000)
+    card = attribution.tuned(recipe, lambda line: None)
+    assert attribution.tuned(recipe) == card and load(card).config.context == attribution.CONTEXT
