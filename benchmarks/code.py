@@ -32,6 +32,7 @@ from anystep.verify.asked import asked_by
 MODEL = "smollm2-135m"
 PROBLEMS, SAMPLES = 40, 16
 HUMANEVAL, EACH = 24, 5
+AT_ONCE = 6  # problems, for their samples' keys and values take memory
 PLANTED, SHOWN = 20, (1, 3, 5)  # problems a level; examples shown
 
 
@@ -69,7 +70,7 @@ def _showing(task: Task, shown: int) -> Task:
 
 def asked(some: Sequence[Task], n: int) -> tuple[list[Answer], list[list[float]]]:
     """n samples of each task, and the truth of each."""
-    answers = solve_many(some, model=engine_for(MODEL), method=search.sample(n=n))
+    answers = solve_many(some, model=engine_for(MODEL), method=search.sample(n=n), at_once=AT_ONCE)
     return answers, [truths(task, answer) for task, answer in zip(some, answers, strict=True)]
 
 

@@ -85,7 +85,7 @@ def _drawn(seed: int, split: str, level: int | None) -> Iterator[tuple[int, Spec
 
 
 def _task(name: str, spec: Spec, level: int, style: str, shown: int) -> Task:
-    examples, hidden = tests(spec, shown)
+    examples, hidden = cases_of(spec, shown)
     stub = _stub(spec, examples)
     problem = Problem(
         f"programs/{spec.scheme}/{digest(spec.says):016x}/{shown}", spec.name, stub, examples, Cases(hidden)
@@ -101,7 +101,7 @@ def _task(name: str, spec: Spec, level: int, style: str, shown: int) -> Task:
     )
 
 
-def tests(spec: Spec, shown: int = SHOWN) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+def cases_of(spec: Spec, shown: int = SHOWN) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """A problem's shown and hidden tests, the same ones for one problem whatever the seed; no hidden one is shown."""
     solve = _solver(spec)
     r = rng("tests", spec.scheme, spec.key, spec.says)
