@@ -124,6 +124,15 @@ def _shares(task: Task, population: Population | None) -> Floats:
     return verify.tests(task)(population.states, Limit(Ledger(), "tests")).values
 
 
+def _of_probes(task: Task, answer: Answer, n: int) -> int | None:
+    """A program whose behaviour on the examples' arguments and on eight others most samples share."""
+    if answer.population is None:
+        return None
+    problem = code.probed(task.meta["problem"], 8)
+    votes = tuple(code.behaviours([(problem, text) for text in texts(answer)[:n]]))
+    return search.majority(replace(answer.population.take(np.arange(n)), answers=votes)).row
+
+
 def _of_texts(task: Task, answer: Answer, n: int) -> int | None:
     """The program that most samples give, letter by letter."""
     if answer.population is None:
@@ -136,6 +145,7 @@ def _of_texts(task: Task, answer: Answer, n: int) -> int | None:
 CHOICES: dict[str, Callable[[Task, Answer, int], int | None]] = {
     "best of n by the examples": _chosen(search.best_reward, True),
     "majority by behaviour": _chosen(search.majority),
+    "majority by behaviour, 8 probes more": _of_probes,
     "majority by program text": _of_texts,
     "votes of behaviour weighed by the examples": _chosen(search.reward_majority, True),
 }

@@ -155,3 +155,29 @@ def test_what_passes_the_hidden_tests_with_a_slip_does_what_was_asked():
 
 def _as_given(cases: tuple) -> tuple | Cases:
     return cases if len(cases) == 3 else Cases(cases)
+
+
+def test_probes_are_arguments_of_the_same_types_and_no_examples():
+    for task in tasks.load("programs", 30, split="train"):
+        problem = task.meta["problem"]
+        more = code.probed(problem, 8)
+        assert more.shown[:3] == problem.shown and 3 < len(more.shown) <= 11
+        assert len({spelled(case.arguments) for case in more.shown}) == len(more.shown)
+        for case in more.shown[3:]:
+            assert not case.known
+            assert [type(x) for x in case.arguments] == [type(x) for x in problem.shown[0].arguments]
+        assert [c.arguments for c in code.probed(problem, 8).shown] == [c.arguments for c in more.shown]
+    assert code.probed(code.Problem("k", "f", "", (), Cases(())), 8).shown == ()
+
+
+def test_probes_tell_programs_apart_that_agree_on_the_examples():
+    few, more = (tasks.load("programs", 1, level=2, probes=n)[0] for n in (0, 8))
+    problem = few.meta["problem"]
+    assert more.meta["problem"] == problem and more.prompt == few.prompt
+    memorised = fenced(code.planted(few)[-1].source)
+    right = fenced(few.reference)
+    assert few.extract(memorised) == few.extract(right)
+    assert more.extract(right) not in (None, more.extract(memorised))
+    assert code.shares([(code.probed(problem, 8), memorised), (code.probed(problem, 8), right)]) == [1.0, 1.0]
+    with pytest.raises(UsageError, match="probes=8"):
+        tasks.load("programs", 1, probes=-1)
