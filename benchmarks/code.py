@@ -31,7 +31,7 @@ from anystep.verify.asked import asked_by
 
 MODEL = "smollm2-135m"
 PROBLEMS, SAMPLES = 40, 16
-HUMANEVAL, EACH = 24, 5
+HUMANEVAL, EACH = 16, 5
 AT_ONCE = 6  # problems, for their samples' keys and values take memory
 PLANTED, SHOWN = 20, (1, 3, 5)  # problems a level; examples shown
 
