@@ -16,7 +16,7 @@ CHAT = {"unit": "completion", "chat": True, "end": ("\n```\n\n",), "max_tokens":
 PLAIN = {
     "unit": "completion",
     "chat": False,
-    "end": ("\ndef ", "\nclass ", "\nif ", "\nprint", "\nassert", "\n#", "```", "\n@", "\n>>>"),
+    "end": ("\ndef ", "\nclass ", "\nif ", "```"),  # servers take four at most
     "max_tokens": 320,
     "temperature": 0.8,
 }
