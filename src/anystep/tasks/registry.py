@@ -10,12 +10,13 @@ from typing import Any
 
 from anystep.errors import Unsupported, UsageError
 from anystep.tasks._draw import check_count, check_split, digest
+from anystep.tasks.premises import premises
 from anystep.tasks.procbench import ProcBench
 from anystep.tasks.task import Task
 from anystep.tasks.word_problems import word_problems
 
 _GYM = "reasoning-gym:"
-_NAMES = ("chains", "procbench", "word-problems", f"{_GYM}<dataset>")
+_NAMES = ("chains", "premises", "procbench", "word-problems", f"{_GYM}<dataset>")
 
 
 def names() -> tuple[str, ...]:
@@ -28,7 +29,8 @@ def load(name: str, n: int, seed: int = 0, split: str = "test", **options: Any) 
 
     `split` is "train", "dev" or "test"; no problem stands in two (reasoning-gym keeps no splits: there each gets seeds
     of its own, and small datasets may repeat items). The options are those of the generator: `families` and `level` of
-    "chains"; `family`, `steps` and `metric` of "procbench"; `level` and `style` of "word-problems"; a dataset's own.
+    "chains"; `family`, `steps` and `metric` of "procbench"; `level` and `style` of "premises" and "word-problems"; a
+    dataset's own.
 
     Raises UsageError, with the nearest name and the call that was meant, for an unknown name, split or option.
     """
@@ -71,12 +73,17 @@ def _word_problems() -> tuple[set[str], Build]:
     return _options(word_problems), lambda n, seed, split, options: word_problems(n, seed=seed, split=split, **options)
 
 
+def _premises() -> tuple[set[str], Build]:
+    return _options(premises), lambda n, seed, split, options: premises(n, seed=seed, split=split, **options)
+
+
 def _procbench() -> tuple[set[str], Build]:
     return _options(ProcBench), lambda n, seed, split, options: ProcBench(seed=seed, split=split, **options).take(n)
 
 
 _SOURCES: dict[str, Callable[[], tuple[set[str], Build]]] = {
     "chains": _chains,
+    "premises": _premises,
     "procbench": _procbench,
     "word-problems": _word_problems,
 }

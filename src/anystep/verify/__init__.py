@@ -2,6 +2,15 @@
 
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
+from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 
-__all__ = ["ChainSteps", "chain_steps", "equations", "oracle"]
+__all__ = [
+    "ChainSteps",
+    "NaturalProgram",
+    "chain_steps",
+    "equations",
+    "natural_program",
+    "oracle",
+    "verified_majority",
+]

@@ -1,0 +1,128 @@
+"""A tiny reasoner that writes Natural Programs, and the verifiers tuned from it on single steps.
+
+The reasoner learns from right chains (`tasks.premises`) and stays imperfect, because it is trained briefly. A verifier
+starts as the reasoner and learns to name what is wrong with a step, if anything, in one letter, from chains with
+planted errors; what it is shown besides the step is the recipe's `context`. The probability of "y" among the letters
+is its verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+from anystep.language.engine.llama import Config, Llama
+from anystep.language.train import checkpoint
+from anystep.language.train.chainlm import Cost, untrained
+from anystep.language.train.tune import Pair, Tuning, batches, kept, tune
+from anystep.tasks.chains import Alphabet
+from anystep.tasks.premises import Fault, Planted, judge, plant, problems
+from anystep.tasks.premises.asking import Asked, Context, asked, compact
+
+CONTEXT = 360  # more characters than premises, a chain of eight steps and a check take
+LETTERS = {Fault.NONE: "y", Fault.RESULT: "r", Fault.RULE: "o", Fault.OPERAND: "n", Fault.UNCITED: "c"}
+YES, NO = "y", "ronc"
+
+
+@dataclass(frozen=True)
+class ReasonerRecipe:
+    """Everything that decides the reasoner, of half a million parameters; `tokens` are padded ones of right chains."""
+
+    tokens: int = 3_000_000
+    dim: int = 128
+    layers: int = 3
+    seed: int = 0
+
+    @property
+    def config(self) -> Config:
+        heads = self.dim // 32
+        return Config(len(Alphabet()), self.dim, self.layers, heads, heads, 2 * self.dim, 32, context=CONTEXT)
+
+
+@dataclass(frozen=True)
+class VerifierRecipe:
+    """Everything that decides a verifier: `updates` of `batch` checks each, drawn from as many chains as that takes.
+
+    wrong: the share of checks whose step is wrong. Verifiers of different contexts are shown the same steps.
+    """
+
+    reasoner: ReasonerRecipe = ReasonerRecipe()
+    context: Context = "cited"
+    updates: int = 600
+    batch: int = 64
+    wrong: float = 0.5
+    matrix_rate: float = 2e-3
+    other_rate: float = 2e-3
+    seed: int = 1
+
+
+def checks(split: str, n: int, seed: int, context: Context, wrong: float = 0.5) -> Iterator[tuple[Planted, int, Asked]]:
+    """`n` steps to be checked, each of another problem: the chain with what was planted in it, which step, the check.
+
+    Which chains and steps they are does not depend on the context.
+    """
+    r = Random(seed)
+    for problem in islice(problems(split, seed), n):
+        planted = plant(r, problem, errors=r.choice((1, 1, 2)))
+        bad = r.random() < wrong
+        rows = [i for i, kind in enumerate(planted.kinds) if (kind is not None) == bad]
+        row = r.choice(rows)
+        yield planted, row, list(asked(problem.prompt(), planted.text, context))[row]
+
+
+def letter(check: Asked) -> str:
+    """What a verifier should say of a check; of a step that cites what is not there, that something is not cited."""
+    return LETTERS.get(judge(check.statement, check.known), "c")
+
+
+def pairs(recipe: VerifierRecipe) -> list[Pair]:
+    """The checks a verifier learns from, and their letters."""
+    drawn = checks("train", recipe.updates * recipe.batch, recipe.seed, recipe.context, recipe.wrong)
+    return [(compact(check.lines, check.step), letter(check)) for _, _, check in drawn]
+
+
+def train_reasoner(recipe: ReasonerRecipe, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
+    """A reasoner trained from nothing, and what it cost."""
+    model = untrained(recipe.config, recipe.seed)
+    taught = [(p.prompt(), p.text()) for p in islice(problems("train", recipe.seed), recipe.tokens // 150)]
+    cost = tune(model, Alphabet(), taught, Tuning.fresh(recipe.tokens, recipe.seed), say)
+    return model.eval(), cost
+
+
+def reasoner(recipe: ReasonerRecipe | None = None, say: Callable[[str], None] = print) -> Path:
+    """The card of the reasoner, which `language.load` takes; trained once, then kept by the hash of its recipe."""
+    recipe = recipe or ReasonerRecipe()
+
+    def make() -> tuple[Llama, Config, Cost]:
+        model, cost = train_reasoner(recipe, say)
+        return model, model.config, cost
+
+    return kept("premises-reasoner", asdict(recipe), make)
+
+
+def train_verifier(recipe: VerifierRecipe, model: Llama, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
+    """`model`, a reasoner, made a verifier in place, and what it cost; it sees each check once."""
+    alphabet, taught = Alphabet(), pairs(recipe)
+    seen = islice(batches(taught, alphabet, recipe.batch, recipe.seed), recipe.updates)
+    tokens = sum(rows.numel() for rows, _ in seen)
+    tuning = Tuning(tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, seed=recipe.seed)
+    cost = tune(model, alphabet, taught, tuning, say)
+    return model.eval(), cost
+
+
+def verifier(recipe: VerifierRecipe | None = None, say: Callable[[str], None] = print) -> Path:
+    """The card of a verifier, which `language.load` takes; trained once, with its reasoner, then kept."""
+    recipe = recipe or VerifierRecipe()
+
+    def make() -> tuple[Llama, Config, Cost]:
+        path = reasoner(recipe.reasoner, say)
+        tensors, card = checkpoint.load(path.stem, path.parent)
+        start = Llama(card.config)
+        start.load_state_dict(tensors)
+        model, cost = train_verifier(recipe, start, say)
+        return model, model.config, cost
+
+    return kept(f"premises-verifier-{recipe.context}", asdict(recipe), make)
