@@ -103,10 +103,10 @@ class NaturalProgram(Reward):
         # a refused step decides for its chain, and no model is asked
         owners = [(row, i) for row, p in enumerate(steps) if p.all() for i in range(len(p))]
         asked_of = [found[row][i] for row, i in owners]
-        for (row, i), p in zip(owners, self._read(asked_of, [row for row, _ in owners], limit), strict=True):
+        for (row, i), p in zip(owners, self.verdicts(asked_of, [row for row, _ in owners], limit), strict=True):
             steps[row][i] = p
         together = _AGGREGATES[self.aggregate]
-        values = [float(together(p)) if len(p) else self.prior for p in steps]
+        values = [self.prior if not len(p) else float(together(p)) if p.all() else 0.0 for p in steps]
         return Scored(np.array(values, dtype=np.float64), limit.used)
 
     def _checks(self, states: Any) -> list[list[Asked]]:
@@ -116,12 +116,12 @@ class NaturalProgram(Reward):
 
     def probabilities(self, prompt: str, chain: str) -> list[float]:
         """Each step's probability, 0 where it is refused; for looking at, and paid by nobody."""
-        found = list(asked(prompt, chain, self.context))
-        read = self._read(found, [0] * len(found), Limit(Ledger(), self.name))
-        return [0.0 if refused(check) else float(p) for check, p in zip(found, read, strict=True)]
+        checks = list(asked(prompt, chain, self.context))
+        read = self.verdicts(checks, [0] * len(checks), Limit(Ledger(), self.name))
+        return [0.0 if refused(check) else float(p) for check, p in zip(checks, read, strict=True)]
 
-    def _read(self, checks: Sequence[Asked], rows: Sequence[int], limit: Limit) -> Floats:
-        """The probability that each check is answered with yes, NaN where `rows` could not pay."""
+    def verdicts(self, checks: Sequence[Asked], rows: Sequence[int], limit: Limit) -> Floats:
+        """The probability that each check is answered with yes, NaN where its row could not pay; no rule is applied."""
         if self.engine is None:
             return np.array([all(e.true for e in check_equations(c.statement.text)) for c in checks], dtype=np.float64)
         values, places = np.full(len(checks), np.nan), np.asarray(rows, dtype=np.int64)
@@ -133,7 +133,7 @@ class NaturalProgram(Reward):
                 paid, session = opened(self.engine, part, limit, readout, rows=places[some])
                 if session is not None:
                     with session:
-                        values[some[paid]] = self._verdicts(session.logits())
+                        values[some[paid]] = self._yes(session.logits())
         return values
 
     def _tokens(self, check: Asked) -> tuple[int, ...]:
@@ -148,7 +148,7 @@ class NaturalProgram(Reward):
                 "natural_program('smollm2-135m') for English ones."
             ) from error
 
-    def _verdicts(self, logits: Tensor) -> Floats:
+    def _yes(self, logits: Tensor) -> Floats:
         """P(yes) among the tokens that are a verdict, (rows, vocab) to (rows,); then that of the votes' majority."""
         first = [sorted({self.engine.tokenizer.encode(t)[0] for t in texts}) for texts in (self.form.yes, self.form.no)]
         yes, no = (logits[:, tokens].logsumexp(-1) for tokens in first)

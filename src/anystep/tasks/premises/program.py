@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from anystep.tasks.numbers import MAX_TEXT, ascii_digits
 
@@ -107,12 +107,13 @@ def _numbers(listed: str) -> Iterator[int]:
 
 
 def premises(prompt: str) -> dict[int, Statement]:
-    """The numbered premises of a prompt: its last run of them that begins with #1, so that worked examples before it
-    are no premises. Empty where there is none; a number given twice keeps its first statement."""
+    """The numbered premises of a prompt, a line each: its last run of them that begins with #1, so that worked examples
+    before it are no premises. Empty where there is none; a number given twice keeps its first statement."""
     found: dict[int, Statement] = {}
     for one in statements(prompt):
         if one.number == 1:
             found = {}
         if one.number is not None:
-            found.setdefault(one.number, one)
+            text, raw = one.text.partition("\n")[0], one.raw.partition("\n")[0]  # what follows is a chat template's
+            found.setdefault(one.number, replace(one, text=text, raw=raw))
     return found
