@@ -16,9 +16,10 @@ from anystep.calibrate.verdicts import states_of
 from anystep.errors import UsageError
 from anystep.language import LanguageProcess
 from anystep.language.engine.engine import Engine
+from anystep.language.engine.llama import Config
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.language.train.chainlm import untrained
-from anystep.language.train.deduce import LETTERS, NO, YES, ReasonerRecipe, VerifierRecipe, checks, letter, pairs
+from anystep.language.train.deduce import LETTERS, NO, YES, VerifierRecipe, checks, letter, pairs
 from anystep.tasks.chains import Alphabet as Characters
 from anystep.tasks.premises import statements
 from anystep.tasks.premises.asking import CONTEXTS, asked, compact
@@ -33,7 +34,7 @@ RIGHT = "#5(#1#2)b=12+4=16\n#6(#5#4)16."
 
 @cache
 def engine() -> Engine:
-    model = untrained(ReasonerRecipe(dim=32, layers=1).config, 0).eval()
+    model = untrained(Config(len(Characters()), 32, 1, 1, 1, 64, 32, context=400), 0).eval()
     return Engine(model, Alphabet(Characters().symbols), name="tiny")
 
 

@@ -113,9 +113,9 @@ def nowhere(chains: Sequence[Planted], reward: NaturalProgram) -> Iterator[Check
             passed += sum(not refused(check) for check in marked)
             steps += len(marked)
     yield Check(f"steps of {steps:,} citing a missing premise that are not rejected", passed, "==", 0)
-    marked = [chain for chain in chains if "nowhere" in chain.kinds]
-    scores = [min(reward.probabilities(chain.problem.prompt(), chain.text)) for chain in marked]
-    yield Check(f"chains of {len(marked):,} with such a step that score above 0", sum(map(bool, scores)), "==", 0)
+    whole = [chain for chain in chains if "nowhere" in chain.kinds]
+    scores = [min(reward.probabilities(chain.problem.prompt(), chain.text)) for chain in whole]
+    yield Check(f"chains of {len(whole):,} with such a step that score above 0", sum(map(bool, scores)), "==", 0)
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def notes(read: Mapping[Context, Steps]) -> str:
         by_kind = [steps.auroc((kind,)) for kind in KINDS]
         rows.append([context, steps.auroc(), *by_kind, early, *price, f"{1000 * steps.seconds / len(steps.p):.2f}"])
     learned = verdict("learned", cited, cited.p)
-    rules = verdict("rules", cited, 1.0 - cited.refused)
+    rules = verdict("rules", cited, np.asarray(~cited.refused, dtype=np.float64))
     both = verdict("both", cited, np.where(cited.refused, 0.0, cited.p))
     passed: list[list[object]] = []
     for name, v in {"learned, alone": learned, "rules, alone": rules, "rules, then learned": both}.items():

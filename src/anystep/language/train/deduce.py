@@ -9,14 +9,14 @@ is its verdict.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 from anystep.language.engine.llama import Config, Llama
 from anystep.language.train import checkpoint
-from anystep.language.train.chainlm import Cost, untrained
+from anystep.language.train.chainlm import Cost, policy
 from anystep.language.train.tune import Pair, Tuning, batches, kept, tune
 from anystep.tasks.chains import Alphabet
 from anystep.tasks.premises import Fault, Planted, judge, plant, problems
@@ -29,17 +29,15 @@ YES, NO = "y", "ronc"
 
 @dataclass(frozen=True)
 class ReasonerRecipe:
-    """Everything that decides the reasoner, of half a million parameters; `tokens` are padded ones of right chains."""
+    """Everything that decides the reasoner: ChainLM, which can look things up and count to 99 already, and `tokens`
+    padded ones of right chains, `batch` chains an update."""
 
-    tokens: int = 3_000_000
-    dim: int = 128
-    layers: int = 3
+    start: str = "chainlm-2m"
+    tokens: int = 500_000
+    batch: int = 16
+    matrix_rate: float = 1.5e-3
+    other_rate: float = 2e-3
     seed: int = 0
-
-    @property
-    def config(self) -> Config:
-        heads = self.dim // 32
-        return Config(len(Alphabet()), self.dim, self.layers, heads, heads, 2 * self.dim, 32, context=CONTEXT)
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,11 @@ class VerifierRecipe:
 
     reasoner: ReasonerRecipe = ReasonerRecipe()
     context: Context = "cited"
-    updates: int = 600
-    batch: int = 64
+    updates: int = 300
+    batch: int = 32
     wrong: float = 0.5
-    matrix_rate: float = 2e-3
-    other_rate: float = 2e-3
+    matrix_rate: float = 1e-3
+    other_rate: float = 1e-3
     seed: int = 1
 
 
@@ -85,11 +83,13 @@ def pairs(recipe: VerifierRecipe) -> list[Pair]:
 
 
 def train_reasoner(recipe: ReasonerRecipe, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
-    """A reasoner trained from nothing, and what it cost."""
-    model = untrained(recipe.config, recipe.seed)
+    """A reasoner, and what it cost beyond the model it starts as."""
+    start, alphabet = policy(recipe.start)
+    model = Llama(replace(start.config, context=CONTEXT))
+    model.load_state_dict(start.state_dict())
     taught = [(p.prompt(), p.text()) for p in islice(problems("train", recipe.seed), recipe.tokens // 150)]
-    cost = tune(model, Alphabet(), taught, Tuning.fresh(recipe.tokens, recipe.seed), say)
-    return model.eval(), cost
+    tuning = Tuning(recipe.tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, 50, 0.4, recipe.seed)
+    return model, tune(model, alphabet, taught, tuning, say)
 
 
 def reasoner(recipe: ReasonerRecipe | None = None, say: Callable[[str], None] = print) -> Path:
@@ -100,7 +100,7 @@ def reasoner(recipe: ReasonerRecipe | None = None, say: Callable[[str], None] = 
         model, cost = train_reasoner(recipe, say)
         return model, model.config, cost
 
-    return kept("premises-reasoner", asdict(recipe), make)
+    return kept("premises-reasoner", asdict(recipe), make, recipe.start)
 
 
 def train_verifier(recipe: VerifierRecipe, model: Llama, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
@@ -110,7 +110,7 @@ def train_verifier(recipe: VerifierRecipe, model: Llama, say: Callable[[str], No
     tokens = sum(rows.numel() for rows, _ in seen)
     tuning = Tuning(tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, seed=recipe.seed)
     cost = tune(model, alphabet, taught, tuning, say)
-    return model.eval(), cost
+    return model, cost
 
 
 def verifier(recipe: VerifierRecipe | None = None, say: Callable[[str], None] = print) -> Path:
@@ -125,4 +125,4 @@ def verifier(recipe: VerifierRecipe | None = None, say: Callable[[str], None] = 
         model, cost = train_verifier(recipe, start, say)
         return model, model.config, cost
 
-    return kept(f"premises-verifier-{recipe.context}", asdict(recipe), make)
+    return kept(f"premises-verifier-{recipe.context}", asdict(recipe), make, recipe.reasoner.start)
