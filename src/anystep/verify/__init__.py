@@ -2,14 +2,18 @@
 
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
+from anystep.verify.judges import Judge, judge, judge_for
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 
 __all__ = [
     "ChainSteps",
+    "Judge",
     "NaturalProgram",
     "chain_steps",
     "equations",
+    "judge",
+    "judge_for",
     "natural_program",
     "oracle",
     "verified_majority",
