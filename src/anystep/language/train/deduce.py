@@ -22,7 +22,7 @@ from anystep.tasks.chains import Alphabet
 from anystep.tasks.premises import Fault, Planted, judge, plant, problems
 from anystep.tasks.premises.asking import Asked, Context, asked, compact
 
-CONTEXT = 360  # more characters than premises, a chain of eight steps and a check take
+CONTEXT = 400  # more characters than premises, a chain of eight steps and a check take
 LETTERS = {Fault.NONE: "y", Fault.RESULT: "r", Fault.RULE: "o", Fault.OPERAND: "n", Fault.UNCITED: "c"}
 YES, NO = "y", "ronc"
 
@@ -33,7 +33,7 @@ class ReasonerRecipe:
     padded ones of right chains, `batch` chains an update."""
 
     start: str = "chainlm-2m"
-    tokens: int = 500_000
+    tokens: int = 400_000
     batch: int = 16
     matrix_rate: float = 1.5e-3
     other_rate: float = 2e-3

@@ -93,15 +93,17 @@ def _try(r: Random, level: int) -> Problem | None:
         if relation is None:
             return None
         order.append(relation)
+        told.append(relation)
         last = new
-    told += order
-    for _ in range(r.choice((2, 3))):  # true, and not needed
+    for _ in range(r.choice((2, 3))):  # true, and not needed: told anywhere among the others
         if r.random() < 0.5:
             give(people.pop())
         else:
             relation = _relation(r, people.pop(), r.choice([w for w in counts if w != last]), counts, [])
-            told += [relation] if relation is not None else []
-    r.shuffle(told)
+            if relation is None:
+                continue
+            told.append(relation)
+        told.insert(r.randrange(len(told)), told.pop())
     told.append(Meaning("asked", last))
     return Problem(tuple(told), _solved(told, order, last, counts), level, r.choice(THINGS))
 

@@ -10,7 +10,7 @@ from random import Random
 
 from anystep.tasks.premises.check import Fault, follows
 from anystep.tasks.premises.draw import LIMIT, Problem, Step
-from anystep.tasks.premises.meaning import Meaning, apply
+from anystep.tasks.premises.meaning import Meaning, Term, apply
 
 KINDS = ("result", "rule", "operand", "cancelled", "citation", "missing", "nowhere")
 CONTENT = KINDS[:4]  # wrong whatever is cited
@@ -53,6 +53,8 @@ def _try(r: Random, problem: Problem, kinds: list[str]) -> Planted | None:
     marks: list[str | None] = []
     for i, (cites, said) in enumerate(problem.chain):
         step = cites, _carried(problem, cites, said, values)
+        if not 0 <= step[1].value <= LIMIT:
+            return None
         if i in where:
             wrong = _wrong(r, where[i], problem, step, first + i)
             if wrong is None:
@@ -88,15 +90,15 @@ def _wrong(r: Random, kind: str, problem: Problem, step: Step, number: int) -> S
         return cites, replace(said, value=_near(r, said.value))
     if kind in ("citation", "missing", "nowhere"):
         return _miscited(r, kind, cites, number), said
-    if said.kind == "answer":
+    if said.kind == "answer" or not _numbers(problem, said.left, said.right):
         return None
     left, right, operator = int(said.left), int(said.right), said.operator
     if kind == "rule" or (kind == "cancelled" and r.random() < 0.5):
         operator = r.choice([o for o in "+-*" if o != operator])
     elif kind == "operand" and r.random() < 0.5:
-        right = r.choice(_numbers(problem, right))
+        right = r.choice(_numbers(problem, left, right))
     else:
-        left = r.choice(_numbers(problem, left))
+        left = r.choice(_numbers(problem, left, right))
     value = said.value if kind == "cancelled" else apply(left, operator, right)
     return cites, replace(said, left=left, right=right, operator=operator, value=value)
 
@@ -109,11 +111,11 @@ def _miscited(r: Random, kind: str, cites: tuple[int, ...], number: int) -> tupl
     return (*cites[:at], other, *cites[at + 1 :])
 
 
-def _numbers(problem: Problem, beside: int) -> list[int]:
-    """Numbers that the premises tell, but this one."""
+def _numbers(problem: Problem, *beside: Term) -> list[int]:
+    """Numbers that the premises tell, but these."""
     told = {p.value for p in problem.premises if p.kind == "given"}
     told |= {p.right for p in problem.premises if p.kind == "relation" and isinstance(p.right, int)}
-    return sorted(told - {beside})
+    return sorted(told.difference(beside))
 
 
 def _near(r: Random, value: int) -> int:
