@@ -65,7 +65,8 @@ def run(
     for c, steps in read.items():
         progress(f"{c}: AUROC {within_auroc(1.0 - steps.wrong, steps.p):.3f}, {steps.shown.mean():.0f} tokens a check")
     checks += contexts(read)
-    votes = ballots(writer, rewards["cited"], voted, 3 * n, seed)
+    unseen = _level_of_the_reasoner(seed, {chain.problem.key for chain in chains})
+    votes = ballots(writer, rewards["cited"], list(islice(unseen, voted)), 2 * n, seed)
     checks += voting(votes, n, within_auroc(1.0 - read["cited"].wrong, read["cited"].p))
     told = f"{notes(read)}\n\n{vote_notes(votes, n)}"
     return Result("natural_program", ROW, tuple(checks), time.perf_counter() - began, seed, told)
@@ -230,9 +231,15 @@ class Ballot:
         return float(self.prompt + self.paid[:k].sum() + (self.checked[k] if verified else 0.0))
 
 
-def ballots(writer: Any, reward: NaturalProgram, count: int, n: int, seed: int) -> list[Ballot]:
-    """The reasoner's own chains on held-out problems that no planted chain was made from, verified."""
-    drawn = list(islice(problems("test", seed + 1), count))
+def _level_of_the_reasoner(seed: int, taken: set[str]) -> Iterator[Problem]:
+    """Held-out problems of the level the reasoner was taught, that no planted chain was made from."""
+    from anystep.language.train.deduce import ReasonerRecipe
+
+    return (p for p in problems("test", seed + 1, ReasonerRecipe().level) if p.key not in taken)
+
+
+def ballots(writer: Any, reward: NaturalProgram, drawn: Sequence[Problem], n: int, seed: int) -> list[Ballot]:
+    """The reasoner's own chains, n of each problem, verified."""
     tasks = [task_of(problem) for problem in drawn]
     method = search.best_of_n(n=n, reward=reward)
     runs = [Run(process_for(t, writer, temperature=1.0), method, None, item_seed(seed, t.id)) for t in tasks]

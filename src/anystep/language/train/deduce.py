@@ -1,9 +1,9 @@
-"""A tiny reasoner that writes Natural Programs, and the verifiers tuned from it on single steps.
+"""A tiny reasoner that writes Natural Programs, and verifiers that are tuned to check their steps.
 
-The reasoner learns from right chains (`tasks.premises`) and stays imperfect, because it is trained briefly. A verifier
-starts as the reasoner and learns to name what is wrong with a step, if anything, in one letter, from chains with
-planted errors; what it is shown besides the step is the recipe's `context`. The probability of "y" among the letters
-is its verdict.
+The reasoner is ChainLM, briefly tuned on right chains (`tasks.premises`), so it makes mistakes. A verifier, of half a
+million parameters, learns from chains with planted errors to name in one letter what is wrong with a step, if anything;
+what it is shown besides the step is its recipe's `context`. Right steps it also learns to write, which is how it learns
+to count. The probability of "y" among the letters is its verdict.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from pathlib import Path
 from random import Random
 
 from anystep.language.engine.llama import Config, Llama
-from anystep.language.train import checkpoint
-from anystep.language.train.chainlm import Cost, policy
+from anystep.language.train.chainlm import Cost, policy, untrained
 from anystep.language.train.tune import Pair, Tuning, batches, kept, tune
 from anystep.tasks.chains import Alphabet
 from anystep.tasks.premises import Fault, Planted, judge, plant, problems
@@ -29,32 +28,40 @@ YES, NO = "y", "ronc"
 
 @dataclass(frozen=True)
 class ReasonerRecipe:
-    """Everything that decides the reasoner: ChainLM, which can look things up and count to 99 already, and `tokens`
-    padded ones of right chains, `batch` chains an update."""
+    """Everything that decides the reasoner: ChainLM, which can look things up and count already, and `tokens` padded
+    ones of right chains of one level, `batch` chains an update."""
 
     start: str = "chainlm-2m"
-    tokens: int = 400_000
+    level: int = 1
+    tokens: int = 350_000
     batch: int = 16
-    matrix_rate: float = 1.5e-3
-    other_rate: float = 2e-3
+    matrix_rate: float = 2e-3
+    other_rate: float = 2.7e-3
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class VerifierRecipe:
-    """Everything that decides a verifier: `updates` of `batch` checks each, drawn from as many chains as that takes.
+    """Everything that decides a verifier, which starts from nothing: `updates` of `batch` checks each, every check of
+    another problem and seen once.
 
     wrong: the share of checks whose step is wrong. Verifiers of different contexts are shown the same steps.
     """
 
-    reasoner: ReasonerRecipe = ReasonerRecipe()
     context: Context = "cited"
-    updates: int = 300
-    batch: int = 32
+    updates: int = 250
+    batch: int = 64
     wrong: float = 0.5
-    matrix_rate: float = 1e-3
-    other_rate: float = 1e-3
+    dim: int = 128
+    layers: int = 3
+    matrix_rate: float = 4e-3
+    other_rate: float = 5e-3
     seed: int = 1
+
+    @property
+    def config(self) -> Config:
+        heads = self.dim // 32
+        return Config(len(Alphabet()), self.dim, self.layers, heads, heads, 2 * self.dim, 32, context=CONTEXT)
 
 
 def checks(split: str, n: int, seed: int, context: Context, wrong: float = 0.5) -> Iterator[tuple[Planted, int, Asked]]:
@@ -77,9 +84,14 @@ def letter(check: Asked) -> str:
 
 
 def pairs(recipe: VerifierRecipe) -> list[Pair]:
-    """The checks a verifier learns from, and their letters."""
+    """What a verifier learns from: checks and their letters; of a right step the step itself is to be written too."""
     drawn = checks("train", recipe.updates * recipe.batch, recipe.seed, recipe.context, recipe.wrong)
-    return [(compact(check.lines, check.step), letter(check)) for _, _, check in drawn]
+    found = []
+    for _, _, check in drawn:
+        prompt, said = compact(check.lines, check.step), letter(check)
+        begins = len(compact(check.lines, "")) - 1 if said == YES else len(prompt)
+        found.append((prompt[:begins], prompt[begins:] + said))
+    return found
 
 
 def train_reasoner(recipe: ReasonerRecipe, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
@@ -87,7 +99,8 @@ def train_reasoner(recipe: ReasonerRecipe, say: Callable[[str], None] = print) -
     start, alphabet = policy(recipe.start)
     model = Llama(replace(start.config, context=CONTEXT))
     model.load_state_dict(start.state_dict())
-    taught = [(p.prompt(), p.text()) for p in islice(problems("train", recipe.seed), recipe.tokens // 150)]
+    drawn = islice(problems("train", recipe.seed, recipe.level), recipe.tokens // 70)
+    taught = [(p.prompt(), p.text()) for p in drawn]
     tuning = Tuning(recipe.tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, 50, 0.4, recipe.seed)
     return model, tune(model, alphabet, taught, tuning, say)
 
@@ -103,26 +116,21 @@ def reasoner(recipe: ReasonerRecipe | None = None, say: Callable[[str], None] = 
     return kept("premises-reasoner", asdict(recipe), make, recipe.start)
 
 
-def train_verifier(recipe: VerifierRecipe, model: Llama, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
-    """`model`, a reasoner, made a verifier in place, and what it cost; it sees each check once."""
-    alphabet, taught = Alphabet(), pairs(recipe)
+def train_verifier(recipe: VerifierRecipe, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
+    """A verifier, and what it cost."""
+    model, alphabet, taught = untrained(recipe.config, recipe.seed), Alphabet(), pairs(recipe)
     seen = islice(batches(taught, alphabet, recipe.batch, recipe.seed), recipe.updates)
     tokens = sum(rows.numel() for rows, _ in seen)
-    tuning = Tuning(tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, seed=recipe.seed)
-    cost = tune(model, alphabet, taught, tuning, say)
-    return model, cost
+    tuning = Tuning(tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, 50, 0.4, recipe.seed)
+    return model, tune(model, alphabet, taught, tuning, say)
 
 
 def verifier(recipe: VerifierRecipe | None = None, say: Callable[[str], None] = print) -> Path:
-    """The card of a verifier, which `language.load` takes; trained once, with its reasoner, then kept."""
+    """The card of a verifier, which `language.load` takes; trained once, then kept by the hash of its recipe."""
     recipe = recipe or VerifierRecipe()
 
     def make() -> tuple[Llama, Config, Cost]:
-        path = reasoner(recipe.reasoner, say)
-        tensors, card = checkpoint.load(path.stem, path.parent)
-        start = Llama(card.config)
-        start.load_state_dict(tensors)
-        model, cost = train_verifier(recipe, start, say)
+        model, cost = train_verifier(recipe, say)
         return model, model.config, cost
 
-    return kept(f"premises-verifier-{recipe.context}", asdict(recipe), make, recipe.reasoner.start)
+    return kept(f"premises-verifier-{recipe.context}", asdict(recipe), make)

@@ -1,7 +1,7 @@
 """Problems of numbered premises with the chains that solve them, and the tasks made of them.
 
 A story of 3 to 8 steps: counts that follow from one another, one of which is asked for, and statements that are true
-but not needed, some of them about the people in the story. All counts stay within 1 to 99.
+but not needed, some of them about the people in the story. All counts stay within 1 to 50.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from anystep.tasks.premises.meaning import PEOPLE, THINGS, Meaning, Style, apply
 from anystep.tasks.task import Task
 
 LEVELS = {1: (3, 4), 2: (5, 6), 3: (7, 8)}  # steps, the answer included
-LIMIT = 99
+LIMIT = 50
 GENERATION = {"unit": "step", "stop": "\n", "max_tokens": 200, "at_cap": "failed", "chat": False}
 Step = tuple[tuple[int, ...], Meaning]  # what it cites, and what it says
 
@@ -77,7 +77,7 @@ def _try(r: Random, level: int) -> Problem | None:
     told, order = list[Meaning](), list[Meaning]()
 
     def give(who: str) -> None:
-        counts[who] = r.randint(2, 40)
+        counts[who] = r.randint(2, 20)
         told.append(Meaning("given", who, value=counts[who]))
 
     give(last := people.pop())
@@ -161,16 +161,16 @@ _SYSTEM = (
 
 
 def _shots() -> tuple[Problem, ...]:
-    """Two worked problems, which are in no split's tasks: their people have more than 40 of everything."""
-    first = (Meaning("given", "k", value=44), Meaning("relation", "l", "k", "+", 5), Meaning("given", "g", value=61))
+    """Two worked problems, which are in no split's tasks: their people have more than 50 of everything."""
+    first = (Meaning("given", "k", value=64), Meaning("relation", "l", "k", "+", 5), Meaning("given", "g", value=61))
     one = (*first, Meaning("asked", "l"))
-    chain = (((1, 2), Meaning("worked", "l", 44, "+", 5, 49)), ((5, 4), Meaning("answer", value=49)))
-    given = (Meaning("relation", "h", "i", "-", 8), Meaning("given", "i", value=50), Meaning("given", "j", value=41))
+    chain = (((1, 2), Meaning("worked", "l", 64, "+", 5, 69)), ((5, 4), Meaning("answer", value=69)))
+    given = (Meaning("relation", "h", "i", "-", 8), Meaning("given", "i", value=70), Meaning("given", "j", value=31))
     two = (*given, Meaning("relation", "f", "h", "+", "j"), Meaning("asked", "f"))
     steps = (
-        ((2, 1), Meaning("worked", "h", 50, "-", 8, 42)),
-        ((6, 3, 4), Meaning("worked", "f", 42, "+", 41, 83)),
-        ((7, 5), Meaning("answer", value=83)),
+        ((2, 1), Meaning("worked", "h", 70, "-", 8, 62)),
+        ((6, 3, 4), Meaning("worked", "f", 62, "+", 31, 93)),
+        ((7, 5), Meaning("answer", value=93)),
     )
     return Problem(one, chain, 1, "cups"), Problem(two, steps, 1, "keys")
 
