@@ -5,16 +5,19 @@ from anystep.verify.equations import equations
 from anystep.verify.judges import Judge, judge, judge_for
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.tests import Tests, tests
 
 __all__ = [
     "ChainSteps",
     "Judge",
     "NaturalProgram",
+    "Tests",
     "chain_steps",
     "equations",
     "judge",
     "judge_for",
     "natural_program",
     "oracle",
+    "tests",
     "verified_majority",
 ]
