@@ -50,7 +50,7 @@ class VerifierRecipe:
 
     context: Context = "cited"
     updates: int = 250
-    batch: int = 64
+    batch: int = 32
     wrong: float = 0.5
     dim: int = 128
     layers: int = 3
@@ -62,6 +62,9 @@ class VerifierRecipe:
     def config(self) -> Config:
         heads = self.dim // 32
         return Config(len(Alphabet()), self.dim, self.layers, heads, heads, 2 * self.dim, 32, context=CONTEXT)
+
+
+LONG = VerifierRecipe(updates=1_800)  # about as many tokens as 250 updates take where a check shows the whole chain
 
 
 def checks(split: str, n: int, seed: int, context: Context, wrong: float = 0.5) -> Iterator[tuple[Planted, int, Asked]]:
