@@ -14,6 +14,7 @@ from anystep.verify.judges import (
     self_evaluation,
     win_rate,
 )
+from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
@@ -21,6 +22,7 @@ from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 __all__ = [
     "ChainSteps",
     "Judge",
+    "NaturalProgram",
     "Pairwise",
     "SelfEvaluation",
     "Tests",
@@ -31,10 +33,12 @@ __all__ = [
     "equations",
     "judge",
     "judge_for",
+    "natural_program",
     "oracle",
     "pairwise",
     "self_evaluation",
     "tests",
     "uncertainty_head",
+    "verified_majority",
     "win_rate",
 ]
