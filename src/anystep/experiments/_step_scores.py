@@ -129,8 +129,8 @@ WORDS = (" yes", " no")
 
 @torch.inference_mode()
 def self_judged(engine: Engine, chains: Sequence[Chain], question: str, words: tuple[str, str]) -> list[Chain]:
-    """The chains with labels that the model itself gave its steps, each in a prompt of its own, `question` with the step
-    in it: a step is right where the odds of the first word over the second are above their median. No checker is asked."""
+    """The chains with labels that the model itself gave its steps, each in a prompt of its own, `question` with the
+    step in it: right where the odds of the first word over the second are above their median. No checker is asked."""
     yes, no = (engine.tokenizer.encode(word)[0] for word in words)
     asked = [
         tuple(engine.tokenizer.encode(question.replace("{step}", step)))

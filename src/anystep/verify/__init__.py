@@ -4,16 +4,19 @@ from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
 from anystep.verify.judges import Judge, judge, judge_for
 from anystep.verify.oracle import oracle
+from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
     "ChainSteps",
     "Judge",
+    "Tests",
     "UncertaintyHead",
     "chain_steps",
     "equations",
     "judge",
     "judge_for",
     "oracle",
+    "tests",
     "uncertainty_head",
 ]
