@@ -29,13 +29,8 @@ RESAMPLES = 1_000
 def columns(whole: Inside, part: Inside, config: Config) -> Tensor:
     """Which columns of `whole`'s features are those of `part`."""
     found, at = [], 0
-    sizes = [
-        (whole.attention * config.layers * config.heads, part.attention > 0),
-        (whole.probabilities + 1 if whole.probabilities else 0, part.probabilities > 0),
-        *((config.kv_heads * config.head_dim, layer in part.values) for layer in whole.values),
-        (config.dim * whole.final, part.final),
-    ]
-    for size, wanted in sizes:
+    kinds = (part.attention, part.probabilities, part.shortlist, *(v in part.values for v in whole.values), part.final)
+    for size, wanted in zip(whole.widths(config), kinds, strict=True):
         found += range(at, at + size) if wanted else []
         at += size
     return torch.tensor(found)

@@ -16,7 +16,7 @@ from anystep.tasks.task import Task
 from anystep.tasks.word_problems import word_problems
 
 _GYM = "reasoning-gym:"
-_NAMES = ("chains", "procbench", "word-problems", "programs", "humaneval", f"{_GYM}<dataset>")
+_NAMES = ("chains", "lines", "procbench", "word-problems", "programs", "humaneval", f"{_GYM}<dataset>")
 
 
 def names() -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def load(name: str, n: int, seed: int = 0, split: str = "test", **options: Any) 
 
     `split` is "train", "dev" or "test"; no problem stands in two (reasoning-gym keeps no splits: there each gets seeds
     of its own, and small datasets may repeat items; "humaneval" has no "train" and no seeds). The options are those of
-    the generator: `families` and `level` of "chains"; `family`, `steps` and `metric` of "procbench"; `level` and
+    the generator: `families` and `level` of "chains"; `family` of "lines"; `family`, `steps` and `metric` of "procbench"; `level` and
     `style` of "word-problems"; `level`, `style` and `shown` of "programs"; `style` of "humaneval"; a dataset's own.
     "programs-1" is "programs" of level 1, where a name is all that can be given.
 
@@ -80,6 +80,12 @@ def _procbench() -> tuple[set[str], Build]:
     return _options(ProcBench), lambda n, seed, split, options: ProcBench(seed=seed, split=split, **options).take(n)
 
 
+def _lines() -> tuple[set[str], Build]:
+    from anystep.tasks.lines import lines
+
+    return _options(lines), lambda n, seed, split, options: lines(n, seed=seed, split=split, **options)
+
+
 def _programs() -> tuple[set[str], Build]:
     from anystep.tasks.code import programs
 
@@ -95,6 +101,7 @@ def _humaneval() -> tuple[set[str], Build]:
 _SOURCES: dict[str, Callable[[], tuple[set[str], Build]]] = {
     "chains": _chains,
     "humaneval": _humaneval,
+    "lines": _lines,
     "procbench": _procbench,
     "programs": _programs,
     "word-problems": _word_problems,
