@@ -12,6 +12,7 @@ import pytest
 
 from anystep import Budget, Ledger, Limit, Run, drive, search
 from anystep.language.endpoint import Endpoint, EndpointProcess, Prices
+from anystep.language.endpoint.deltas import deltas
 from anystep.testing import check_reward
 from anystep.testing.counting import Work
 from anystep.testing.limits import unlimited
@@ -168,3 +169,22 @@ def test_a_budget_that_runs_out_leaves_nan() -> None:
         limit = Limit(Ledger(Budget(calls=2)), "critic")
         found = made.of("Which?", ["+", "-", "++", "+++"], limit)
         assert np.isnan(found.values).sum() >= 2 and not found.errors and limit.used.calls <= 2
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ({"content": [{"token": "a", "logprob": -1, "top_logprobs": [{"token": "a", "logprob": -1}]}]}, (("a", -1.0),)),
+        ({"content": [{"token": "a", "top_logprobs": [1, None, {"token": 3}, {"token": "b", "logprob": "x"}]}]}, ()),
+        ({"content": [{"token": "a", "logprob": 0, "top_logprobs": [{"token": "a", "logprob": 7}]}]}, (("a", 0.0),)),
+        ({"content": [{"token": "a", "logprob": 0, "top_logprobs": {"a": 0}}]}, ()),
+        ({"content": [7], "top_logprobs": [{"a": -1.5}]}, ()),
+        ({"token_logprobs": [-1.5], "top_logprobs": [{"a": -1.5, "b": float("nan"), "c": True}]}, (("a", -1.5),)),
+        ({"top_logprobs": [None]}, ()),
+        ({"top_logprobs": []}, ()),
+        ("no", ()),
+    ],
+)
+def test_whatever_a_server_tells_of_likely_tokens_is_read_or_left(told: Any, wanted: Any) -> None:
+    choice = {"index": 0, "delta": {"content": "a"}, "logprobs": told}
+    assert [delta.likely for delta in deltas({"choices": [choice]})] == [wanted]
