@@ -145,7 +145,7 @@ ATTACKS = [
            "got('mknod', lambda: os.mknod('x', 0o60666, os.makedev(8, 0)))", "ok", needs="files"),
     Attack("make_device", "got('mknod', lambda: os.mknod('x', 0o60666, os.makedev(8, 0)))\n"
            "got('fifo', lambda: os.mkfifo('y'))", "ok"),
-    Attack("run_another", "open('x', 'w').write('#!/bin/sh')\nos.chmod('x', 0o777)\nimport subprocess\n"
+    Attack("run_another", "open('x', 'w').write('#!/bin/sh')\ntry: os.chmod('x', 0o777)\nexcept OSError: pass\nimport subprocess\n"
            "for name in ('/bin/sh', './x', sys.executable):\n    got(name, lambda: os.execv(name, [name]))\n"
            "    got(name, lambda: subprocess.run([name]))\n"
            "if os.system('exit 0') == 0: print('BREACH system')", "ok", SOME),

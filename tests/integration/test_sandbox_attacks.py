@@ -289,7 +289,7 @@ def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox) -> None:
     script = (
         "import os, sys, threading, time\n"
         "from anystep.sandbox import Limits, Sandbox\n"
-        f"box = Sandbox(workers=2, only={box.boundary.name!r}, limits=Limits(wall=300.0, processes=2))\n"
+        f"box = Sandbox(workers=2, only={box.boundary.name!r}, limits=Limits(wall=300.0, processes=9))\n"
         "box.run(['import time; time.sleep(1)'] * 2)\n"
         "print(*(w.folder for w in box._idle), flush=True)\n"
         "code = \"import os, time; open('x', 'w').close(); os.fork(); time.sleep(300)\"\n"

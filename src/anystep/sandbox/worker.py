@@ -22,6 +22,8 @@ from anystep.sandbox.limits import Limits, Program
 from anystep.sandbox.outcome import Outcome
 
 HERE = Path(__file__).parent
+NEEDED = ("inside", "values.py", "wire.py")  # of our own files, what a worker runs
+OURS = "/box/anystep/sandbox"  # where they are in bwrap's root
 SCRATCH = "/scratch"  # in bwrap's root, where /tmp may hold the library or this package
 ZYGOTE = HERE / "inside" / "zygote.py"
 PATIENCE = 30.0  # seconds beyond a program's own time before a worker that is silent is given up
@@ -158,12 +160,13 @@ def bubblewrapped(plain: list[str]) -> list[str]:
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise OSError("bwrap is not installed")
-    ours = [str(path) for path in (ZYGOTE.parent, HERE / "values.py", HERE / "wire.py")]
-    shown = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", plain[0], *system_paths(), *ours]
-    binds = [word for path in dict.fromkeys(shown) for word in ("--ro-bind-try", path, path)]
+    shown = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", plain[0], *system_paths()]
+    places = {path: path for path in shown} | {str(HERE / name): f"{OURS}/{name}" for name in NEEDED}
+    binds = [word for path, place in places.items() for word in ("--ro-bind-try", path, place)]
+    moved = [f"{OURS}/inside/zygote.py" if word == str(ZYGOTE) else word for word in plain]
     alone = ["--unshare-all", "--unshare-user", "--new-session", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
-    places = [*binds, "--tmpfs", SCRATCH, "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/"]
-    return [bwrap, *alone, *places, "--", *plain]
+    files = [*binds, "--tmpfs", SCRATCH, "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/"]
+    return [bwrap, *alone, *files, "--", *moved]
 
 
 def system_paths() -> list[str]:

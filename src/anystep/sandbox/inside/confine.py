@@ -22,7 +22,8 @@ class Confinement:
     """What a program's process is put under beside its limits.
 
     calls: a filter on system calls. alone: it has a pid namespace. ours: see `limit`; without it, and without a pid
-    namespace, children are counted with all of the user's. modes: see `seccomp.filter_for`. files: what keeps it from other files than its scratch.
+    namespace, children are counted with all of the user's. modes: see `seccomp.filter_for`. files: what keeps it from
+    other files than its scratch.
     """
 
     calls: bool
