@@ -69,7 +69,14 @@ def rewards() -> dict[str, MakeReward]:
             raise UsageError("oracle checks a task's known answer: give --task NAME, or a reward such as equations.")
         return verify.oracle(task)
 
-    return {"chain_steps": chain_steps, "equations": equations, "judge": judge, "oracle": oracle}
+    def tests(task: Question, all: bool = False) -> Reward:
+        from anystep import verify
+
+        if not isinstance(task, Task):
+            raise UsageError("tests runs the examples of a programming problem: give --task programs or humaneval.")
+        return verify.tests(task, all=all)
+
+    return {"chain_steps": chain_steps, "equations": equations, "judge": judge, "oracle": oracle, "tests": tests}
 
 
 def methods() -> dict[str, Callable[..., Method]]:

@@ -4,5 +4,6 @@ from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
 from anystep.verify.judges import Judge, judge, judge_for
 from anystep.verify.oracle import oracle
+from anystep.verify.tests import Tests, tests
 
-__all__ = ["ChainSteps", "Judge", "chain_steps", "equations", "judge", "judge_for", "oracle"]
+__all__ = ["ChainSteps", "Judge", "Tests", "chain_steps", "equations", "judge", "judge_for", "oracle", "tests"]
