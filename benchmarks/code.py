@@ -31,7 +31,8 @@ from anystep.verify.asked import asked_by
 
 MODEL = "smollm2-135m"
 PROBLEMS, SAMPLES = 40, 16
-HUMANEVAL, EACH = 24, 5
+HUMANEVAL, EACH = 16, 5
+AT_ONCE = 6  # problems, for their samples' keys and values take memory
 PLANTED, SHOWN = 20, (1, 3, 5)  # problems a level; examples shown
 
 
@@ -69,7 +70,7 @@ def _showing(task: Task, shown: int) -> Task:
 
 def asked(some: Sequence[Task], n: int) -> tuple[list[Answer], list[list[float]]]:
     """n samples of each task, and the truth of each."""
-    answers = solve_many(some, model=engine_for(MODEL), method=search.sample(n=n))
+    answers = solve_many(some, model=engine_for(MODEL), method=search.sample(n=n), at_once=AT_ONCE)
     return answers, [truths(task, answer) for task, answer in zip(some, answers, strict=True)]
 
 
@@ -123,6 +124,15 @@ def _shares(task: Task, population: Population | None) -> Floats:
     return verify.tests(task)(population.states, Limit(Ledger(), "tests")).values
 
 
+def _of_probes(task: Task, answer: Answer, n: int) -> int | None:
+    """A program whose behaviour on the examples' arguments and on eight others most samples share."""
+    if answer.population is None:
+        return None
+    problem = code.probed(task.meta["problem"], 8)
+    votes = tuple(code.behaviours([(problem, text) for text in texts(answer)[:n]]))
+    return search.majority(replace(answer.population.take(np.arange(n)), answers=votes)).row
+
+
 def _of_texts(task: Task, answer: Answer, n: int) -> int | None:
     """The program that most samples give, letter by letter."""
     if answer.population is None:
@@ -135,6 +145,7 @@ def _of_texts(task: Task, answer: Answer, n: int) -> int | None:
 CHOICES: dict[str, Callable[[Task, Answer, int], int | None]] = {
     "best of n by the examples": _chosen(search.best_reward, True),
     "majority by behaviour": _chosen(search.majority),
+    "majority by behaviour, 8 probes more": _of_probes,
     "majority by program text": _of_texts,
     "votes of behaviour weighed by the examples": _chosen(search.reward_majority, True),
 }

@@ -3,7 +3,7 @@
 Three questions to each: which planted errors it passes (one error a text, named, labelled by the exact checker), how it
 fares on the samples of the model it is meant for, and what is left of its verdict when the best of n is chosen by it.
 Maps and thresholds are fitted on problems of the dev split, all figures are of the test split. `tools/verdicts_page.py`
-writes the tables of docs/verdicts.md from the file. About eight minutes on one core.
+writes the tables of docs/verdicts.md from the file. About ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from anystep.calibrate.verdicts import Verdicts
 from anystep.language.train.checkpoint import WEIGHTS
 from anystep.language.train.evaluate import AGGREGATES, Pool, pools
 from anystep.language.train.reward import step_reward
+from anystep.tasks import code
 from anystep.tasks.chains import chains
 from anystep.tasks.planted import Planted, planted
+from anystep.verify.asked import asked_by
 
 FILE = Path(__file__).resolve().parent.parent / "docs" / "verdicts.json"
 PROBLEMS, SAMPLES = 400, 64
@@ -111,6 +113,7 @@ def chain_steps(aggregate: str) -> Record:
     bad = np.array([not c.right for c in chain_cases()])
     held["planted"] = asdict(calibrate.wilson(int((scores[bad] >= line.value).sum()), int(bad.sum())))
     return {
+        "on": "chains",
         "planted": seen.as_dict(),
         "own": own(reward.name, test, sampled("test"), 0.5).as_dict(),
         "calibrated": own(reward.name, [sample_map(s) for s in test], sampled("test"), 0.5).as_dict(),
@@ -142,14 +145,41 @@ for _aggregate in ("product", "last", "min"):
 
 @entry("oracle (the bound)")
 def oracle() -> Record:
-    return {"planted": calibrate.on_planted(verify.oracle([c.task for c in chain_cases()]), chain_cases()).as_dict()}
+    found = calibrate.on_planted(verify.oracle([c.task for c in chain_cases()]), chain_cases())
+    return {"on": "chains", "planted": found.as_dict()}
 
 
 @entry("equations")
 def equations() -> Record:
     """At 1: every equation holds and is grounded, all numbers are used, and the answer is the last result."""
     rewards = [verify.equations(case.task.meta["question"]) for case in word_cases()]
-    return {"planted": calibrate.on_planted(rewards, word_cases(), threshold=1.0).as_dict()}
+    return {"on": "word problems", "planted": calibrate.on_planted(rewards, word_cases(), threshold=1.0).as_dict()}
+
+
+@entry("judge, SmolLM2-135M")
+def judge() -> Record:
+    """A small model asked for a verdict, on fewer problems, for each text is read by it."""
+    cases = planted(tasks.word_problems(PROBLEMS // 10, split="test", level=3))
+    return {"on": "word problems", "planted": calibrate.on_planted(verify.judge("smollm2-135m"), cases).as_dict()}
+
+
+@entry("tests, 3 shown")
+def tests() -> Record:
+    """The examples that a programming problem shows, on programs with one slip; hidden tests are the truth."""
+    some = tasks.load("programs", PROBLEMS // 8)
+    slips = [(task, slip) for task in some for slip in (code.Slip("right", task.reference), *code.planted(task))]
+    texts = [f"```python\n{slip.source}\n```" for _, slip in slips]
+    truth = code.score_many([task for task, _ in slips], texts)
+    found = calibrate.verdicts(
+        [verify.tests(task) for task, _ in slips],
+        calibrate.states_of(zip([asked_by(task) for task, _ in slips], texts, strict=True)),
+        truth,
+        threshold=1.0,
+        groups=[slip.kind for _, slip in slips],
+        problems=[task.id for task, _ in slips],
+        name="tests",
+    )
+    return {"on": "programs", "planted": found.as_dict()}
 
 
 def rounded(value: Any) -> Any:

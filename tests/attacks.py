@@ -4,6 +4,7 @@ Each prints BREACH and what it got, where it got anything. `{secret}` and the li
 the parent's, its process id, a port it listens on.
 """
 
+# ruff: noqa: E501 - a program reads better as it would stand in a file
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -110,13 +111,13 @@ ATTACKS = [
            "error scratch cpu"),
     Attack("fill_scratch_deep", "while True:\n    os.mkdir('d')\n    os.chdir('d')", "error scratch cpu"),
     Attack("lock_scratch", "os.makedirs('a/b')\nopen('a/b/c', 'w').close()\nos.chmod('a/b', 0)\nos.chmod('.', 0)",
-           "ok scratch"),
+           "ok scratch error"),
     Attack("leave_scratch", "os.chdir('..')\nfor name in ('x', '../x', '/x', '/tmp/../x', '/dev/x'):\n"
            "    got('write', lambda: open(name, 'w'))", "ok", needs="files"),
     Attack("read_outside",
            "for name in ('/etc/passwd', '/etc/shadow', '/root/.bashrc', '/proc/self/environ', '/proc/1/environ',\n"
            "             '/proc/{parent}/environ', '/proc/{parent}/mem', '/proc/self/mem', '/proc/self/root/etc/passwd',\n"
-           "             '/proc/self/fd/3', '/proc/self/cwd/../etc/passwd', '/proc/{parent}/root/etc/passwd',\n"
+           "             '/proc/self/cwd/../etc/passwd', '/proc/{parent}/root/etc/passwd',\n"
            "             '/sys/kernel/notes', '{secret}', '../..{secret}', '/proc/self/maps', '/proc/version'):\n"
            "    got(name, lambda: open(name, 'rb').read(10))", "ok", needs="files"),
     Attack("list_outside",
@@ -128,7 +129,10 @@ ATTACKS = [
            "    got(name, lambda: open(name, 'ab'))\n"
            "got('unlink', lambda: os.unlink('{secret}'))\ngot('rename', lambda: os.rename('{secret}', 'mine'))\n"
            "got('mkdir', lambda: os.mkdir('{folder}/d'))\ngot('chmod', lambda: os.chmod(os.__file__, 0o777))\n"
-           "got('utime', lambda: os.utime('{secret}'))", "ok", needs="files"),
+           "got('utime', lambda: os.utime('{secret}'))\n"
+           "got('chmod', lambda: os.chmod('{secret}', 0))\n"
+           "with open(os.__file__) as f:\n    got('fchmod', lambda: os.fchmod(f.fileno(), 0o644))\n"
+           "    got('futime', lambda: os.utime(f.fileno()))", "ok", needs="files"),
     Attack("symlink_outside",
            "os.symlink('{secret}', 'a')\nos.symlink('/', 'b')\nos.symlink('../../..', 'c')\n"
            "for name in ('a', 'b{secret}', 'c{secret}', 'b/etc/passwd'):\n"
@@ -141,7 +145,7 @@ ATTACKS = [
            "got('mknod', lambda: os.mknod('x', 0o60666, os.makedev(8, 0)))", "ok", needs="files"),
     Attack("make_device", "got('mknod', lambda: os.mknod('x', 0o60666, os.makedev(8, 0)))\n"
            "got('fifo', lambda: os.mkfifo('y'))", "ok"),
-    Attack("run_another", "open('x', 'w').write('#!/bin/sh')\nos.chmod('x', 0o777)\nimport subprocess\n"
+    Attack("run_another", "open('x', 'w').write('#!/bin/sh')\ntry: os.chmod('x', 0o777)\nexcept OSError: pass\nimport subprocess\n"
            "for name in ('/bin/sh', './x', sys.executable):\n    got(name, lambda: os.execv(name, [name]))\n"
            "    got(name, lambda: subprocess.run([name]))\n"
            "if os.system('exit 0') == 0: print('BREACH system')", "ok", SOME),
@@ -164,7 +168,7 @@ ATTACKS = [
            "got('connect', lambda: a.connect('\\0anystep'))\ngot('send to', lambda: a.sendto(b'x', '\\0anystep'))\n"
            "got('bind', lambda: a.bind('x'))\ngot('listen', lambda: a.listen())\n"
            "got('pass', lambda: a.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [1]))]))\n"
-           "got('option', lambda: a.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 1 << 28))\n"
+           "got('option', lambda: a.setsockopt(socket.SOL_SOCKET, 33, 1 << 28))\n"
            "a.send(b'x'); assert b.recv(1) == b'x'", "ok"),
     # Other processes.
     Attack("signals",

@@ -9,9 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from anystep.tasks.chains.planted import KINDS
-from anystep.tasks.planted import WORD_KINDS
-
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, DATA = DOCS / "verdicts.md", DOCS / "verdicts.json"
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -30,28 +27,24 @@ def summary(data: Record) -> str:
     rows = []
     for name, record in data.items():
         p = record["planted"]
-        on = "chains" if _chains(record) else "word problems"
         cost = f"{p['cost']['tokens']:.0f} tokens, {1e3 * p['seconds']:.1f} ms" if p["cost"]["tokens"] else "no tokens"
-        rows.append([name, on, f"{p['threshold']:g}", *_rates(p), cost])
+        rows.append([name, record["on"], f"{p['threshold']:g}", *_rates(p), cost])
     return _table([*head, "a check costs"], rows)
 
 
-def chain_kinds(data: Record) -> str:
-    return _kinds({name: r for name, r in data.items() if _chains(r)}, list(KINDS))
+def kinds(on: str) -> Callable[[Record], str]:
+    """For the verifiers of one kind of text: a line a kind of error, the share of texts with that error that passes."""
 
+    def table(data: Record) -> str:
+        some = {name: r["planted"]["by_kind"] for name, r in data.items() if r["on"] == on}
+        rows = []
+        for kind in dict.fromkeys(kind for each in some.values() for kind in each):
+            cells = [each.get(kind) for each in some.values()]
+            counts = dict.fromkeys(str(c["n"]) for c in cells if c)  # a verifier may have been shown fewer
+            rows.append([kind, ", ".join(counts), *("" if c is None else _percent(c) for c in cells)])
+        return _table(["planted error", "texts", *some], rows)
 
-def word_kinds(data: Record) -> str:
-    return _kinds({name: r for name, r in data.items() if not _chains(r)}, list(WORD_KINDS))
-
-
-def _kinds(some: Record, kinds: list[str]) -> str:
-    """A line a kind of error, a column a verifier: the share of texts with that error that passes."""
-    rows = []
-    for kind in kinds:
-        cells = [r["planted"]["by_kind"].get(kind) for r in some.values()]
-        n = max((c["n"] for c in cells if c), default=0)
-        rows.append([kind, str(n), *("" if c is None else _percent(c) for c in cells)])
-    return _table(["planted error", "texts", *some], rows)
+    return table
 
 
 def own(data: Record) -> str:
@@ -105,10 +98,6 @@ def threshold(data: Record) -> str:
     return _table(head, rows)
 
 
-def _chains(record: Record) -> bool:
-    return bool(set(record["planted"]["by_kind"]) & set(KINDS) - set(WORD_KINDS))
-
-
 def _sampled(data: Record) -> Record:
     return {name: record for name, record in data.items() if "winner" in record}
 
@@ -135,8 +124,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 TABLES: dict[str, Callable[[Record], str]] = {
     "summary": summary,
-    "chains": chain_kinds,
-    "words": word_kinds,
+    "chains": kinds("chains"),
+    "words": kinds("word problems"),
+    "programs": kinds("programs"),
     "own": own,
     "winner": winner,
     "curse": curse,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from anystep.language import LanguageProcess
 from anystep.ledger import Cost
 from anystep.procedure import Count, Exploring, procedure, score, start, step
 from anystep.testing import check_reward, counted_torch
+from anystep.testing.counting import Work
 from anystep.testing.limits import unlimited
 from anystep.verify.judges import MissingVerdict, Pairwise, bradley_terry, pairwise, win_rate
 from anystep.verify.judges.asking import Replies, Weighed
@@ -34,7 +36,7 @@ class Planted:
     name, own, remote, chat = "planted", None, False, None
 
     def __init__(self, bias: float = 0.0, tie: float = 0.0) -> None:
-        self.bias, self.tie, self.read = bias, tie, 0
+        self.bias, self.tie, self.read, self.batches = bias, tie, 0, 0
 
     def first(self, ask: Any) -> float:
         _, one, other = (piece.text for piece in ask if isinstance(piece, Given))
@@ -43,6 +45,7 @@ class Planted:
     def weigh(self, asks: Sequence[Any], begun: str, scale: Scale, limit: Limit, rows: Any) -> Weighed:
         paid = limit.pay(rows, Cost(prompt=10), once=Cost(calls=1))
         self.read += int(paid.sum())
+        self.batches += bool(paid.any())
         p = np.array([self.first(ask) for ask in asks])
         mass = 0.5 * np.stack([p, 1 - p], -1) * (1 - self.tie)
         if len(scale.labels) == 3:
@@ -157,7 +160,15 @@ def test_strengths_far_apart_are_found() -> None:
 def test_a_win_rate_is_a_reward() -> None:
     reward = planted(0.8).against(["a", "d"])
     states = written("b", "c", "a")
-    check_reward(reward, states)
+    oracle = reward.judge.asked
+
+    @contextlib.contextmanager
+    def counted() -> Iterator[Work]:
+        work, before = Work(), oracle.batches  # type: ignore[attr-defined]
+        yield work
+        work.calls = oracle.batches - before  # type: ignore[attr-defined]
+
+    check_reward(reward, states, counted)
     wanted = [np.mean([fair("b", "a"), fair("b", "d")]), np.mean([fair("c", "a"), fair("c", "d")])]
     assert np.allclose(reward(states, unlimited()).values[:2], wanted, atol=1e-12)
     assert np.isclose(reward(states, unlimited()).values[2], (0.5 + fair("a", "d")) / 2)

@@ -13,11 +13,10 @@ from anystep.errors import UsageError
 from anystep.language import LanguageProcess
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.ledger import JointLimit
-from anystep.testing import check_reward, counted_torch, reward_checks
-from anystep.testing.checks_reward import merged_is_alone
+from anystep.testing import check_reward, counted_torch
 from anystep.testing.limits import unlimited
 from anystep.verify.judges import MissingVerdict, judge, judge_for
-from judged import forgetful, written
+from judged import written
 from models import tiny_engine
 from tally import probability, tally_engine
 
@@ -47,9 +46,6 @@ def test_it_keeps_the_laws_of_rewards(options: dict[str, Any]) -> None:
     states = written("++", "-", "+", "a b c", "+-", "---")
     made = judge(engine, scale=YN, **options)
     check_reward(made, states, hook=lambda: counted_torch(engine.model))
-    for check in reward_checks:
-        if check is not merged_is_alone:  # who comes first pays for what two runs share
-            check(forgetful(made), states, lambda: counted_torch(engine.model))
 
 
 def test_a_model_that_cannot_read_the_rubric_says_so_at_once() -> None:
@@ -201,3 +197,14 @@ def test_its_words_are_not_shown_as_a_states_output() -> None:
     ledger = Ledger(show=lambda key, piece: shown.append(piece))
     judge(tally_engine(), scale=YN, samples=2, max_tokens=2)(written("+"), Limit(ledger, "judge"))
     assert shown == [] and ledger.by["judge"].generated == 4
+
+
+def test_a_candidate_that_grew_is_read_from_where_it_grew() -> None:
+    made = judge(tally_engine(), scale=YN, partial=True)
+    short, long = "one + two", "one + two and + three"
+    made.of("Which?", [short])
+    tokens = [made.asked.tokens(made.ask("Which?", text), "") for text in (short, long)]
+    common = next(i for i, (a, b) in enumerate(zip(*tokens, strict=False)) if a != b)
+    grown = made.of("Which?", [long])
+    assert grown.cost.prompt == len(tokens[1]) - common
+    assert np.isclose(grown.values[0], probability(long), atol=1e-5)

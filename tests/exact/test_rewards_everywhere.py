@@ -62,6 +62,7 @@ VERIFIERS = {
     "chain_steps, last": Verifier(lambda: verify.chain_steps(aggregate="last"), chain),
     "chain_steps, calibrated": Verifier(calibrated, chain),
     "equations": Verifier(lambda: verify.equations("How many?"), chain, reads=False),
+    "natural_program, rules": Verifier(lambda: verify.natural_program(premises="#1a=9"), chain, reads=False),
     "oracle": Verifier(lambda: verify.oracle(TASK), chain, reads=False),
     "tests": Verifier(lambda: verify.tests(PROGRAM), chain, reads=False),
     "judge": Verifier(judging(), bytes_),

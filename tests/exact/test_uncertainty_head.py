@@ -99,7 +99,8 @@ def test_nothing_is_attended_before_the_first_position() -> None:
 
 def test_what_the_cache_keeps_is_read_as_a_fresh_pass_gives_it() -> None:
     engine, tokens, start = tiny_engine(), text(30), 8
-    inside = Inside(probabilities=4, values=(0, 1), final=True)
+    words = (3, 9, tokens[12])
+    inside = Inside(probabilities=4, shortlist=words, values=(0, 1), final=True)
     for some in (tokens[:10], tokens[:11], tokens[:29]):
         with engine.open(engine.plan([some])) as session:
             read = inside.read(session, 0, start, tokens[start : len(some) + 1])
@@ -117,7 +118,16 @@ def test_what_the_cache_keeps_is_read_as_a_fresh_pass_gives_it() -> None:
         best = logs[place - 1].sort(descending=True).values[:4].clamp(min=-12)
         own = logs[place - 1, tokens[place]].clamp(min=-12)
         values = [kept[layer][:, place - 1].flatten() for layer in (0, 1)]
-        assert torch.allclose(read[i], torch.cat([best, own[None], *values, hidden[place - 1]]), atol=1e-4)
+        among = sorted({*words, tokens[place]})
+        listed = logs[place - 1] - logs[place - 1, among].logsumexp(0)
+        which = torch.tensor([float(tokens[place] == word) for word in words])
+        said = [listed[list(words)].clamp(min=-12), which, listed[tokens[place]][None].clamp(min=-12)]
+        assert torch.allclose(read[i], torch.cat([best, own[None], *said, *values, hidden[place - 1]]), atol=1e-4)
+    assert any(token in words for token in tokens[start:]) and inside.flops(engine, 7) == 2 * 7 * 32 * (4 + 64)
+    with pytest.raises(UsageError, match="reads tied embeddings, which tiny has not"):
+        untied = tiny_engine(tied=False)
+        with untied.open(untied.plan([tokens])) as session:
+            inside.read(session, 0, start, tokens[start:])
 
 
 def test_a_step_s_verdict_does_not_change_when_the_chain_goes_on(

@@ -47,8 +47,8 @@ class StepModelRecipe:
 class Read:
     """A problem's question and chains side by side, out of the lower layers: `states` (tokens, dim), in half precision.
 
-    owner: 0 for the question's tokens, i + 1 for chain i's. ends: of all steps, where their last tokens stand. labels: of
-    all steps. chains: which they are, in order of the steps.
+    owner: 0 for the question's tokens, i + 1 for chain i's. ends: where the last tokens of all steps stand. labels:
+    theirs. steps: how many each chain has.
     """
 
     states: Tensor
@@ -160,9 +160,8 @@ def fitted(
             optimiser.zero_grad(set_to_none=True)
             done, tokens = done + 1, tokens + sum(len(each.states) for each in some)
             if done % 20 == 1:
-                say(
-                    f"step model: update {done} of {total}, loss {loss.item():.3f}, {time.process_time() - began_cpu:.0f} s of processor"
-                )
+                spent = time.process_time() - began_cpu
+                say(f"step model: update {done} of {total}, loss {loss.item():.3f}, {spent:.0f} s of processor")
         found = judge(torch.cat([each.labels for each in dev]), judged(model, dev))
         say(f"step model: epoch {epoch + 1}, dev {found:.3f}")
         if found > best:

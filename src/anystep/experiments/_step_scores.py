@@ -29,13 +29,8 @@ RESAMPLES = 1_000
 def columns(whole: Inside, part: Inside, config: Config) -> Tensor:
     """Which columns of `whole`'s features are those of `part`."""
     found, at = [], 0
-    sizes = [
-        (whole.attention * config.layers * config.heads, part.attention > 0),
-        (whole.probabilities + 1 if whole.probabilities else 0, part.probabilities > 0),
-        *((config.kv_heads * config.head_dim, layer in part.values) for layer in whole.values),
-        (config.dim * whole.final, part.final),
-    ]
-    for size, wanted in sizes:
+    kinds = (part.attention, part.probabilities, part.shortlist, *(v in part.values for v in whole.values), part.final)
+    for size, wanted in zip(whole.widths(config), kinds, strict=True):
         found += range(at, at + size) if wanted else []
         at += size
     return torch.tensor(found)
@@ -129,8 +124,8 @@ WORDS = (" yes", " no")
 
 @torch.inference_mode()
 def self_judged(engine: Engine, chains: Sequence[Chain], question: str, words: tuple[str, str]) -> list[Chain]:
-    """The chains with labels that the model itself gave its steps, each in a prompt of its own, `question` with the step
-    in it: a step is right where the odds of the first word over the second are above their median. No checker is asked."""
+    """The chains with labels that the model itself gave its steps, each in a prompt of its own, `question` with the
+    step in it: right where the odds of the first word over the second are above their median. No checker is asked."""
     yes, no = (engine.tokenizer.encode(word)[0] for word in words)
     asked = [
         tuple(engine.tokenizer.encode(question.replace("{step}", step)))

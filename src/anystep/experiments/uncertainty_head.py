@@ -49,8 +49,8 @@ from anystep.verify.uncertainty import uncertainty_head
 
 ROW = 41
 MOST = 10_000_000
-PROBLEMS, SAMPLES = 60, 8
-WHOLE = Inside(attention=3, probabilities=4, values=SMOLLM2.head.inside.values, final=True)
+PROBLEMS, SAMPLES = 48, 8
+WHOLE = replace(SMOLLM2.head.inside, attention=3, probabilities=4)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def variants(recipe: HeadRecipe, whole: Inside) -> dict[str, HeadRecipe]:
         "attention and probabilities, as in the paper": replace(recipe, inside=paper),
         "attention only": replace(recipe, inside=Inside(attention=whole.attention)),
         "probabilities only": replace(recipe, inside=Inside(probabilities=whole.probabilities)),
-        "last hidden state only": replace(recipe, inside=Inside(final=True)),
+        "hidden states only": replace(recipe, inside=replace(recipe.inside, shortlist=())),
         "no encoder": replace(recipe, layers=0),
     }
 
@@ -203,8 +203,9 @@ def fitted(
     heads = {}
     for name, each in variants(recipe, whole).items():
         own = cut(features, columns(whole, each.inside, engine.config))
-        heads[name] = fit(engine, sets.train, each, sets.dev, own, lambda line: None)
-        progress(f"{name}: {heads[name].cost}")
+        head = heads[name] = fit(engine, sets.train, each, sets.dev, own, lambda line: None)
+        said = flat(head.module.log_odds(own[len(sets.train) :], relative(sets.dev)))
+        progress(f"{name}: dev {auroc(said, wrong(sets.dev), owners(sets.dev))}, {head.cost}")
     first = {chain.problem: i for i, chain in reversed(list(enumerate(sets.train)))}
     some = sorted(first.values())
     few = [sets.train[i] for i in some]

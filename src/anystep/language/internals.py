@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,31 +32,41 @@ class Inside:
 
     attention: of every layer and head, the weights on the position itself and those before it, so many in all.
     probabilities: the so many greatest of the next token's, in order, and the written token's own, as logarithms.
+    shortlist: the log-probabilities of these tokens, as if there were no others, which of them was written, and the
+    written one's; that takes products with a few rows, and not with the whole vocabulary.
     values: of these layers, what the position offers to later ones: a linear reading of its hidden state there.
     final: whether the hidden state after the last norm.
     """
 
     attention: int = 0
     probabilities: int = 0
+    shortlist: tuple[int, ...] = ()
     values: tuple[int, ...] = ()
     final: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", tuple(self.values))  # a card has a list
-        if not (self.attention or self.probabilities or self.values or self.final):
+        for name in ("shortlist", "values"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a card has a list
+        if not (self.attention or self.probabilities or self.shortlist or self.values or self.final):
             raise UsageError(
                 "Inside() reads nothing; write Inside(attention=3, probabilities=4), or Inside(final=True)."
             )
 
     def width(self, config: Config) -> int:
         """Numbers a token."""
+        return sum(self.widths(config))
+
+    def widths(self, config: Config) -> tuple[int, ...]:
+        """Numbers a token of each kind in order: attention, probabilities, the shortlist, values by layer, final."""
         attention = self.attention * config.layers * config.heads
-        values = len(self.values) * config.kv_heads * config.head_dim
-        return attention + (self.probabilities and self.probabilities + 1) + values + self.final * config.dim
+        values = (config.kv_heads * config.head_dim,) * len(self.values)
+        listed = 2 * len(self.shortlist) + 1 if self.shortlist else 0
+        return (attention, self.probabilities and self.probabilities + 1, listed, *values, self.final * config.dim)
 
     def flops(self, engine: Engine, tokens: int) -> float:
         """What reading so many tokens takes beside the engine's passes: the logits, where they are asked for."""
-        return engine.flops(0, 0, heads=tokens) if self.probabilities else 0.0
+        listed = 2.0 * tokens * (len(self.shortlist) + 1) * engine.config.dim if self.shortlist else 0.0
+        return listed + (engine.flops(0, 0, heads=tokens) if self.probabilities else 0.0)
 
     def read(self, session: Decoding, row: int, start: int, tokens: Sequence[int]) -> Tensor:
         """(count, width) features of `tokens`, which stand from `start` on behind what `row` begins with; the session
@@ -67,12 +78,38 @@ class Inside:
             logs = session.engine.model.logits(states[:, :dim]).log_softmax(-1)
             own = logs.gather(-1, torch.tensor(tokens)[:, None])
             parts += [logs.topk(self.probabilities, -1).values.clamp(min=-12.0), own.clamp(min=-12.0)]
+        if self.shortlist:
+            parts.append(self._listed(session.engine, states[:, :dim], torch.tensor(tokens)))
         if self.values:
             kept = [span.keys[list(self.values), 1] for span in session.paths[row]]
             parts.append(torch.cat(kept, 2)[:, :, first:last].permute(2, 0, 1, 3).flatten(1))
         if self.final:
             parts.append(states[:, :dim])
         return torch.cat(parts, -1).float()
+
+    def _listed(self, engine: Engine, states: Tensor, written: Tensor) -> Tensor:
+        """(count, 2 * shortlist + 1): a written token that is not on the list competes with those that are."""
+        listed = torch.tensor(self.shortlist)
+        words = output_words(engine)
+        logits = states.float() @ words[listed].float().T
+        own = (states.float() * words[written].float()).sum(-1, keepdim=True)
+        which = written[:, None] == listed
+        total = torch.where(
+            which.any(-1, keepdim=True),
+            logits.logsumexp(-1, keepdim=True),
+            torch.cat([logits, own], -1).logsumexp(-1, keepdim=True),
+        )
+        logs = [(x - total).clamp(min=-12.0) for x in (logits, own)]
+        return torch.cat([logs[0], which.to(logits), logs[1]], -1)
+
+
+def output_words(engine: Engine) -> Tensor:
+    """(vocab, dim): what a last hidden state is multiplied with for the logits. UsageError where it is not at hand."""
+    model: Any = engine.model
+    if not engine.config.tied:
+        raise UsageError(f"Inside(shortlist=...) reads tied embeddings, which {engine.name} has not: leave it out.")
+    words: Tensor = model.embed_tokens.weight
+    return words
 
 
 def reader(engine: Engine, inside: Inside) -> Engine:

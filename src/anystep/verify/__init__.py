@@ -15,6 +15,7 @@ from anystep.verify.judges import (
     self_evaluation,
     win_rate,
 )
+from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
@@ -23,6 +24,7 @@ __all__ = [
     "Attribution",
     "ChainSteps",
     "Judge",
+    "NaturalProgram",
     "Pairwise",
     "SelfEvaluation",
     "Tests",
@@ -34,11 +36,13 @@ __all__ = [
     "equations",
     "judge",
     "judge_for",
+    "natural_program",
     "oracle",
     "pairwise",
     "replayed",
     "self_evaluation",
     "tests",
     "uncertainty_head",
+    "verified_majority",
     "win_rate",
 ]

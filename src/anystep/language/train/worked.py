@@ -18,6 +18,8 @@ from anystep.language.engine.tokenizer import Tokenizer
 from anystep.language.fetch import cache_folder
 from anystep.language.process import LanguageProcess
 from anystep.run import Run
+from anystep.tasks.chains import FAMILIES, chains
+from anystep.tasks.lines import lines
 from anystep.tasks.task import Task
 
 Judge = Callable[[str], Sequence[bool]]
@@ -41,7 +43,8 @@ class Chain:
 
 @dataclass(frozen=True)
 class ChainsRecipe:
-    """`each` chains of `problems` problems of a family of `tasks.lines`, written by a model in its usual form."""
+    """`each` chains of `problems` problems of a family of `tasks.lines` or `tasks.chains`, written by a model in its
+    usual form."""
 
     family: str
     problems: int
@@ -105,9 +108,11 @@ def _process(engine: Engine, task: Task, options: dict[str, Any]) -> LanguagePro
 def chains_of(recipe: ChainsRecipe, say: Callable[[str], None] = print) -> list[Chain]:
     """The recipe's chains, written once and then read from the cache folder."""
     from anystep.language.loading import load  # imported late: loading knows the recipes in this folder
-    from anystep.tasks.lines import lines
 
-    tasks = lines(recipe.problems, recipe.family, seed=recipe.seed, split=recipe.split)
+    if recipe.family in FAMILIES:
+        tasks = chains(recipe.problems, recipe.split, recipe.seed, recipe.family)
+    else:
+        tasks = lines(recipe.problems, recipe.family, split=recipe.split, seed=recipe.seed)
     told = json.dumps([asdict(recipe), [t.prompt for t in tasks], tasks[0].generation], sort_keys=True)
     name = f"{recipe.model}-{recipe.family}-{recipe.split}-{blake2b(told.encode(), digest_size=6).hexdigest()}"
     path = cache_folder() / "text" / f"{name}.json"
