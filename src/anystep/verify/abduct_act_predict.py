@@ -3,7 +3,7 @@
 Source: "Abduct, Act, Predict: Scaffolding Causal Inference for Automated Failure Attribution in Multi-Agent Systems"
 (2025), arXiv 2509.10401. There a large model is prompted; here a small one is tuned on the same three parts, written
 before the answer, so that a model without hidden reasoning can use them. The paper looks three to five turns ahead, the
-scaffold here to the end of the log, which is five at most.
+scaffold here to the end of the log, which is four at most.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class AttributionRecipe:
     start: str = "chainlm-2m"
     logs: int = 12_000
     tokens: int = 1_000_000
-    batch: int = 32
+    batch: int = 16
     matrix_rate: float = 1.5e-3
     other_rate: float = 1.5e-3
     seed: int = 0

@@ -1,10 +1,10 @@
 """Logs of agents that failed together, which can be executed again: which step made them fail?
 
-Four agents share four registers of one digit. In each of six turns an agent is told what to do, and the log says what
-it did: some do another thing than they were told, some the right thing with a wrong result. Most of these errors do no
-harm, because what they touch is overwritten or cancels out. One is decisive: corrected, and with every later turn done
-as it was done before, the run ends in the right value. Which one it is, is found by executing the log again with each
-step corrected, so labels are exact.
+Four agents share three registers that hold 0 to 4. In each of five turns an agent is told what to do, and the log says
+what it did: some do another thing than they were told, some the right thing with a wrong result. Most of these errors
+do no harm, because what they touch is overwritten or cancels out. One is decisive: corrected, and with every later turn
+done as it was done before, the run ends in the right value. Which one it is, is found by executing the log again with
+each step corrected, so labels are exact.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from anystep.errors import UsageError
 from anystep.tasks._draw import check_count, check_split, rng, split_of
 from anystep.tasks.task import Task
 
-REGISTERS = "abcd"
+REGISTERS = "abc"
 AGENTS = {"A": "analyst", "C": "calculator", "L": "librarian", "P": "planner"}
 CAUSES = {
     "t": "wrote to another register",
@@ -29,16 +29,17 @@ CAUSES = {
     "s": "took another operand",
     "r": "got the right instruction and a wrong result",
 }
-TURNS = 6
+TURNS = 5
+VALUES = 5  # a register holds 0 to 4
 ERRORS = (3, 4)  # fewest and most in one log, the decisive one among them
 ANSWER = re.compile(r"#(\d)([ACLP])")
-_OPERATIONS = "+-*"
+_OPERATIONS = "+-"
 Registers = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """`target = left operation right`, in digits modulo 10; `right` may be a register or a digit."""
+    """`target = left operation right`, modulo 5; `left` and `right` are registers or digits."""
 
     target: str
     left: str
@@ -50,7 +51,7 @@ class Instruction:
 
     def value(self, registers: Registers) -> int:
         a, b = (registers[REGISTERS.index(x)] if x in REGISTERS else int(x) for x in (self.left, self.right))
-        return {"+": a + b, "-": a - b, "*": a * b}[self.operation] % 10
+        return (a + b if self.operation == "+" else a - b) % VALUES
 
     def reads(self) -> set[str]:
         return {self.left, self.right} & set(REGISTERS)
@@ -65,7 +66,7 @@ class Turn:
     off: int = 0
 
     def after(self, registers: Registers) -> Registers:
-        written = (self.instruction.value(registers) + self.off) % 10
+        written = (self.instruction.value(registers) + self.off) % VALUES
         at = REGISTERS.index(self.instruction.target)
         return (*registers[:at], written, *registers[at + 1 :])
 
@@ -124,48 +125,43 @@ class AgentLog:
             return "s"
         return "r" if self.turns[at].off else ""
 
-    def written(self) -> list[int]:
-        """What each turn wrote."""
-        states = self.states()[1:]
-        return [s[REGISTERS.index(t.instruction.target)] for s, t in zip(states, self.turns, strict=True)]
-
     def prompt(self, numbered: bool = True) -> str:
         """The run in ChainLM's characters: start, goal and right result, then the turns, a `?` at the end. A turn is
-        its number, the agent, what it was told, what it did instead behind a `/`, and the value it wrote."""
+        its number, the agent, what it was told, what it did instead behind a `/`, and the registers after it."""
         log = []
-        for i, (turn, told, value) in enumerate(zip(self.turns, self.plan, self.written(), strict=True)):
+        for i, (turn, told, after) in enumerate(zip(self.turns, self.plan, self.states()[1:], strict=True)):
             did = "" if turn.instruction == told else f"/{turn.instruction}"
-            log.append(f"{i if numbered else ''}{turn.agent}{told}{did}:{value}")
-        start = "".join(map(str, self.start))
-        return f"V{start}>{self.goal}{self.right}:{','.join(log)}?"
+            log.append(f"{i if numbered else ''}{turn.agent}{told}{did}:{digits(after)}")
+        return f"V{digits(self.start)}>{self.goal}{self.right}:{','.join(log)}?"
 
     def transcript(self) -> str:
         """The run in words, for a model that reads them: the task and the numbered log."""
-        start = ", ".join(f"{name} = {value}" for name, value in zip(REGISTERS, self.start, strict=True))
         log = "\n".join(
-            f"Step {i} - {AGENTS[turn.agent]}, told to do {told}: did {turn.instruction}, which gives {value}"
-            for i, (turn, told, value) in enumerate(zip(self.turns, self.plan, self.written(), strict=True))
+            f"Step {i} - {AGENTS[turn.agent]}, told to do {told}: did {turn.instruction}, after which {_words(after)}"
+            for i, (turn, told, after) in enumerate(zip(self.turns, self.plan, self.states()[1:], strict=True))
         )
         return (
-            f"Agents share registers that hold one digit (arithmetic modulo 10). At the start {start}. Done as told, "
-            f"{self.goal} ends as {self.right}. What happened:\n{log}\n"
+            f"Agents share registers that hold 0 to 4 (arithmetic modulo 5). At the start {_words(self.start)}. "
+            f"Done as told, {self.goal} ends as {self.right}. What happened:\n{log}\n"
             f"{self.goal} ended as {self.outcome()}: the run failed."
         )
 
     @classmethod
     def read(cls, prompt: str) -> AgentLog:
         """The log of a numbered prompt; UsageError for text that is none."""
-        match = re.fullmatch(r"V(\d{4})>([a-d])\d:(.*)\?", prompt)
+        match = re.fullmatch(r"V(\d{3})>([a-c])\d:(.*)\?", prompt)
         try:
             if match is None:
                 raise ValueError
             start = tuple(map(int, match[1]))
             plan, log, registers = list[Instruction](), list[Turn](), start
             for line in match[3].split(","):
-                told, _, did = line[2:-2].partition("/")
+                what, _, after = line[2:].partition(":")
+                told, _, did = what.partition("/")
                 turn = Turn(line[1], instruction(did or told))
-                turn = replace(turn, off=(int(line[-1]) - turn.instruction.value(registers)) % 10)
-                registers = turn.after(registers)
+                registers, before = tuple(map(int, after)), registers
+                off = registers[REGISTERS.index(turn.instruction.target)] - turn.instruction.value(before)
+                turn = replace(turn, off=off % VALUES)
                 plan.append(instruction(told))
                 log.append(turn)
         except (ValueError, IndexError):
@@ -173,9 +169,17 @@ class AgentLog:
         return cls(start, tuple(plan), match[2], tuple(log))
 
 
+def digits(registers: Registers) -> str:
+    return "".join(map(str, registers))
+
+
+def _words(registers: Registers) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in zip(REGISTERS, registers, strict=True))
+
+
 def instruction(text: str) -> Instruction:
     """An instruction as it is written, `b=a+4`; ValueError for what is none."""
-    match = re.fullmatch(r"([a-d])=([a-d])([-+*])([a-d\d])", text)
+    match = re.fullmatch(r"([a-c])=([a-c])([-+*])([a-d\d])", text)
     if match is None:
         raise ValueError(text)
     return Instruction(*match.groups())
@@ -184,7 +188,7 @@ def instruction(text: str) -> Instruction:
 def draw(random: Random) -> AgentLog:
     """A failed run with exactly one decisive error and others that do no harm."""
     while True:
-        start = tuple(random.randrange(10) for _ in REGISTERS)
+        start = tuple(random.randrange(VALUES) for _ in REGISTERS)
         plan = tuple(_drawn(random) for _ in range(TURNS))
         turns = [Turn(random.choice(sorted(AGENTS)), instruction) for instruction in plan]
         for at in random.sample(range(TURNS - 1), random.randint(*ERRORS)):
@@ -195,8 +199,10 @@ def draw(random: Random) -> AgentLog:
 
 
 def _drawn(random: Random) -> Instruction:
-    right = random.choice(REGISTERS) if random.random() < 0.6 else str(random.randrange(1, 10))
-    return Instruction(random.choice(REGISTERS), random.choice(REGISTERS), random.choice(_OPERATIONS), right)
+    left, right = (
+        random.choice(REGISTERS) if random.random() < often else str(random.randrange(VALUES)) for often in (0.7, 0.4)
+    )
+    return Instruction(random.choice(REGISTERS), left, random.choice(_OPERATIONS), right)
 
 
 def _spoilt(random: Random, turn: Turn) -> Turn:
@@ -210,11 +216,11 @@ def _spoilt(random: Random, turn: Turn) -> Turn:
         case "s":
             return replace(turn, instruction=replace(due, left=other(REGISTERS, due.left)))
         case _:
-            return replace(turn, off=random.randrange(1, 10))
+            return replace(turn, off=random.randrange(1, VALUES))
 
 
 def _other(random: Random, all_: str, but: str) -> str:
-    return random.choice(all_.replace(but, ""))
+    return random.choice([one for one in all_ if one != but])
 
 
 def logs(split: str, seed: int = 0) -> Iterator[AgentLog]:

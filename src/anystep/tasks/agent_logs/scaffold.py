@@ -1,8 +1,8 @@
 """What a model writes of a failed run: the cause of each suspect step, its correction, and what would have followed.
 
 The three parts of "Abduct, Act, Predict" (2025), arXiv 2509.10401, in ChainLM's characters, a suspect a line:
-`3oc=b*b:9>248&` says that step 3 took another operation, that `c=b*b` should have written 9, the three later turns
-then 2, 4 and 8, and that the run would have succeeded (`!` where it would not).
+`2oc=b+4>2359,3357,4457&` says that step 2 took another operation and should have been `c=b+4`, which leaves 3, 5 and 9
+in the registers, what turns 3 and 4 would then have left, and that the run would have succeeded (`!`: would not).
 """
 
 from __future__ import annotations
@@ -12,40 +12,39 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from anystep.errors import UsageError
-from anystep.tasks.agent_logs.log import AgentLog, Turn, instruction
+from anystep.tasks.agent_logs.log import AgentLog, Registers, Turn, digits, instruction
 
 AVERTED, NOT_AVERTED = "&", "!"
-SUSPECT = re.compile(r"(\d)([tosr])([a-d]=[a-d][-+*][a-d\d]):(\d)>(\d*)([&!])")
+SUSPECT = re.compile(r"(\d)([tosr])([a-c]=[a-c\d][-+][a-c\d])>(\d{4}(?:,\d{4})*)([&!])")
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """One step that is not as it should be: why (abduct), the turn that should have been (act), what it and each later
-    turn would then write, and whether the run would succeed (predict)."""
+    """One step that is not as it should be: why (abduct), the turn that should have been (act), the registers
+    after it and after each later turn, and whether the run would succeed (predict)."""
 
     step: int
     cause: str
     correction: Turn
-    written: tuple[int, ...]
+    registers: tuple[Registers, ...]
     averted: bool
 
     def __str__(self) -> str:
-        first, *later = map(str, self.written)
         mark = AVERTED if self.averted else NOT_AVERTED
-        return f"{self.step}{self.cause}{self.correction.instruction}:{first}>{''.join(later)}{mark}"
+        after = ",".join(f"{i}{digits(left)}" for i, left in enumerate(self.registers, self.step))
+        return f"{self.step}{self.cause}{self.correction.instruction}>{after}{mark}"
 
 
 class Predictor(Protocol):
-    """What a corrected turn leads to: the values that it and every later turn write, and whether the run succeeds."""
+    """What a corrected turn leads to: the registers after it and every later turn, and whether the run succeeds."""
 
-    def __call__(self, log: AgentLog, step: int, correction: Turn) -> tuple[tuple[int, ...], bool]: ...
+    def __call__(self, log: AgentLog, step: int, correction: Turn) -> tuple[tuple[Registers, ...], bool]: ...
 
 
-def executed(log: AgentLog, step: int, correction: Turn) -> tuple[tuple[int, ...], bool]:
+def executed(log: AgentLog, step: int, correction: Turn) -> tuple[tuple[Registers, ...], bool]:
     """The predictor that does not guess: the log is executed again from that step."""
     turns = (*log.turns[:step], correction, *log.turns[step + 1 :])
-    again = replace(log, turns=turns)
-    return tuple(again.written()[step:]), again.outcome() == log.right
+    return tuple(log.states(turns)[step + 1 :]), log.outcome(turns) == log.right
 
 
 def by_replay(log: AgentLog, predict: Predictor = executed) -> tuple[Suspect, ...]:
@@ -56,8 +55,8 @@ def by_replay(log: AgentLog, predict: Predictor = executed) -> tuple[Suspect, ..
     found = list[Suspect]()
     for step in log.errors:
         correction = log.corrected(step)
-        written, averted = predict(log, step, correction)
-        found.append(Suspect(step, log.cause(step), correction, written, averted))
+        registers, averted = predict(log, step, correction)
+        found.append(Suspect(step, log.cause(step), correction, registers, averted))
         if averted:
             break
     return tuple(found)
@@ -83,7 +82,7 @@ def read(log: AgentLog, text: str) -> tuple[Suspect, ...]:
         step = int(match[1])
         if step < len(log.turns):
             due = instruction(match[3])
-            written = (int(match[4]), *map(int, match[5]))
+            registers = tuple(tuple(map(int, after[1:])) for after in match[4].split(","))
             correction = replace(log.turns[step], instruction=due, off=0)
-            found.append(Suspect(step, match[2], correction, written, match[6] == AVERTED))
+            found.append(Suspect(step, match[2], correction, registers, match[5] == AVERTED))
     return tuple(found)
