@@ -25,8 +25,8 @@ class Pool:
     """One problem's solutions by one generator, in the order they were drawn; the first n of a pool are a pool.
 
     right, agree: (n,) whether the answer is right, whether the chain's program comes to it. kinds: the exact checker's
-    word for each. scores: (n,) of each verifier. independent: what programs written without a chain come to, and
-    written: their lengths.
+    word for each. scores: (n,) of each verifier. written: programs made without a chain, and
+    independent: what they come to.
     """
 
     problem: Quantities
@@ -38,8 +38,8 @@ class Pool:
     agree: Floats = field(default_factory=lambda: np.zeros(0))
     programs: dict[str, str] = field(default_factory=dict)
     scores: dict[str, Floats] = field(default_factory=dict)
+    written: tuple[str, ...] = ()
     independent: tuple[str | None, ...] = ()
-    written: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         found = [judge(self.prompt, chain) for chain in self.chains]
@@ -61,22 +61,25 @@ def drawn(model: Llama, some: Sequence[Quantities], n: int, independent: int, se
     letters, prompts = alphabet(), [CHAIN + str(problem) for problem in some]
     chains = sample_many(model, letters, prompts, n, seed=seed)
     greedy = sample_many(model, letters, prompts, 1, temperature=0.0)
-    pools = [Pool(p, tuple(own), float(judge(CHAIN + str(p), g[0]).right)) for p, own, g in zip(some, chains, greedy)]
+    first = [float(judge(prompt, one).right) for prompt, (one,) in zip(prompts, greedy, strict=True)]
+    pools = [Pool(*each) for each in zip(some, map(tuple, chains), first, strict=True)]
     if independent:
         written = sample_many(model, letters, [PROGRAM + str(p) for p in some], independent, seed=seed + 1)
         for pool, programs in zip(pools, written, strict=True):
-            pool.independent, pool.written = tuple(programs), tuple(map(len, programs))
+            pool.written = tuple(programs)
     return pools
 
 
 def checked(pools: Sequence[Pool], translator: Llama, runner: Runner) -> None:
     """Translates and runs each chain once, and runs the independent programs."""
-    distinct = sorted({chain for pool in pools for i, chain in enumerate(pool.chains) if i in set(pool.done(10**6))})
-    asked = [translate_prompt(chain) for chain in distinct]
-    fits = [len(prompt) + PROGRAM_TOKENS <= translator.config.context for prompt in asked]
-    told = iter(sample_many(translator, alphabet(), [a for a, ok in zip(asked, fits) if ok], 1, temperature=0.0))
-    programs = {chain: next(told)[0][:PROGRAM_TOKENS] if ok else "" for chain, ok in zip(distinct, fits)}
-    every = set(programs.values()) | {program for pool in pools for program in pool.independent}
+    distinct = sorted({pool.chains[i] for pool in pools for i in pool.done(len(pool.chains))})
+    room = translator.config.context - PROGRAM_TOKENS
+    short = [chain for chain in distinct if len(translate_prompt(chain)) <= room]
+    told = sample_many(translator, alphabet(), [translate_prompt(c) for c in short], 1, temperature=0.0)
+    programs: dict[str, str] = dict.fromkeys(distinct, "") | {
+        c: text[:PROGRAM_TOKENS] for c, (text,) in zip(short, told, strict=True)
+    }
+    every = set(programs.values()) | {program for pool in pools for program in pool.written}
     runnable = sorted({text for program in every if (text := code(program)) is not None})
     printed = dict(zip(runnable, runner(runnable), strict=True))
 
@@ -89,7 +92,7 @@ def checked(pools: Sequence[Pool], translator: Llama, runner: Runner) -> None:
         pool.agree = np.array(
             [chain in programs and agrees(chain, said(programs[chain])) for chain in pool.chains], dtype=np.float64
         )
-        pool.independent = tuple(_whole(said(program)) for program in pool.independent)
+        pool.independent = tuple(_whole(said(program)) for program in pool.written)
 
 
 def _whole(printed: str | None) -> str | None:
@@ -102,10 +105,10 @@ def _whole(printed: str | None) -> str | None:
 
 def ranked(pools: Sequence[Pool], name: str, verifier: Verifier) -> None:
     """Scores every finished chain; others have 0."""
-    chains = [[pool.chains[i] for i in pool.done(10**6)] for pool in pools]
+    chains = [[pool.chains[i] for i in pool.done(len(pool.chains))] for pool in pools]
     for pool, values in zip(pools, verifier.scores([p.prompt for p in pools], chains), strict=True):
         pool.scores[name] = np.zeros(len(pool.chains))
-        pool.scores[name][pool.done(10**6)] = values
+        pool.scores[name][pool.done(len(pool.chains))] = values
 
 
 # --- what an arm answers: 1 where it is right

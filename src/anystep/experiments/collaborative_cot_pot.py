@@ -1,7 +1,7 @@
 """Row 121: collaborative verification by chain and program, on three small reasoners that err in different ways.
 
-Each reasoner in turn is the one that no verifier has seen: verifiers learn from the other two, or from one of them on as
-many problems. All that is chosen between is drawn once and shared; arms without the translator or without the ranker
+Each reasoner in turn is the one that no verifier has seen: verifiers learn from the other two, or from one of them on
+as many problems. All that is chosen between is drawn once and shared; arms without the translator or without the ranker
 get more samples, until they have read and written at least as many tokens.
 
 Stated time: five minutes on one quiet core, and fifteen more the first time, when four reasoners and twelve verifiers
@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from random import Random
 
 import numpy as np
@@ -161,19 +162,26 @@ def arms(pools: Sequence[Pool]) -> dict[str, Floats]:
         f"vote of {N} independent programs": over(pools, program_vote),
     }
     for name in pools[0].scores:
-        found[f"ranker alone: {name}"] = over(pools, lambda p: chosen(p, N, p.scores[name]))
-        found[f"ranker's weighted vote: {name}"] = over(pools, lambda p: voted(p, N, p.scores[name]))
-        found[f"filter and ranker: {name}"] = over(pools, lambda p: chosen(p, N, gated(p, name)))
-        found[f"filter and weighted vote: {name}"] = over(pools, lambda p: voted(p, N, p.agree * p.scores[name]))
+        found |= by_verifier(pools, name)
     found["oracle"] = np.array([p.right[:N].max() for p in pools])
     return found
+
+
+def by_verifier(pools: Sequence[Pool], name: str) -> dict[str, Floats]:
+    """A verifier with and without the filter, choosing one sample or weighing votes."""
+    return {
+        f"ranker alone: {name}": over(pools, lambda p: chosen(p, N, p.scores[name])),
+        f"ranker's weighted vote: {name}": over(pools, lambda p: voted(p, N, p.scores[name])),
+        f"filter and ranker: {name}": over(pools, lambda p: chosen(p, N, gated(p, name))),
+        f"filter and weighted vote: {name}": over(pools, lambda p: voted(p, N, p.agree * p.scores[name])),
+    }
 
 
 def within(pool: Pool) -> int:
     """How many independent programs cost at least as many tokens as the translations of the first N chains."""
     due = tokens(pool, N, False, True) - tokens(pool, N, False, False)
-    sizes = np.cumsum(pool.written) + len(pool.prompt)
-    return int(min(np.searchsorted(sizes, due) + 1, len(sizes)))
+    sizes = list(accumulate(map(len, pool.written), initial=len(pool.prompt)))[1:]
+    return next((m for m, size in enumerate(sizes, 1) if size >= due), len(sizes))
 
 
 def program_vote(pool: Pool) -> float:

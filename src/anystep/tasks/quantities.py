@@ -50,8 +50,8 @@ class Clause:
 
 @dataclass(frozen=True)
 class Quantities:
-    """One problem: how many a has, a clause that tells of b, one that tells of c, and what is asked: `all` together, the
-    `gap` between a and c, or what `c` has. Its text decides its split."""
+    """One problem: how many a has, a clause that tells of b, one that tells of c, and what is asked: `all` together,
+    the `gap` between a and c, or what `c` has. Its text decides its split."""
 
     amount: int
     clauses: tuple[Clause, Clause]

@@ -1,4 +1,4 @@
-"""Is a chain right? A verifier that learned from several models' mistakes ranks it, and a program made from it checks it.
+"""Is a chain right? A verifier that learned from several models' mistakes ranks it, and a program checks it.
 
 A translator writes each chain as a program, which runs in the sandbox: where the program's value is not the chain's, an
 equation was false, and the chain comes behind all whose program agrees. A program made from a chain repeats its plan,
@@ -34,6 +34,14 @@ Runner = Callable[[Sequence[str]], Sequence[str | None]]  # programs to what eac
 KEPT = 100_000  # verdicts an Agreement remembers
 PROGRAM_TOKENS = 48
 _STATED = re.compile(r"=(\d+)\.?\s*$")
+_PLAIN = re.compile(r"([a-z]=([a-z]|\d{1,9})[-+*/]([a-z]|\d{1,9})\n){1,9}print\([a-z]\)")
+TOGETHER = 100  # plain programs a process
+_TOGETHER = """for program in {0!r}:
+    try:
+        exec(program, {{}})
+    except Exception:
+        print()
+"""
 _ASSIGNED = re.compile(r"([a-z])=")
 
 
@@ -185,11 +193,24 @@ def agrees(chain: str, printed: str | None) -> bool:
 
 
 def in_sandbox(programs: Sequence[str]) -> list[str | None]:
-    """What each program printed in the sandbox, None where it failed."""
-    from anystep.sandbox import Sandbox
+    """What each program printed in the sandbox, None where it failed.
 
-    with Sandbox() as box:
-        return [o.stdout if o.status == "ok" else None for o in box.run(list(programs))]
+    Plain assignments cannot touch each other, so a hundred of them share a process; any other program has its own.
+    """
+    from anystep.sandbox import shared
+
+    plain = [i for i, program in enumerate(programs) if _PLAIN.fullmatch(program)]
+    shares = [plain[at : at + TOGETHER] for at in range(0, len(plain), TOGETHER)]
+    alone = sorted(set(range(len(programs))) - set(plain))
+    batches = [_TOGETHER.format([programs[i] for i in some]) for some in shares]
+    outcomes = shared().run([*batches, *(programs[i] for i in alone)])
+    said: list[str | None] = [None] * len(programs)
+    for some, outcome in zip([*shares, *([i] for i in alone)], outcomes, strict=True):
+        if outcome.status == "ok":
+            printed = outcome.stdout.split("\n") if len(some) > 1 or some[0] in plain else [outcome.stdout]
+            for i, line in zip(some, printed, strict=False):
+                said[i] = line.strip() or None
+    return said
 
 
 def agreement(translator: Engine, runner: Runner = in_sandbox) -> Agreement:

@@ -57,8 +57,8 @@ class Reasoner:
     rate: float = 1e-3
 
 
-# What all begin with, verifiers and translator too: it has seen every mistake as often as what is right, and can only be
-# told by labels which is which.
+# What all begin with, verifiers and translator too: it has seen every mistake as often as what is right, and only labels
+# can tell it which is which.
 BASE = Reasoner(seed=4, tokens=1_200_000, misread=dict.fromkeys(KINDS, 0.5), modes=(60, 10, 30), rate=3e-3)
 GENERATORS = {
     "A": Reasoner(BASE, 1, tokens=250_000, misread={"more": 0.6, "less": 0.6, "far": 0.6}),

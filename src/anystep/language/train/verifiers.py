@@ -45,7 +45,7 @@ class Training:
     """Everything that decides a verifier, with the recipes of the reasoners that it learns from and begins with.
 
     `problems` are shared evenly among `generators` and sampled `each` times; an update has `groups` problems with up to
-    `shown` of their solutions, right and wrong ones; `tokens` counts padded ones. beta, gamma: SimPO's scale and margin.
+    `shown` of their solutions, right and wrong; `tokens` counts padded ones. beta, gamma: SimPO's scale and margin.
     """
 
     loss: Loss
@@ -109,7 +109,7 @@ class Verifier(nn.Module):
 
     @torch.no_grad()
     def scores(self, prompts: Sequence[str], chains: Sequence[Sequence[str]], siblings: int = 8) -> list[list[float]]:
-        """For each prompt the scores in [0, 1] of its finished chains, as `read` gives them; equal chains are read once."""
+        """For each prompt the scores in [0, 1] of its finished chains, as `read` gives them; equal ones are read once."""
         groups, places = [], []
         for i, (prompt, some) in enumerate(zip(prompts, chains, strict=True)):
             distinct = sorted(set(some))
