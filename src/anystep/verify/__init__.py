@@ -2,6 +2,7 @@
 
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
+from anystep.verify.judges import Judge, judge, judge_for
 from anystep.verify.oracle import oracle
 
-__all__ = ["ChainSteps", "chain_steps", "equations", "oracle"]
+__all__ = ["ChainSteps", "Judge", "chain_steps", "equations", "judge", "judge_for", "oracle"]
