@@ -363,5 +363,6 @@ def test_arms_choose_and_vote_as_they_say() -> None:
     assert pools.voted(pool, 4, np.ones(4)) == 0.0 and pools.voted(pool, 4, pool.agree) == 1.0
     assert pools.voted(pool, 2, pool.agree) == 0.0  # none agrees: all vote
     assert pools.chosen(pool, 0, pool.scores["v"]) == 0.0
-    assert pools.stretch(["abc", "abd", "b"]) == 5
+    assert pools.positions(["b" + "a" * 40, "c" + "a" * 40]) == 82 and pools.positions(["a" * 40 + "b", "a" * 41]) == 42
+    assert pools.positions([]) == 0
     assert translate_prompt("1+1=2\n3+") == "V1+1=2?" and BASE.start is None

@@ -19,6 +19,7 @@ from anystep.tasks.quantities import (
     judge,
     misread,
     plan,
+    planted,
     problems,
     program_of,
     quantities,
@@ -124,3 +125,12 @@ def test_tasks_are_distinct_and_scored_by_their_answer() -> None:
     for task in tasks:
         chain = chain_of(plan(read(str(task.prompt))))
         assert task.score(chain) == 1.0 and task.extract(chain) == task.reference and task.extract("1+1=2") is None
+
+
+def test_what_is_planted_is_what_it_is_called() -> None:
+    rng, seen = Random(0), Counter[str]()
+    for problem in some(300, 9):
+        chains = planted(problem, rng)
+        assert all(judge(f"C{problem}", chain).kind == kind for kind, chain in chains.items())
+        seen.update(list(chains))
+    assert seen["right"] == 300 and min(seen[kind] for kind in ("slip", "plan", "lucky")) > 150

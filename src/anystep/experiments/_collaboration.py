@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 import numpy as np
 
 from anystep.language.engine.llama import Llama
+from anystep.language.engine.plan import branch
 from anystep.language.train.reasoners import translate_prompt
 from anystep.language.train.sampler import sample_many
 from anystep.language.train.verifiers import Verifier
@@ -152,16 +152,18 @@ def tokens(pool: Pool, n: int, rank: bool, translate: bool) -> int:
     """Prompt and generated tokens of n samples; what is read twice is read once, through prefix caches."""
     total = len(pool.prompt) + sum(map(len, pool.chains[:n]))
     read = {pool.chains[i] for i in pool.done(n)}
-    if rank and read:
-        total += len(pool.prompt) + stretch(read)
+    if rank:
+        total += positions(pool.prompt + chain for chain in read)
     if translate:
-        total += stretch(map(translate_prompt, read)) + sum(len(pool.programs[chain]) for chain in read)
+        total += positions(map(translate_prompt, read)) + sum(len(pool.programs[chain]) for chain in read)
     return total
 
 
-def stretch(texts: Iterable[str]) -> int:
-    """How many positions some texts are where what they begin with alike is one."""
-    return len({start for text in texts for start in accumulate(text)})
+def positions(texts: Iterable[str]) -> int:
+    """How many positions an engine computes to read these together with nothing cached."""
+    members = [tuple(map(ord, text)) for text in sorted(set(texts))]
+    units = branch(members, 0, 0, {tokens: row for row, tokens in enumerate(members)})
+    return sum(unit.length for _, unit in units)
 
 
 def grown(pool: Pool, due: int, rank: bool, translate: bool) -> int:

@@ -1,6 +1,6 @@
 """Small word problems in a compact notation, which a chain or a program solves: who has how many?
 
-`Ca 36,b 17 more a,c 3 times b,all?` says that a has 36, b has 17 more than a, c 3 times what b has, and asks what they
+`Ca 16,b 7 more a,c 3 times b,all?` says that a has 36, b has 17 more than a, c 3 times what b has, and asks what they
 have together. A chain answers in equations, `36+17=53`, `53*3=159`, ..., a program in assignments, `x=36+17`, `y=x*3`.
 A clause may tell of the one that is known (`a 17 more b`, so b has 17 less), or of the first in place of the last. A
 solution errs in two ways: an equation that is false (a slip), or a plan that is not the problem's.
@@ -24,7 +24,7 @@ from anystep.tasks.task import Task
 
 CHAIN, PROGRAM, TRANSLATE = "CPV"  # what a prompt begins with: solve by a chain, by a program; a chain's program
 KINDS = ("more", "less", "times", "far", "all", "gap")  # of readings that can be mistaken; the first three are inverse
-MOST = 399
+MOST = 99
 NAMES = "abc"  # in the order in which they become known
 VARIABLES = "xyzw"
 GENERATION = {"unit": "step", "stop": STEP_END, "max_tokens": 56, "at_cap": "failed", "chat": False}
@@ -116,7 +116,7 @@ def apply(a: Fraction, sign: str, b: Fraction) -> Fraction:
 
 
 def fits(steps: list[Step]) -> bool:
-    """Whether all values are whole and within 1..399."""
+    """Whether all values are whole and within 1..99."""
     return all(value.denominator == 1 and 1 <= value <= MOST for value in _values(steps))
 
 
@@ -149,10 +149,10 @@ def steps_of(chain: str) -> list[tuple[Step, int]] | None:
         match = EQUATION.fullmatch(text)
         if match is None or len(found) == len(VARIABLES):
             return None
-        stated = [value for _, value in found]
+        values = [value for _, value in found]
         refs: list[Ref] = []
         for operand in (int(match[1]), int(match[3])):
-            back = [i for i, value in enumerate(stated) if value == operand]
+            back = [i for i, value in enumerate(values) if value == operand]
             refs.append(("v", back[-1]) if back else ("n", operand))
         found.append(((refs[0], match[2], refs[1]), int(match[4])))
     return found
@@ -188,11 +188,11 @@ def judge(prompt: str, chain: str) -> Judged:
     if CHAIN_END not in chain or not found:
         return Judged(None, False, False, False)
     values = _values([step for step, _ in found])
-    holds, stated = True, list[Fraction]()
+    holds, said = True, list[Fraction]()
     for (left, sign, right), result in found:
-        a, b = (stated[at] if kind == "v" else Fraction(at) for kind, at in (left, right))
+        a, b = (said[at] if kind == "v" else Fraction(at) for kind, at in (left, right))
         holds &= apply(a, sign, b) == result
-        stated.append(Fraction(result))
+        said.append(Fraction(result))
     answer = found[-1][1]
     return Judged(answer, answer == truth, holds, values[-1] == truth)
 
@@ -212,18 +212,18 @@ def read(prompt: str) -> Quantities:
             problem = Quantities(int(first[1]), (one, two), told[3])
             if str(problem) == body:
                 return problem
-    raise UsageError(f"a problem of quantities reads 'Ca 36,b 17 more a,c 3 times b,all?', got {prompt!r}")
+    raise UsageError(f"a problem of quantities reads 'Ca 16,b 7 more a,c 3 times b,all?', got {prompt!r}")
 
 
 def draw(rng: Random) -> Quantities:
-    """A problem whose values are all whole and within 1..399."""
+    """A problem whose values are all whole and within 1..99."""
     while True:
-        values, clauses = [rng.randrange(10, 50)], list[Clause]()
+        values, clauses = [rng.randrange(6, 25)], list[Clause]()
         for i in (1, 2):
             word, inverse = rng.choice(("more", "less", "times")), rng.random() < 1 / 3
             base = 0 if i == 2 and rng.random() < 1 / 3 else i - 1
-            amounts = [n for n in (2, 3, 4) if not inverse or values[base] % n == 0] or [7]
-            amount = rng.choice(amounts) if word == "times" else rng.randrange(3, 20)
+            amounts = [n for n in (2, 3) if not inverse or values[base] % n == 0] or [7]
+            amount = rng.choice(amounts) if word == "times" else rng.randrange(2, 10)
             sign = (_INVERSE if inverse else _DIRECT)[word]
             values.append(int(apply(Fraction(values[base]), sign, Fraction(amount))))
             pair = (NAMES[base], NAMES[i]) if inverse else (NAMES[i], NAMES[base])
@@ -246,6 +246,36 @@ def misread(problem: Quantities, shares: Mapping[str, float], rng: Random) -> li
     mistaken = frozenset(kind for kind in KINDS if kind in problem.kinds and rng.random() < shares.get(kind, 0.0))
     steps = plan(problem, mistaken)
     return steps if fits(steps) else plan(problem)
+
+
+def stated(steps: list[Step], false: Mapping[int, int], carried: bool = True) -> str:
+    """The plan as a chain whose equation i is off by `false[i]`; what follows goes on from there, if it is carried."""
+    values: list[int] = []
+    lines = []
+    for i, (left, sign, right) in enumerate(steps):
+        a, b = (values[at] if kind == "v" else at for kind, at in (left, right))
+        true = int(abs(apply(Fraction(a), sign, Fraction(b))))
+        said = max(1, true + false[i]) if i in false else true
+        values.append(said if carried else true)
+        lines.append(f"{a}{sign}{b}={said}")
+    return STEP_END.join(lines) + CHAIN_END
+
+
+def planted(problem: Quantities, rng: Random) -> dict[str, str]:
+    """A right chain and wrong ones by what is wrong with them, as far as the problem has room: `slip`, a false equation
+    carried on to the answer; `plan`, a mistaken reading whose equations hold; `lucky`, a false equation and the right
+    answer all the same."""
+    steps, prompt = plan(problem), CHAIN + str(problem)
+    off = {rng.randrange(len(steps)): rng.choice((-10, -2, -1, 1, 2, 10))}
+    mistakes = [plan(problem, frozenset({kind})) for kind in sorted(problem.kinds)]
+    chains = {
+        "right": [chain_of(steps)],
+        "slip": [stated(steps, off)],
+        "plan": [chain_of(mistake) for mistake in mistakes if fits(mistake)],
+        "lucky": [stated(steps, {rng.randrange(len(steps) - 1): rng.choice((-2, -1, 1, 2))}, carried=False)],
+    }
+    found = {kind: [c for c in some if judge(prompt, c).kind == kind] for kind, some in chains.items()}
+    return {kind: rng.choice(some) for kind, some in found.items() if some}
 
 
 def extract(chain: str) -> str | None:

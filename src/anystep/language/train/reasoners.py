@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -27,11 +26,11 @@ from anystep.tasks.quantities import (
     TRANSLATE,
     Step,
     alphabet,
-    apply,
     chain_of,
     misread,
     problems,
     program_of,
+    stated,
     steps_of,
 )
 
@@ -57,9 +56,9 @@ class Reasoner:
     rate: float = 1e-3
 
 
-# What all begin with, verifiers and translator too: it has seen every mistake as often as what is right, and only labels
-# can tell it which is which.
-BASE = Reasoner(seed=4, tokens=1_200_000, misread=dict.fromkeys(KINDS, 0.5), modes=(60, 10, 30), rate=3e-3)
+# What all begin with, verifiers and translator too: it has seen every mistake as often as what is right, and nothing but
+# labels can tell it which is which.
+BASE = Reasoner(seed=4, tokens=1_000_000, misread=dict.fromkeys(KINDS, 0.5), modes=(65, 15, 20), rate=3e-3)
 GENERATORS = {
     "A": Reasoner(BASE, 1, tokens=250_000, misread={"more": 0.6, "less": 0.6, "far": 0.6}),
     "B": Reasoner(BASE, 2, tokens=300_000, misread={"less": 0.6, "times": 0.6, "all": 0.6}),
@@ -75,16 +74,8 @@ def config(size: str) -> Config:
 
 def slipped(steps: list[Step], rng: Random, share: float = 0.2) -> str:
     """The plan as a chain in which a share of the equations is false, and what follows goes on from there."""
-    stated: list[int] = []
-    lines = []
-    for left, sign, right in steps:
-        a, b = (stated[at] if kind == "v" else at for kind, at in (left, right))
-        value = int(abs(apply(Fraction(a), sign, Fraction(b))))
-        if rng.random() < share:
-            value = max(1, value + rng.choice((-100, -20, -10, -2, -1, 1, 2, 10, 20, 100)))
-        stated.append(min(value, 9_999))
-        lines.append(f"{a}{sign}{b}={stated[-1]}")
-    return STEP_END.join(lines) + CHAIN_END
+    wrong = (-20, -10, -3, -2, -1, 1, 2, 3, 10, 20)
+    return stated(steps, {i: rng.choice(wrong) for i in range(len(steps)) if rng.random() < share})
 
 
 def translation(chain: str) -> Pair:

@@ -109,7 +109,7 @@ class Verifier(nn.Module):
 
     @torch.no_grad()
     def scores(self, prompts: Sequence[str], chains: Sequence[Sequence[str]], siblings: int = 8) -> list[list[float]]:
-        """For each prompt the scores in [0, 1] of its finished chains, as `read` gives them; equal ones are read once."""
+        """For each prompt the scores in [0, 1] of its finished chains, as `read` gives them; equals are read once."""
         groups, places = [], []
         for i, (prompt, some) in enumerate(zip(prompts, chains, strict=True)):
             distinct = sorted(set(some))
