@@ -186,6 +186,8 @@ def test_an_unknown_loss_is_refused() -> None:
 
     with pytest.raises(UsageError, match="one of preference, outcome"):
         train(Training("dpo", ("A",)), groups=[])  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="both right and wrong"):
+        train(Training("outcome", ("A",)), groups=[])
 
 
 # --- the program

@@ -176,6 +176,20 @@ def grown(pool: Pool, due: int, rank: bool, translate: bool) -> int:
 Arm = Callable[[Pool], float]
 
 
+def by_tokens(n: int, name: str | None, translate: bool, paid_by: tuple[bool, bool] = (True, True)) -> Arm:
+    """An arm with as many samples as it takes to have at least the tokens of n samples that are ranked and translated
+    (or what `paid_by` says): the choice of verifier `name`, or without one a vote, of those that agree if it
+    translates."""
+
+    def arm(pool: Pool) -> float:
+        m = grown(pool, tokens(pool, n, *paid_by), name is not None, translate)
+        if name is not None:
+            return chosen(pool, m, pool.scores[name])
+        return voted(pool, m, pool.agree if translate else np.ones(len(pool.chains)))
+
+    return arm
+
+
 def over(pools: Sequence[Pool], arm: Arm) -> Floats:
     """(items,): an arm's answers."""
     return np.array([arm(pool) for pool in pools])

@@ -4,7 +4,7 @@ Each reasoner in turn is the one that no verifier has seen: verifiers learn from
 as many problems. All that is chosen between is drawn once and shared; arms without the translator or without the ranker
 get more samples, until they have read and written at least as many tokens.
 
-Stated time: five minutes on one quiet core, and fifteen more the first time, when four reasoners and twelve verifiers
+Stated time: five minutes on one quiet core, and fifteen more the first time, when four reasoners and ten verifiers
 are trained (then they are kept).
 """
 
@@ -13,37 +13,37 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from random import Random
 
 import numpy as np
 
-from anystep.bench.interval import level
 from anystep.experiments._collaboration import (
     Pool,
+    by_tokens,
     checked,
     chosen,
     drawn,
     gated,
-    grown,
     over,
     ranked,
     tokens,
-    unaided,
     voted,
 )
-from anystep.experiments._figures import held, paired, table
+from anystep.experiments._collaboration_told import notes
+from anystep.experiments._figures import held, paired
 from anystep.experiments.check import Check, Result
-from anystep.language.train.reasoners import BASE, GENERATORS, Reasoner, reasoner_of
-from anystep.language.train.verifiers import LOSSES, Training, verifier, verifier_card
-from anystep.process import Floats
-from anystep.tasks.quantities import Quantities, problems, solution
-from anystep.verify.collaborative_cot_pot import Runner, in_sandbox
+from anystep.language import load
+from anystep.language.train.reasoners import BASE, GENERATORS, Reasoner, reasoner_card, reasoner_of
+from anystep.language.train.verifiers import LOSSES, Loss, Training, verifier, verifier_card
+from anystep.ledger import Ledger, Limit
+from anystep.tasks.quantities import Quantities, problems
+from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, Runner, agreement, in_sandbox, ranker
 
 ROW = 121
 N = 16
 MOST = 40  # samples in a pool: room for arms that spend on samples what others spend on checking
-HEAD = "several, outcome"  # the verifier of the headlines, chosen on dev
+LOSS: Loss = "outcome"  # of the headlines, chosen on dev
+HEAD, SINGLE = f"several, {LOSS}", f"single, {LOSS}"
 
 
 @dataclass(frozen=True)
@@ -55,25 +55,39 @@ class Setting:
     training: Training
 
 
-DEFAULT = Setting(GENERATORS, BASE, Training("outcome", ("A",)))
+DEFAULT = Setting(GENERATORS, BASE, Training("outcome", tuple(GENERATORS)))
 
 
 def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
     setting: Setting = DEFAULT,
-    items: int = 420,
+    items: int = 450,
     part: str = "test",
     runner: Runner = in_sandbox,
+    audited: int = 25,
 ) -> Result:
-    """Check every clause of the row. items: problems a reasoner, each reasoner's its own."""
+    """Check every clause of the row.
+
+    items: problems a reasoner, each reasoner's its own. part: the split they are from. audited: on how many of each
+    reasoner's the reward itself is called, and its values and costs compared with those of the pools.
+    """
     began = time.perf_counter()
-    pools: dict[str, list[Pool]] = {}
-    for unseen in setting.reasoners:
-        pools[unseen] = pooled(unseen, setting, items, part, seed, runner, progress)
+    pools = {unseen: pooled(unseen, setting, items, part, seed, runner, progress) for unseen in setting.reasoners}
     every = [pool for some in pools.values() for pool in some]
-    checks = [*clauses(every)]
-    return Result("collaborative_cot_pot", ROW, tuple(checks), time.perf_counter() - began, seed, notes(pools))
+    checks = [*clauses(every), *audit(pools, setting, audited, runner, progress)]
+    made = reward(setting, setting.training, runner, progress)
+    told = notes(pools, made, asked(part, items, seed, len(pools)), HEAD, N)
+    return Result("collaborative_cot_pot", ROW, tuple(checks), time.perf_counter() - began, seed, told)
+
+
+def reward(
+    setting: Setting, training: Training, runner: Runner, progress: Callable[[str], None]
+) -> CollaborativeCotPot:
+    """The reward itself with these recipes."""
+    card = verifier_card(training, dict(setting.reasoners), setting.base, progress)
+    translator = load(reasoner_card(setting.base, progress))
+    return CollaborativeCotPot(agreement(translator, runner), ranker(verifier(card), card.stem))
 
 
 def pooled(
@@ -87,12 +101,12 @@ def pooled(
 ) -> list[Pool]:
     """Pools of one reasoner, checked, and ranked by verifiers that have never seen it."""
     place = list(setting.reasoners).index(unseen)
-    pools = drawn(reasoner_of(setting.reasoners[unseen], progress), asked(part, items, seed, place), MOST, MOST, seed)
+    model = reasoner_of(setting.reasoners[unseen], progress)
+    pools = drawn(model, asked(part, items, seed, place), MOST, MOST, 10 * seed + place)
     checked(pools, reasoner_of(setting.base, progress), runner)
     for name, training in trainings(unseen, setting).items():
-        card = verifier_card(training, dict(setting.reasoners), setting.base, progress)
-        ranked(pools, name, verifier(card))
-    progress(f"{unseen}: single {np.mean([p.right.mean() for p in pools]):.3f}")
+        ranked(pools, name, verifier(verifier_card(training, dict(setting.reasoners), setting.base, progress)))
+    progress(f"reasoner {unseen}: {np.mean([pool.right.mean() for pool in pools]):.3f} of its samples are right")
     return pools
 
 
@@ -107,94 +121,52 @@ def asked(part: str, items: int, seed: int, place: int) -> list[Quantities]:
 
 
 def trainings(unseen: str, setting: Setting) -> dict[str, Training]:
-    """The verifiers compared on a reasoner that none of them has seen: of two reasoners, or of one, by either loss."""
+    """The verifiers compared on a reasoner that none of them has seen: of the two others by either loss, or of one."""
     names = list(setting.reasoners)
     at = names.index(unseen)
     seen = tuple(names[(at + i) % len(names)] for i in range(1, len(names)))
-    return {
-        f"{who}, {loss}": replace(setting.training, loss=loss, generators=generators)
-        for loss in LOSSES
-        for who, generators in (("several", seen), ("single", seen[:1]))
-    }
+    both = {f"several, {loss}": replace(setting.training, loss=loss, generators=seen) for loss in LOSSES}
+    return both | {f"single, {LOSS}": replace(setting.training, loss=LOSS, generators=seen[:1])}
 
 
 def clauses(pools: Sequence[Pool]) -> Iterator[Check]:
     """A check for each clause of the row."""
     ours = over(pools, lambda p: chosen(p, N, gated(p, HEAD)))
     alone = over(pools, lambda p: chosen(p, N, p.scores[HEAD]))
-    clause = f"trained verifier alone minus majority@{N}, same samples"
+    clause = f"trained verifier's choice of {N} minus majority@{N}, same samples"
     yield held(clause, paired(alone, over(pools, lambda p: voted(p, N, np.ones(len(p.chains))))), ">", 0.0)
-    clause = f"trained verifier alone at N={N} minus majority of at least as many tokens"
-    yield held(clause, paired(alone, over(pools, by_tokens(False, False, paid_by=(True, False)))), ">", 0.0)
-    clause = f"chain and program at N={N} minus the trained verifier alone of at least as many tokens"
-    yield held(clause, paired(ours, over(pools, by_tokens(True, False))), ">=", 0.02)
-    clause = f"chain and program at N={N} minus the program verifier alone of at least as many tokens"
-    yield held(clause, paired(ours, over(pools, by_tokens(False, True))), ">=", 0.02)
-    single = over(pools, lambda p: chosen(p, N, p.scores[HEAD.replace("several", "single")]))
-    clause = f"trained on several generators minus on one, same number of problems, unseen generator, N={N}"
+    clause = f"trained verifier's choice of {N} minus majority of at least as many tokens"
+    yield held(clause, paired(alone, over(pools, by_tokens(N, None, False, paid_by=(True, False)))), ">", 0.0)
+    clause = f"chain and program, N={N}, minus the trained verifier alone at no fewer tokens"
+    yield held(clause, paired(ours, over(pools, by_tokens(N, HEAD, False))), ">=", 0.02)
+    clause = f"chain and program, N={N}, minus the program verifier alone at no fewer tokens"
+    yield held(clause, paired(ours, over(pools, by_tokens(N, None, True))), ">=", 0.02)
+    single = over(pools, lambda p: chosen(p, N, p.scores[SINGLE]))
+    clause = f"trained on several reasoners minus on one, as many problems, an unseen reasoner's {N} samples"
     yield held(clause, paired(alone, single), ">", 0.0)
 
 
-def by_tokens(rank: bool, translate: bool, paid_by: tuple[bool, bool] = (True, True)) -> Callable[[Pool], float]:
-    """An arm with as many samples as it takes to have at least the tokens of N samples with `paid_by` parts."""
-
-    def arm(pool: Pool) -> float:
-        n = grown(pool, tokens(pool, N, *paid_by), rank, translate)
-        if rank:
-            return chosen(pool, n, pool.scores[HEAD])
-        return voted(pool, n, pool.agree if translate else np.ones(len(pool.chains)))
-
-    return arm
-
-
-def arms(pools: Sequence[Pool]) -> dict[str, Floats]:
-    """Everything that is reported."""
-    ones = np.ones(MOST)
-    found: dict[str, Floats] = {
-        "greedy": np.array([p.greedy for p in pools]),
-        "one sample": np.array([p.right[:N].mean() for p in pools]),
-        f"majority@{N}": over(pools, lambda p: voted(p, N, ones)),
-        "majority, equal tokens": over(pools, by_tokens(False, False)),
-        "filter alone (program vote)": over(pools, lambda p: voted(p, N, p.agree)),
-        "program vote, equal tokens": over(pools, by_tokens(False, True)),
-        "ranker alone, equal tokens": over(pools, by_tokens(True, False)),
-        "independent programs, then ranker": over(pools, lambda p: unaided(p, N, within(p), HEAD)),
-        f"vote of {N} independent programs": over(pools, program_vote),
-    }
-    for name in pools[0].scores:
-        found |= by_verifier(pools, name)
-    found["oracle"] = np.array([p.right[:N].max() for p in pools])
-    return found
+def audit(
+    pools: Mapping[str, list[Pool]], setting: Setting, items: int, runner: Runner, progress: Callable[[str], None]
+) -> Iterator[Check]:
+    """The reward itself on the pools' samples: what it says and what it is paid are what the arms were given."""
+    apart, extra = 0.0, 0
+    for unseen, some in pools.items():
+        made = reward(setting, trainings(unseen, setting)[HEAD], runner, progress)
+        for pool in some[:items]:
+            made.forget()
+            paying = Limit(Ledger(), made.name)
+            values = made(states(pool, N, made), paying).values
+            apart = max(apart, float(np.abs(values - gated(pool, HEAD)[pool.done(N)]).max(initial=0.0)))
+            extra += abs(paying.used.tokens - tokens(pool, N, True, True) + tokens(pool, N, False, False))
+    yield Check(
+        f"largest difference of the reward's values and the pools', {items} problems a reasoner", apart, "<", 1e-3
+    )
+    yield Check("tokens on its ledgers that are not in the arms' prices, or the other way round", extra, "==", 0)
 
 
-def by_verifier(pools: Sequence[Pool], name: str) -> dict[str, Floats]:
-    """A verifier with and without the filter, choosing one sample or weighing votes."""
-    return {
-        f"ranker alone: {name}": over(pools, lambda p: chosen(p, N, p.scores[name])),
-        f"ranker's weighted vote: {name}": over(pools, lambda p: voted(p, N, p.scores[name])),
-        f"filter and ranker: {name}": over(pools, lambda p: chosen(p, N, gated(p, name))),
-        f"filter and weighted vote: {name}": over(pools, lambda p: voted(p, N, p.agree * p.scores[name])),
-    }
+def states(pool: Pool, n: int, made: CollaborativeCotPot) -> object:
+    """The finished ones of a pool's first n, as a reward reads them."""
+    from anystep.calibrate import states_of
 
-
-def within(pool: Pool) -> int:
-    """How many independent programs cost at least as many tokens as the translations of the first N chains."""
-    due = tokens(pool, N, False, True) - tokens(pool, N, False, False)
-    sizes = list(accumulate(map(len, pool.written), initial=len(pool.prompt)))[1:]
-    return next((m for m, size in enumerate(sizes, 1) if size >= due), len(sizes))
-
-
-def program_vote(pool: Pool) -> float:
-    """The commonest value of the first N independent programs."""
-    said = [a for a in pool.independent[:N] if a is not None]
-    return float(bool(said) and max(said, key=said.count) == str(solution(pool.problem)))
-
-
-def notes(pools: Mapping[str, list[Pool]]) -> str:
-    every = [pool for some in pools.values() for pool in some]
-    by = {name: arms(some) for name, some in {**pools, "all": every}.items()}
-    rows: list[list[object]] = [
-        [name, *(float(by[who][name].mean()) for who in pools), str(level(list(values)))]
-        for name, values in by["all"].items()
-    ]
-    return table(["arm", *pools, "all"], rows)
+    return states_of([(pool.prompt, pool.chains[i]) for i in pool.done(n)], made.ranker.engine.tokenizer)

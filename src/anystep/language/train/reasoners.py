@@ -56,13 +56,13 @@ class Reasoner:
     rate: float = 1e-3
 
 
-# What all begin with, verifiers and translator too: it has seen every mistake as often as what is right, and nothing but
-# labels can tell it which is which.
+# What all begin with, verifiers and translator too: it has seen every mistake as often as what is right, and only labels
+# can tell which is which.
 BASE = Reasoner(seed=4, tokens=1_000_000, misread=dict.fromkeys(KINDS, 0.5), modes=(65, 15, 20), rate=3e-3)
 GENERATORS = {
-    "A": Reasoner(BASE, 1, tokens=250_000, misread={"more": 0.6, "less": 0.6, "far": 0.6}),
-    "B": Reasoner(BASE, 2, tokens=300_000, misread={"less": 0.6, "times": 0.6, "all": 0.6}),
-    "C": Reasoner(BASE, 3, tokens=200_000, misread={"times": 0.6, "more": 0.6, "gap": 0.6}),
+    "A": Reasoner(BASE, 1, tokens=160_000, misread={"more": 0.6, "less": 0.6, "far": 0.6}),
+    "B": Reasoner(BASE, 2, tokens=200_000, misread={"less": 0.6, "times": 0.6, "all": 0.6}),
+    "C": Reasoner(BASE, 3, tokens=120_000, misread={"times": 0.6, "more": 0.6, "gap": 0.6}),
 }
 
 
@@ -133,8 +133,12 @@ def reasoner_card(reasoner: Reasoner, say: Callable[[str], None] = print) -> Pat
 
 def reasoner_of(reasoner: Reasoner, say: Callable[[str], None] = print) -> Llama:
     """A trained reasoner, in full precision."""
-    path = reasoner_card(reasoner, say)
-    tensors, card = load(path.stem, path.parent)
-    model = Llama(card.config)
+    return kept_reasoner(reasoner_card(reasoner, say))
+
+
+def kept_reasoner(card: Path) -> Llama:
+    """The model of a card."""
+    tensors, told = load(card.stem, card.parent)
+    model = Llama(told.config)
     model.load_state_dict(tensors)
     return model.eval()

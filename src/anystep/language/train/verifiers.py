@@ -12,6 +12,7 @@ Solve Math Word Problems" (2021), arXiv 2110.14168.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from anystep.language.train.chainlm import Cost
 from anystep.language.train.checkpoint import load as load_checkpoint
 from anystep.language.train.grove import Grove, Labelled, plant
 from anystep.language.train.optimise import Optimiser
-from anystep.language.train.reasoners import BASE, GENERATORS, Reasoner, reasoner_of
+from anystep.language.train.reasoners import BASE, GENERATORS, Reasoner, kept_reasoner, reasoner_card, reasoner_of
 from anystep.language.train.sampler import sample_many
 from anystep.language.train.tune import kept
 from anystep.tasks.chains import CHAIN_END, STEP_END, Alphabet, Verdict
@@ -51,11 +52,11 @@ class Training:
     loss: Loss
     generators: tuple[str, ...]
     seed: int = 0
-    problems: int = 1_600
+    problems: int = 1_000
     each: int = 8
     shown: int = 6
-    groups: int = 24
-    tokens: int = 400_000
+    groups: int = 12
+    tokens: int = 160_000
     matrix_rate: float = 1e-3
     other_rate: float = 1e-3
     beta: float = 2.0
@@ -143,13 +144,21 @@ def solved(model: Llama, prompts: list[str], each: int, seed: int) -> list[Label
     return [graded(p, chains, [judge(p, c).right for c in chains]) for p, chains in zip(prompts, some, strict=True)]
 
 
+@functools.lru_cache(maxsize=4)
+def _solved_by(card: Path, count: int, each: int, seed: int) -> tuple[Labelled, ...]:
+    """A reasoner's solutions of `count` training problems: several verifiers learn from the same."""
+    stream = problems("train", Random(1_000 * seed + 10))
+    prompts = [CHAIN + str(problem) for problem in islice(stream, count)]
+    return tuple(solved(kept_reasoner(card), prompts, each, seed))
+
+
 def material(training: Training, reasoners: dict[str, Reasoner], say: Callable[[str], None] = print) -> list[Labelled]:
     """Problems with both right and wrong solutions: an even share of the problems for each generator."""
     found, share = [], training.problems // len(training.generators)
     for place, name in enumerate(training.generators):
-        stream = problems("train", Random(1_000 * training.seed + 10 + place))
-        prompts = [CHAIN + str(problem) for problem in islice(stream, share)]
-        found += solved(reasoner_of(reasoners[name], say), prompts, training.each, training.seed)
+        card = reasoner_card(reasoners[name], say)
+        own = _solved_by(card, training.problems, training.each, training.seed)
+        found += own[place * share : (place + 1) * share]
     return [g for g in found if len({v[0] for v in g.verdicts if v}) == 2]
 
 
@@ -201,6 +210,8 @@ def train(
     if training.loss not in LOSSES:
         raise UsageError(f"Training(loss={training.loss!r}): one of {', '.join(LOSSES)}.")
     groups = material(training, reasoners, say) if groups is None else groups
+    if not groups:
+        raise UsageError("train(training, groups=...): no problem has both right and wrong solutions to learn from.")
     start = reasoner_of(base, say)
     model = Verifier(start.config, alphabet(), training.loss)
     model.trunk.load_state_dict(start.state_dict())
