@@ -22,6 +22,7 @@ SMALL = Reasoner(tokens=800, modes=(60, 10, 30), misread=dict.fromkeys(BASE.misr
 SETTING = Setting(
     {name: replace(r, start=SMALL, tokens=400) for name, r in DEFAULT.reasoners.items()},
     SMALL,
+    SMALL,
     Training("outcome", ("A", "B", "C"), problems=6, each=2, groups=4, tokens=500),
 )
 

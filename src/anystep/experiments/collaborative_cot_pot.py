@@ -33,7 +33,7 @@ from anystep.experiments._collaboration_told import notes
 from anystep.experiments._figures import held, paired
 from anystep.experiments.check import Check, Result
 from anystep.language import load
-from anystep.language.train.reasoners import BASE, GENERATORS, Reasoner, reasoner_card, reasoner_of
+from anystep.language.train.reasoners import BASE, GENERATORS, TRANSLATOR, Reasoner, reasoner_card, reasoner_of
 from anystep.language.train.verifiers import LOSSES, Loss, Training, verifier, verifier_card
 from anystep.ledger import Ledger, Limit
 from anystep.tasks.quantities import Quantities, problems
@@ -52,10 +52,11 @@ class Setting:
 
     reasoners: Mapping[str, Reasoner]
     base: Reasoner
+    translator: Reasoner
     training: Training
 
 
-DEFAULT = Setting(GENERATORS, BASE, Training("outcome", tuple(GENERATORS)))
+DEFAULT = Setting(GENERATORS, BASE, TRANSLATOR, Training("outcome", tuple(GENERATORS)))
 
 
 def run(
@@ -86,7 +87,7 @@ def reward(
 ) -> CollaborativeCotPot:
     """The reward itself with these recipes."""
     card = verifier_card(training, dict(setting.reasoners), setting.base, progress)
-    translator = load(reasoner_card(setting.base, progress))
+    translator = load(reasoner_card(setting.translator, progress))
     return CollaborativeCotPot(agreement(translator, runner), ranker(verifier(card), card.stem))
 
 
@@ -103,7 +104,7 @@ def pooled(
     place = list(setting.reasoners).index(unseen)
     model = reasoner_of(setting.reasoners[unseen], progress)
     pools = drawn(model, asked(part, items, seed, place), MOST, MOST, 10 * seed + place)
-    checked(pools, reasoner_of(setting.base, progress), runner)
+    checked(pools, reasoner_of(setting.translator, progress), runner)
     for name, training in trainings(unseen, setting).items():
         ranked(pools, name, verifier(verifier_card(training, dict(setting.reasoners), setting.base, progress)))
     progress(f"reasoner {unseen}: {np.mean([pool.right.mean() for pool in pools]):.3f} of its samples are right")

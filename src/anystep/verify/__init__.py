@@ -1,8 +1,19 @@
 """Is it right? Rewards over language states: learned, computed without an answer key, and exact (labelled oracle)."""
 
 from anystep.verify.chain_steps import ChainSteps, chain_steps
+from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
 from anystep.verify.judges import Judge, judge, judge_for
 from anystep.verify.oracle import oracle
 
-__all__ = ["ChainSteps", "Judge", "chain_steps", "equations", "judge", "judge_for", "oracle"]
+__all__ = [
+    "ChainSteps",
+    "CollaborativeCotPot",
+    "Judge",
+    "chain_steps",
+    "collaborative_cot_pot",
+    "equations",
+    "judge",
+    "judge_for",
+    "oracle",
+]

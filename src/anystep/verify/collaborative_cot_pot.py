@@ -23,7 +23,7 @@ from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.language.prefill import opened, portions
 from anystep.language.states import Sequences
-from anystep.language.train.reasoners import BASE, GENERATORS, Reasoner, reasoner_card, translate_prompt
+from anystep.language.train.reasoners import BASE, GENERATORS, TRANSLATOR, Reasoner, reasoner_card, translate_prompt
 from anystep.language.train.verifiers import Training, Verifier, verifier, verifier_card
 from anystep.ledger import Cost, Ledger, Limit
 from anystep.process import Floats, Reward, Scored
@@ -232,6 +232,7 @@ def collaborative_cot_pot(
     rest: float = 0.5,
     reasoners: dict[str, Reasoner] = GENERATORS,
     base: Reasoner = BASE,
+    translator: Reasoner = TRANSLATOR,
     runner: Runner = in_sandbox,
 ) -> CollaborativeCotPot:
     """The filter and the ranker for `tasks.quantities`; what is not trained yet is trained, and then kept.
@@ -245,4 +246,6 @@ def collaborative_cot_pot(
     if not 0 <= rest < 1:
         raise UsageError(f"collaborative_cot_pot(rest={rest!r}): a share such as 0.5, or 0 for a vote's weights.")
     card = verifier_card(training or Training("outcome", ("A", "B", "C")), reasoners, base)
-    return CollaborativeCotPot(agreement(load(reasoner_card(base)), runner), ranker(verifier(card), card.stem), rest)
+    return CollaborativeCotPot(
+        agreement(load(reasoner_card(translator)), runner), ranker(verifier(card), card.stem), rest
+    )

@@ -8,15 +8,17 @@ here they are made, so that its claims can be tested.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from anystep.language.engine.llama import Config, Llama
 from anystep.language.train.chainlm import Cost, untrained
-from anystep.language.train.checkpoint import load
+from anystep.language.train.checkpoint import WEIGHTS, load
 from anystep.language.train.tune import Pair, Tuning, kept, tune
 from anystep.tasks.chains import CHAIN_END, PROMPT_END, STEP_END
 from anystep.tasks.quantities import (
@@ -56,7 +58,7 @@ class Reasoner:
     rate: float = 1e-3
 
 
-# What all begin with, verifiers and translator too: it has seen every mistake as often as what is right, and only labels
+# What all begin with, verifiers too: it has seen every mistake as often as what is right, and only labels
 # can tell which is which.
 BASE = Reasoner(seed=4, tokens=1_000_000, misread=dict.fromkeys(KINDS, 0.5), modes=(65, 15, 20), rate=3e-3)
 GENERATORS = {
@@ -64,6 +66,7 @@ GENERATORS = {
     "B": Reasoner(BASE, 2, tokens=200_000, misread={"less": 0.6, "times": 0.6, "all": 0.6}),
     "C": Reasoner(BASE, 3, tokens=120_000, misread={"times": 0.6, "more": 0.6, "gap": 0.6}),
 }
+TRANSLATOR = Reasoner(BASE, 5, tokens=240_000, misread=BASE.misread, modes=(0, 0, 100))
 
 
 def config(size: str) -> Config:
@@ -121,14 +124,25 @@ def train(reasoner: Reasoner, say: Callable[[str], None] = print) -> tuple[Llama
 
 
 def reasoner_card(reasoner: Reasoner, say: Callable[[str], None] = print) -> Path:
-    """The card of a trained reasoner, which `language.load` takes; trained once, then kept by its recipe's hash."""
+    """The card of a trained reasoner, which `language.load` takes: one that ships, or one that is trained once and then
+    kept by its recipe's hash."""
 
     def make() -> tuple[Llama, Config, Cost]:
         say(f"training a reasoner of {reasoner.size}, {reasoner.tokens:,} tokens")
         model, cost = train(reasoner, say)
         return model, model.config, cost
 
-    return kept(f"quantities-{reasoner.size}", asdict(reasoner), make, alphabet=alphabet())
+    recipe = asdict(reasoner)
+    return shipped(recipe) or kept(f"quantities-{reasoner.size}", recipe, make, alphabet=alphabet())
+
+
+def shipped(recipe: Mapping[str, Any]) -> Path | None:
+    """The card that ships with anystep and was trained by this very recipe, if there is one."""
+    told = json.loads(json.dumps(dict(recipe)))
+    for path in sorted(WEIGHTS.glob("quantities-*.json")):
+        if json.loads(path.read_text(encoding="utf-8"))["recipe"] == told:
+            return path
+    return None
 
 
 def reasoner_of(reasoner: Reasoner, say: Callable[[str], None] = print) -> Llama:

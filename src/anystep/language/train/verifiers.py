@@ -31,7 +31,15 @@ from anystep.language.train.chainlm import Cost
 from anystep.language.train.checkpoint import load as load_checkpoint
 from anystep.language.train.grove import Grove, Labelled, plant
 from anystep.language.train.optimise import Optimiser
-from anystep.language.train.reasoners import BASE, GENERATORS, Reasoner, kept_reasoner, reasoner_card, reasoner_of
+from anystep.language.train.reasoners import (
+    BASE,
+    GENERATORS,
+    Reasoner,
+    kept_reasoner,
+    reasoner_card,
+    reasoner_of,
+    shipped,
+)
 from anystep.language.train.sampler import sample_many
 from anystep.language.train.tune import kept
 from anystep.tasks.chains import CHAIN_END, STEP_END, Alphabet, Verdict
@@ -236,7 +244,8 @@ def verifier_card(
     base: Reasoner = BASE,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """The card of a trained verifier; trained once, then kept by the hash of its recipe and its reasoners'."""
+    """The card of a trained verifier: one that ships, or one that is trained once and kept by the hash of its recipe
+    and its reasoners'."""
 
     def make() -> tuple[Verifier, Config, Cost]:
         say(f"training a verifier by {training.loss} on {'+'.join(training.generators)}")
@@ -244,7 +253,8 @@ def verifier_card(
         return model, model.trunk.config, cost
 
     recipe = asdict(training) | {"reasoners": [asdict(reasoners[n]) for n in training.generators], "base": asdict(base)}
-    return kept(f"quantities-{training.loss}", recipe, make, kind=f"{training.loss}-verifier", alphabet=alphabet())
+    name, kind = f"quantities-{training.loss}", f"{training.loss}-verifier"
+    return shipped(recipe) or kept(name, recipe, make, kind=kind, alphabet=alphabet())
 
 
 def verifier(path: Path) -> Verifier:
