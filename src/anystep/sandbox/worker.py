@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from anystep.errors import Unsupported
 from anystep.sandbox import values, wire
+from anystep.sandbox.inside.rooms import ROOMS
+from anystep.sandbox.inside.scratch import clear
 from anystep.sandbox.limits import Limits, Program
 from anystep.sandbox.outcome import Outcome
 
-ZYGOTE = Path(__file__).parent / "inside" / "zygote.py"
+HERE = Path(__file__).parent
+SCRATCH = "/scratch"  # in bwrap's root, where /tmp may hold the library or this package
+ZYGOTE = HERE / "inside" / "zygote.py"
 PATIENCE = 30.0  # seconds beyond a program's own time before a worker that is silent is given up
 
 
@@ -27,20 +35,29 @@ class Worker:
     """A process that programs are forked from, behind one boundary. Raises Unsupported where that cannot be had."""
 
     def __init__(self, room: str) -> None:
+        # Where scratch lies on a disk a folder of ours, which the worker's keeper clears, or we do.
+        self.folder = tempfile.mkdtemp(prefix="anystep-sandbox-") if ROOMS[room].keeper else None
         ours, theirs = socket.socketpair()
-        python = getattr(sys, "_base_executable", None) or sys.executable
-        # Isolated by hand: -I would also ignore PYTHONHASHSEED, which makes the order of sets the same every time.
-        command = [python, "-S", "-s", "-P", "-B", "-X", "utf8", str(ZYGOTE), str(theirs.fileno()), room]
-        with theirs:
+        myself = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
+        passed = [fd for fd in (theirs.fileno(), myself) if fd >= 0]
+        try:
             self.process = subprocess.Popen(
-                command,
+                command(room, [str(theirs.fileno()), str(myself), room, self.folder or SCRATCH]),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=passed,
                 env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
                 cwd="/",
             )
+        except OSError as problem:
+            ours.close()
+            self._clear()
+            raise Unsupported(f"the {room} boundary cannot be had here: {problem}") from problem
+        finally:
+            theirs.close()
+            if myself >= 0:
+                os.close(myself)
         self.line = ours
         try:
             why = values.loads(self._receive(PATIENCE))
@@ -77,11 +94,16 @@ class Worker:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._clear()
 
     def forget(self) -> None:
         """Let go of a worker that belongs to the process we were forked from, without ending it."""
         self.line.close()
         self.process.returncode = 0  # so that nobody waits for another process's child
+
+    def _clear(self) -> None:
+        if self.folder is not None:
+            clear(self.folder)
 
     def _asked(self, data: bytes, limits: Limits) -> dict[str, Any]:
         self._send(data)
@@ -113,6 +135,34 @@ class Worker:
                 raise Lost("it has ended")
             data += piece
         return bytes(data)
+
+
+def command(room: str, arguments: list[str]) -> list[str]:
+    """The command that starts a worker. Raises OSError where a program that it needs is not there."""
+    python = getattr(sys, "_base_executable", None) or sys.executable
+    # Isolated by hand: -I would also ignore PYTHONHASHSEED, which makes the order of sets the same every time.
+    plain = [python, "-S", "-s", "-P", "-B", "-X", "utf8", str(ZYGOTE), *arguments]
+    return bubblewrapped(plain) if room == "bubblewrap" else plain
+
+
+def bubblewrapped(plain: list[str]) -> list[str]:
+    """The command within bwrap: a root with the system's libraries, Python's and ours, all to be read only."""
+    if os.geteuid() == 0:
+        raise OSError("as root it would run programs as root's user; Bubblewrap is for other users")
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise OSError("bwrap is not installed")
+    ours = [str(path) for path in (ZYGOTE.parent, HERE / "values.py", HERE / "wire.py")]
+    shown = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", plain[0], *system_paths(), *ours]
+    binds = [word for path in dict.fromkeys(shown) for word in ("--ro-bind-try", path, path)]
+    alone = ["--unshare-all", "--unshare-user", "--new-session", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
+    places = [*binds, "--tmpfs", SCRATCH, "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/"]
+    return [bwrap, *alone, *places, "--", *plain]
+
+
+def system_paths() -> list[str]:
+    """Where the standard library lies."""
+    return [path for path in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")) if path]
 
 
 def outcome(told: dict[str, Any]) -> Outcome:

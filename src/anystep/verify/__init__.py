@@ -5,15 +5,18 @@ from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborat
 from anystep.verify.equations import equations
 from anystep.verify.judges import Judge, judge, judge_for
 from anystep.verify.oracle import oracle
+from anystep.verify.tests import Tests, tests
 
 __all__ = [
     "ChainSteps",
     "CollaborativeCotPot",
     "Judge",
+    "Tests",
     "chain_steps",
     "collaborative_cot_pot",
     "equations",
     "judge",
     "judge_for",
     "oracle",
+    "tests",
 ]

@@ -50,8 +50,10 @@ class Attending:
         opened = False
         while not broken and watch.frame() is not None:
             told = watch.told()
-            if told["status"] == "garbled" or not (opened or told["status"] == "ok"):
-                return None  # definitions that failed leave nothing to call
+            if told["status"] == "garbled":
+                return "garbled"
+            if not opened and told["status"] != "ok":  # definitions that failed leave nothing to call
+                return watch.until(answered=False)
             opened = True
             self.report(watch, {**told, "exit_code": None}, alive=True)
             call = self.next_call(watch)

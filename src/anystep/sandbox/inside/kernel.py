@@ -46,6 +46,12 @@ def prctl(option: int, argument: int = 0, third: int = 0) -> None:
     _checked(_libc.prctl(ctypes.c_int(option), *words), f"prctl({option})")
 
 
+def syscall(number: int, *arguments: int) -> int:
+    """A system call that libc has no function for; its arguments are numbers and addresses."""
+    words = [ctypes.c_long(x) for x in (number, *arguments)]
+    return _checked(_libc.syscall(*words), f"system call {number}")
+
+
 def unshare(flags: int) -> None:
     _checked(_libc.unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
 
@@ -62,7 +68,8 @@ def detach(target: str) -> None:
 
 def pivot_root(number: int, new: str, old: str) -> None:
     """number: that of the system call, which libc has no function for."""
-    _checked(_libc.syscall(ctypes.c_long(number), new.encode(), old.encode()), f"pivot_root {new}")
+    names = [ctypes.create_string_buffer(x.encode()) for x in (new, old)]
+    syscall(number, *map(ctypes.addressof, names))
 
 
 def drop_capabilities(number: int) -> None:
@@ -78,4 +85,4 @@ def drop_capabilities(number: int) -> None:
             break
     head = ctypes.create_string_buffer(struct.pack("<Ii", CAPABILITY_VERSION, 0))
     none = ctypes.create_string_buffer(bytes(24))
-    _checked(_libc.syscall(ctypes.c_long(number), head, none), "capset")
+    syscall(number, ctypes.addressof(head), ctypes.addressof(none))

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from anystep.sandbox.inside import kernel as k
 from anystep.sandbox.inside.confine import become_nobody
+from anystep.sandbox.inside.scratch import FILES
 from anystep.sandbox.inside.syscalls import machine_numbers
 
 INSIDE = 1000  # the user and group that programs are, of no power in- or outside
 SCRATCH = "/tmp"
-FILES = 4096  # files and folders in one scratch
 HIDDEN = ("site-packages", "dist-packages")  # what others installed into the library's folder
 DEVICES = ("null", "zero", "urandom")
 PRIVATE = k.NEWUSER | k.NEWNS | k.NEWNET | k.NEWIPC | k.NEWUTS | k.NEWCGROUP

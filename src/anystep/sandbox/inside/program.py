@@ -61,6 +61,7 @@ def _tidy(code: str) -> None:
     """A start that is the same for every program: signals, random numbers, streams, and no trace of ours in sight."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed(0)
     _hidden.extend(sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "anystep")

@@ -1,23 +1,31 @@
-"""Where a program runs: how each boundary is entered, and what surrounds one program in it."""
+"""The boundaries from the inside: how each is entered, and what surrounds one program in it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol
 
-from anystep.sandbox.inside import confine, namespaces, program, seccomp
+from anystep.sandbox.inside import chroot, confine, landlock, launch, namespaces, seccomp
+from anystep.sandbox.inside.confine import Confinement
+from anystep.sandbox.inside.scratch import glances, wipe
 from anystep.sandbox.inside.supervise import Watch
 
 
 class Room(Protocol):
-    """A boundary from the inside."""
+    """A boundary."""
 
-    def enter(self, library: list[str]) -> None:
-        """Put this process, from which all others are forked, behind the boundary. Raises OSError if it cannot."""
+    keeper: ClassVar[bool]  # whether a process stays outside to clear up
+
+    def enter(self, library: list[str], folder: str) -> None:
+        """Put this process, from which all others are forked, behind the boundary. Raises OSError if it cannot.
+
+        library: the folders and files of the standard library. folder: an empty one of its own, if it has a keeper.
+        """
 
     def program(self, request: dict[str, Any], askers: dict[int, int]) -> Any:
         """A context with the `Watch` of the request's program, which it starts; all of it ends with the context."""
@@ -26,96 +34,106 @@ class Room(Protocol):
 class Namespaces:
     """See `namespaces`."""
 
-    ours = 4  # processes in the user namespace that the kernel counts: zygote, supervisor, init, and the program
+    keeper: ClassVar[bool] = False
 
-    def enter(self, library: list[str]) -> None:
+    def enter(self, library: list[str], folder: str) -> None:
         namespaces.enter(library)
         for own in (1, 2):  # what init and the program will be
             seccomp.filter_for(0, own, True)
 
     @contextmanager
     def program(self, request: dict[str, Any], askers: dict[int, int]) -> Iterator[Watch]:
-        limits = request["limits"]
-        namespaces.fresh_room(limits["scratch"])
-        furnish(namespaces.SCRATCH, request["files"])
-        bell = ring_for_children()
-        init, lifeline = start_init()
+        namespaces.fresh_room(request["limits"]["scratch"])
+        launch.furnish(namespaces.SCRATCH, request["files"])
+        bell = launch.ring_for_children()
+        init, lifeline = launch.start_init()
+        # The kernel counts the zygote, the supervisor, init and the program itself in the user namespace.
+        by = Confinement(calls=True, alone=True, ours=4)
         try:
-            yield start(request, askers, bell, namespaces.SCRATCH, self.ours, alone=True)
+            yield launch.start(request, askers, bell, namespaces.SCRATCH, by)
         finally:
             os.close(lifeline)
             os.waitpid(init, 0)  # the kernel has then killed all that was in its namespace
 
 
-def furnish(folder: str, files: dict[str, bytes]) -> None:
-    """Write a program's files into its scratch."""
-    os.chdir(folder)
-    for name, content in files.items():
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(content)
+class Folder:
+    """What the weaker boundaries share: a scratch folder that is watched and wiped, a process group that is killed.
 
-
-def ring_for_children() -> int:
-    """A descriptor that becomes readable when a child ends."""
-    bell, ring = os.pipe()
-    os.set_blocking(bell, False)
-    os.set_blocking(ring, False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
-    return bell
-
-
-def start_init() -> tuple[int, int]:
-    """The first process of the new pid namespace, which reaps orphans and ends with us, and the pipe it hangs on.
-
-    When it ends the kernel kills every process in its namespace, whatever they did to get away.
+    Linux: a program can leave neither its group nor its parent's sight, since the filter refuses it the calls.
     """
-    hold, lifeline = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(hold, 0)
-        confine.own_only(1)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        confine.forsake(0, True)
-        os.read(0, 1)
-        os._exit(0)
-    os.close(hold)
-    return pid, lifeline
 
+    keeper: ClassVar[bool] = True
 
-def start(request: dict[str, Any], askers: dict[int, int], bell: int, scratch: str, ours: int, alone: bool) -> Watch:
-    """Fork the program's process, confined, and watch it."""
-    ends = {name: os.pipe() for name in ("stdin", "stdout", "stderr", "calls", "reply")}
-    far = {name: pair[0] if name in ("stdin", "calls") else pair[1] for name, pair in ends.items()}
-    near = {name: pair[1] if name in ("stdin", "calls") else pair[0] for name, pair in ends.items()}
-    pid = os.fork()
-    if pid == 0:
+    def __init__(self) -> None:
+        self.folder = ""
+        self.by = Confinement(calls=sys.platform == "linux", alone=False, ours=None)
+
+    def enter(self, library: list[str], folder: str) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def program(self, request: dict[str, Any], askers: dict[int, int]) -> Iterator[Watch]:
+        confine.adopt_orphans()
+        scratch = self.folder
+        if os.listdir(scratch):
+            os._exit(1)  # something of an earlier program is left: no program starts here again
         try:
-            confined(request, list(far.values()), scratch, ours, alone)
-        except BaseException as problem:
-            os.write(2, f"the program could not be started: {type(problem).__name__}: {problem}".encode())
+            launch.furnish(scratch, request["files"])
+            by, allowed = self.by, request["limits"]["processes"]
+            if by.calls and by.ours is None and allowed:
+                tasks = confine.user_s_tasks()
+                by = replace(by, ours=0 if tasks is None else tasks + 1)  # with what cannot be counted: none at all
+            watch = launch.start(request, askers, launch.ring_for_children(), scratch, by)
+            watch.swollen = glances(scratch, request["limits"]["scratch"])
+            yield watch
         finally:
-            os._exit(70)  # never back into the supervisor's code
-    for fd in far.values():
-        os.close(fd)
-    stdin = request["stdin"].encode("utf-8", "surrogateescape")
-    return Watch(pid, near, stdin, request["limits"], askers, bell)
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.waitpid(-1, 0)  # orphans, which were killed with the program's group
+            os.chdir("/")
+            os.chmod(scratch, 0o700)
+            wipe(scratch)
 
 
-def confined(request: dict[str, Any], pipes: list[int], scratch: str, ours: int, alone: bool) -> NoReturn:
-    """In the program's own process: give everything up, then run it."""
-    os.setsid()
-    high = [os.dup2(fd, 100 + i, False) for i, fd in enumerate(pipes)]  # out of the way of their places
-    for place, fd in enumerate(high):
-        os.dup2(fd, place)
-    confine.own_only(len(high))
-    os.chdir(scratch)
-    os.environ.clear()
-    os.environ.update(HOME=scratch, TMPDIR=scratch, LANG="C.UTF-8", PATH="")
-    confine.limit(request["limits"], ours)
-    confine.forsake(request["limits"]["processes"], alone)
-    program.become(request)
+class Bubblewrap(Folder):
+    """Namespaces made by `bwrap` around the worker, which then has no rights to make more."""
+
+    keeper: ClassVar[bool] = False
+
+    def enter(self, library: list[str], folder: str) -> None:
+        self.folder = folder
+        self.by = Confinement(calls=True, alone=False, ours=4)  # bwrap's init, zygote, supervisor, program
 
 
-ROOMS: dict[str, Room] = {"namespaces": Namespaces()}
+class Chroot(Folder):
+    """For root without namespaces: a root folder with a copy of the library, and a user that nobody else is."""
+
+    def enter(self, library: list[str], folder: str) -> None:
+        known = chroot.enter(library, folder)
+        self.folder = namespaces.SCRATCH
+        self.by = Confinement(calls=True, alone=False, ours=3 if known else None)  # zygote, supervisor, program
+
+
+class Landlock(Folder):
+    """For a user without namespaces, on a kernel with Landlock: only the library and scratch can be opened."""
+
+    def enter(self, library: list[str], folder: str) -> None:
+        landlock.version()  # raises where there is none
+        self.folder = confine.private(library, folder)
+        self.by = Confinement(True, False, None, lambda scratch: landlock.restrict(library, scratch))
+
+
+class Process(Folder):
+    """The least: a process of its own, with what filter and limits the system has."""
+
+    def enter(self, library: list[str], folder: str) -> None:
+        self.folder = confine.private(library, folder)
+
+
+ROOMS: dict[str, type[Room]] = {
+    "namespaces": Namespaces,
+    "bubblewrap": Bubblewrap,
+    "chroot": Chroot,
+    "landlock": Landlock,
+    "process": Process,
+}

@@ -5,6 +5,7 @@ It reads the request itself, so that no program is ever a fork of a process that
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 from anystep.sandbox import values, wire
 
 PIECE = 1 << 16  # bytes read at once
+WAITID = hasattr(os, "waitid")  # macOS has it from Python 3.13 on
 FRAME = 4096  # bytes of a reply beside its value
 
 
@@ -141,9 +143,23 @@ class Watch:
     def look(self) -> None:
         """See whether it has ended."""
         if self.ended is None:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-            if pid:
-                self.ended = status, usage.ru_utime + usage.ru_stime
+            over = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) if WAITID else True
+            if over is not None:
+                self.reap(0 if WAITID else os.WNOHANG)
+
+    def reap(self, how: int) -> None:
+        """Take note of its end, with all of its group: before its number is free, and can be another's."""
+        if WAITID:
+            self.kill()
+        pid, status, usage = os.wait4(self.pid, how)
+        if pid:
+            self.ended = status, usage.ru_utime + usage.ru_stime
+
+    def kill(self) -> None:
+        """Kill it and its group; it may not have had time to found one."""
+        for signal_to in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal_to(self.pid, signal.SIGKILL)
 
     def frame(self) -> bytes | None:
         """The first whole reply, if it has arrived."""
@@ -185,10 +201,10 @@ class Watch:
     def end(self, broken: str | None) -> dict[str, Any]:
         """Kill it if it still runs, and say how it ended."""
         if self.ended is None:
-            os.kill(self.pid, signal.SIGKILL)
-            _, status, usage = os.wait4(self.pid, 0)
-            self.ended = status, usage.ru_utime + usage.ru_stime
+            self.kill()
+            self.reap(0)
             self.drain()
+        assert self.ended is not None
         code = os.waitstatus_to_exitcode(self.ended[0])
         told = {"status": broken, "detail": "", "value": None} if broken else self.verdict(code)
         return {**told, "exit_code": code}

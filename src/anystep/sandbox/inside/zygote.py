@@ -72,20 +72,41 @@ def serve(control: int, parent: int, attend: Callable[[], NoReturn]) -> NoReturn
             os._exit(1)
 
 
+def keep(folder: str) -> None:
+    """Stay outside while a child goes on as the zygote, and clear its folder when it has ended."""
+    from anystep.sandbox.inside.confine import end_with
+    from anystep.sandbox.inside.scratch import clear
+
+    own = os.getpid()
+    child = os.fork()
+    if child == 0:
+        end_with(own)
+        return
+    os.closerange(0, 1024)  # whoever asks must see the zygote's end, not ours
+    os.waitpid(child, 0)
+    clear(folder)
+    os._exit(0)
+
+
 def main() -> NoReturn:
+    """Arguments: the line to whoever asks, their process (a descriptor or -1), the boundary, and a folder for it."""
     package()
     from anystep.sandbox import values, wire
     from anystep.sandbox.inside.attend import attend  # all of ours before the boundary, behind which no file is ours
+    from anystep.sandbox.inside.confine import end_with
     from anystep.sandbox.inside.rooms import ROOMS
 
-    control, room = int(sys.argv[1]), ROOMS[sys.argv[2]]
+    control, parent, room, folder = int(sys.argv[1]), int(sys.argv[2]), ROOMS[sys.argv[3]](), sys.argv[4]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us; they will close the stream
     os.umask(0o022)
-    own = os.getpid()
-    parent = os.pidfd_open(os.getppid()) if hasattr(os, "pidfd_open") else -1
+    if room.keeper:
+        keep(folder)
+    own, above = os.getpid(), os.getppid()
     try:
         warm()
-        room.enter(library())
+        room.enter(library(), folder)
+        if room.keeper:
+            end_with(above)  # once more: becoming another user undoes it
     except OSError as problem:
         wire.send(control, values.dumps(str(problem)))
         os._exit(0)
