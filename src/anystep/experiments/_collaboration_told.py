@@ -107,7 +107,8 @@ def costs(pools: Sequence[Pool], head: str, n: int) -> str:
         paid = [tokens(p, m, *parts) for p, m in zip(pools, sizes, strict=True)]
         at = float(np.mean([tokens(p, n, *parts) for p in pools]))
         rows.append([name, at, float(np.mean(sizes)), float(np.mean(paid))])
-    return table(["arm", f"tokens at {n} samples", "samples, equal tokens", "tokens then"], rows)
+    most = f"A pool has {len(pools[0].chains)} samples, so an arm may end below the tokens it is compared with."
+    return f"{table(['arm', f'tokens at {n} samples', 'samples, equal tokens', 'tokens then'], rows)}\n\n{most}"
 
 
 def samples(pools: Sequence[Pool]) -> str:

@@ -41,7 +41,8 @@ from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, Runner, ag
 
 ROW = 121
 N = 16
-MOST = 40  # samples in a pool: room for arms that spend on samples what others spend on checking
+MOST = 36  # samples in a pool: room for arms that spend on samples what others spend on checking
+PROGRAMS = 24  # written from the problem alone, which is what the translations of 16 chains cost
 LOSS: Loss = "outcome"  # of the headlines, chosen on dev
 HEAD, SINGLE = f"several, {LOSS}", f"single, {LOSS}"
 
@@ -63,7 +64,7 @@ def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
     setting: Setting = DEFAULT,
-    items: int = 450,
+    items: int = 300,
     part: str = "test",
     runner: Runner = in_sandbox,
     audited: int = 25,
@@ -103,7 +104,7 @@ def pooled(
     """Pools of one reasoner, checked, and ranked by verifiers that have never seen it."""
     place = list(setting.reasoners).index(unseen)
     model = reasoner_of(setting.reasoners[unseen], progress)
-    pools = drawn(model, asked(part, items, seed, place), MOST, MOST, 10 * seed + place)
+    pools = drawn(model, asked(part, items, seed, place), MOST, PROGRAMS, 10 * seed + place)
     checked(pools, reasoner_of(setting.translator, progress), runner)
     for name, training in trainings(unseen, setting).items():
         ranked(pools, name, verifier(verifier_card(training, dict(setting.reasoners), setting.base, progress)))
