@@ -96,7 +96,7 @@ def judged(loss: str, seed: int = 0) -> Verifier:
     torch.manual_seed(seed)
     made = Verifier(config("half"), alphabet(), loss)  # type: ignore[arg-type]
     made.trunk.load_state_dict(model(seed).state_dict())
-    torch.nn.init.normal_(made.head.weight, std=0.3)
+    torch.nn.init.normal_(made.head.weight, std=0.02)
     return made.requires_grad_(False).eval()
 
 
@@ -114,6 +114,9 @@ def states(*pairs: tuple[str, str]) -> Sequences:
 
 
 PAIRS = states((PROBLEM, RIGHT), (PROBLEM, SLIP), (PROBLEM, "36+17=53\n53*"), (PROBLEM, MISREAD))
+
+OTHERS = ["2*3=6\n6+9=15.", "9-4=4\n4+", "24/3=8\n8-5=3\n8+3=11."]  # chains and prompts that begin in their own ways
+APART = states((PROBLEM, RIGHT), *((f"P{q}", chain) for q, chain in zip(some(3), OTHERS, strict=True)))
 
 
 def limit() -> Limit:
@@ -146,7 +149,7 @@ def test_the_preference_score_is_the_mean_log_probability_of_the_chain_s_tokens(
 
 
 def test_simpo_s_loss_is_the_paper_s_formula_over_pairs_of_one_problem() -> None:
-    verifier, training = judged("preference"), Training("preference", ("A",), beta=2.5, gamma=0.8)
+    verifier, training = judged("preference"), Training("preference", ("A",), beta=2.5, gamma=0.8, writer=0.0)
     groups = [graded(PROBLEM, [RIGHT, SLIP, MISREAD], [True, False, False])]
     groups += [graded("Ca 9,b 2 more a,c 3 more b,c?", ["9+2=11.", "9+5=14."], [False, True])]
     scores = [dict(zip(g.chains, np.log(verifier.scores([g.prompt], [g.chains])[0]), strict=True)) for g in groups]
@@ -157,13 +160,19 @@ def test_simpo_s_loss_is_the_paper_s_formula_over_pairs_of_one_problem() -> None
 
 
 def test_the_outcome_s_loss_is_the_cross_entropy_with_less_weight_before_the_end() -> None:
-    verifier, training = judged("outcome"), Training("outcome", ("A",), early=0.25)
+    verifier, training = judged("outcome"), Training("outcome", ("A",), early=0.25, writer=0.5)
     group = graded(PROBLEM, [RIGHT], [True])
     tokens = alphabet().encode(PROBLEM + RIGHT)
-    logits = verifier.head(verifier.trunk(torch.tensor([tokens])))[0, :, 0]
+    hidden = verifier.trunk(torch.tensor([tokens]))[0]
+    logs = verifier.trunk.logits(hidden).log_softmax(-1)
+    own = [float(logs[i - 1, tokens[i]]) for i in range(len(PROBLEM), len(tokens))]
     ends = [i for i in range(len(PROBLEM), len(tokens)) if alphabet().decode([tokens[i]]) in "\n."]
+    logits = {}
+    for end in ends:
+        so_far = own[: end + 1 - len(PROBLEM)]
+        logits[end] = verifier.logits(hidden[end], torch.tensor(sum(so_far)), torch.tensor(float(len(so_far))))
     losses = [float(-torch.nn.functional.logsigmoid(logits[i])) for i in ends]
-    expected = (0.25 * sum(losses[:-1]) + losses[-1]) / (0.25 * 3 + 1)
+    expected = (0.25 * sum(losses[:-1]) + losses[-1]) / (0.25 * 3 + 1) - 0.5 * float(np.mean(own))
     assert float(loss_of(verifier, plant([group], alphabet()), training)) == pytest.approx(expected, rel=1e-4)
 
 
@@ -248,7 +257,7 @@ def work_of(made: CollaborativeCotPot) -> Any:
     total = Work()
     with ExitStack() as stack:
         parts = [stack.enter_context(counted_torch(made.ranker.engine.model))]
-        parts.append(stack.enter_context(counted_torch(made.agreement.translator.engine.model)))
+        parts.append(stack.enter_context(counted_torch(made.agreement.translator.model)))
         programs = stack.enter_context(counted(made.agreement.runner))
 
         class Sum(Work):
@@ -265,12 +274,15 @@ def work_of(made: CollaborativeCotPot) -> Any:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("rest", [0.5, 0.0])
-def test_the_reward_keeps_the_contract_and_so_do_its_parts(loss: str, rest: float) -> None:
+def test_the_reward_keeps_the_contract_and_so_do_its_parts(
+    loss: str, rest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anystep.verify.collaborative_cot_pot.PROGRAM_TOKENS", 5)  # an untrained translator never ends
     made = reward(loss, rest)
-    check_reward(made, PAIRS, lambda: work_of(made))
-    check_reward(made.log_odds(), PAIRS, lambda: work_of(made))
+    check_reward(made, APART, lambda: work_of(made))
+    check_reward(made.log_odds(), APART, lambda: work_of(made))
     for part in (made.agreement, made.ranker):
-        check_reward(part, PAIRS, lambda: work_of(made))
+        check_reward(part, APART, lambda: work_of(made))
 
 
 def test_cold_it_pays_for_every_unit_before_it_and_stops_where_refused() -> None:

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 
 from anystep.bench.interval import level
-from anystep.calibrate import judged, states_of, verdicts
+from anystep.calibrate import auroc, auroc_within, ece, states_of, verdicts
 from anystep.experiments._collaboration import (
     Pool,
     by_tokens,
@@ -23,13 +23,19 @@ from anystep.experiments._collaboration import (
 )
 from anystep.experiments._figures import table
 from anystep.process import Floats
-from anystep.tasks.quantities import CHAIN, Quantities, planted, solution
+from anystep.tasks.quantities import CHAIN, Quantities, chain_of, plan, planted, solution
 from anystep.verify.collaborative_cot_pot import CollaborativeCotPot
 
 
 def notes(
-    pools: Mapping[str, list[Pool]], made: CollaborativeCotPot, some: Sequence[Quantities], head: str, n: int
+    pools: Mapping[str, list[Pool]],
+    made: CollaborativeCotPot,
+    some: Sequence[Quantities],
+    dev: Sequence[Quantities],
+    head: str,
+    n: int,
 ) -> str:
+    """All of it. some: problems to plant errors in; dev: those whose right chains set the ranker's threshold."""
     every = [pool for own in pools.values() for pool in own]
     return "\n\n".join(
         [
@@ -38,7 +44,7 @@ def notes(
             accuracies(pools, head, n),
             costs(every, head, n),
             samples(every),
-            let_pass(made, some),
+            let_pass(made, some, dev),
         ]
     )
 
@@ -112,32 +118,45 @@ def costs(pools: Sequence[Pool], head: str, n: int) -> str:
 
 
 def samples(pools: Sequence[Pool]) -> str:
-    """How verifiers fare on the reasoners' own samples, and what those are."""
+    """How the parts rank the reasoners' own samples, and what those are."""
     at = [(pool, pool.done(len(pool.chains))) for pool in pools]
     labels = np.concatenate([pool.right[own] for pool, own in at])
-    kinds = [pool.kinds[i] for pool, own in at for i in own]
+    kinds = np.array([pool.kinds[i] for pool, own in at for i in own])
     whose = [pool.prompt for pool, own in at for _ in own]
     columns = {"agreement": np.concatenate([pool.agree[own] for pool, own in at])}
     columns |= {name: np.concatenate([pool.scores[name][own] for pool, own in at]) for name in pools[0].scores}
     rows: list[list[object]] = []
     for name, values in columns.items():
-        v = judged(name, values, labels, 0.5, kinds, whose)
-        pass_of = {kind: v.by_kind[kind][1].value if kind in v.by_kind else float("nan") for kind in ("slip", "plan")}
-        rows.append([name, v.auroc.value, v.within.value, v.ece.value, *pass_of.values(), v.false_negatives.value])
-    shares = ", ".join(f"{kind} {kinds.count(kind) / len(kinds):.3f}" for kind in sorted(set(kinds)))
-    head = ["on own samples", "AUROC", "within a problem", "ECE", "slips passed", "plans passed", "right refused"]
-    return f"{table(head, rows)}\n\nThreshold 0.5. The samples are: {shares}."
+        against = []
+        for kind in ("slip", "plan"):
+            some = (kinds == "right") | (kinds == kind)
+            against.append(str(auroc(values[some], kinds[some] == "right", np.array(whose)[some].tolist())))
+        error = str(ece(values, labels, groups=whose))
+        within = str(auroc_within(values, labels, whose))
+        rows.append([name, str(auroc(values, labels, whose)), within, *against, error])
+    shares = ", ".join(f"{kind} {np.mean(kinds == kind):.3f}" for kind in sorted(set(kinds.tolist())))
+    passes = ", ".join(f"{kind} {pools_agree(pools, kind):.3f}" for kind in ("right", "slip", "plan", "both"))
+    head = ["on own samples", "AUROC", "within a problem", "right against slips", "right against plans", "ECE"]
+    return f"{table(head, rows)}\n\nThe samples are: {shares}. Programs agree with: {passes}."
 
 
-def let_pass(made: CollaborativeCotPot, some: Sequence[Quantities]) -> str:
-    """The verdicts of the reward and its parts on planted errors; a chain passes the whole where its program agrees and
-    the ranker gives it one half."""
+def pools_agree(pools: Sequence[Pool], kind: str) -> float:
+    """The share of samples of a kind whose program agrees."""
+    return float(
+        np.mean([a for pool in pools for a, k in zip(pool.agree, pool.kinds, strict=True) if k == kind] or 0.0)
+    )
+
+
+def let_pass(made: CollaborativeCotPot, some: Sequence[Quantities], dev: Sequence[Quantities]) -> str:
+    """The verdicts of the reward and its parts on planted errors. The ranker passes what it scores above a tenth of the
+    right chains of `dev`; a chain passes the whole where its program agrees and the ranker passes it."""
+    prompts, right = [CHAIN + str(p) for p in dev], [[chain_of(plan(p))] for p in dev]
+    bound = float(np.quantile([s for (s,) in made.ranker.judge.scores(prompts, right)], 0.1))
     rng = Random(0)
     cases = [(CHAIN + str(p), kind, chain) for p in some for kind, chain in planted(p, rng).items()]
     shown = states_of([(prompt, chain) for prompt, _, chain in cases], made.ranker.engine.tokenizer)
-    labels = [kind == "right" for _, kind, _ in cases]
-    bound = made.rest + (1 - made.rest) / 2
-    told = []
-    for part, threshold in ((made.agreement, 0.5), (made.ranker, 0.5), (made, bound)):
-        told.append(str(verdicts(part, shown, np.array(labels, float), threshold, [k for _, k, _ in cases])))
+    labels, kinds = np.array([kind == "right" for _, kind, _ in cases], float), [kind for _, kind, _ in cases]
+    whole = made.rest + (1 - made.rest) * bound
+    parts = ((made.agreement, 0.5), (made.ranker, bound), (made, whole))
+    told = [str(verdicts(part, shown, labels, round(threshold, 4), kinds)) for part, threshold in parts]
     return "On planted errors:\n\n" + "\n\n".join(told)

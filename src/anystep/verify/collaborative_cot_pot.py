@@ -18,14 +18,12 @@ from typing import Any
 import numpy as np
 
 from anystep.errors import UsageError
-from anystep.language import LanguageProcess
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.language.prefill import opened, portions
-from anystep.language.states import Sequences
 from anystep.language.train.reasoners import BASE, GENERATORS, TRANSLATOR, Reasoner, reasoner_card, translate_prompt
 from anystep.language.train.verifiers import Training, Verifier, verifier, verifier_card
-from anystep.ledger import Cost, Ledger, Limit
+from anystep.ledger import Cost, Ledger, Limit, Rows
 from anystep.process import Floats, Reward, Scored
 from anystep.tasks.chains import CHAIN_END
 from anystep.verify.chain_steps import finished
@@ -83,23 +81,50 @@ class Agreement(Reward):
         for i, said in zip(some.tolist(), printed, strict=True):
             self.known[chains[i]] = float(agrees(chains[i], said))
 
-    def translated(self, chains: Sequence[str], rows: Any, limit: Limit) -> list[str | None]:
+    def translated(self, chains: Sequence[str], rows: Rows, limit: Limit) -> list[str | None]:
         """The chains' programs, None where the limit refused."""
-        tokenizer = self.translator.engine.tokenizer
-        asked = [tuple(tokenizer.encode(translate_prompt(chain))) for chain in chains]
-        room = self.translator.engine.config.context - PROGRAM_TOKENS
-        short = [i for i, tokens in enumerate(asked) if len(tokens) <= room]
+        engine = self.translator
+        asked = [tuple(engine.tokenizer.encode(translate_prompt(chain))) for chain in chains]
+        short = np.array([i for i, p in enumerate(asked) if len(p) + PROGRAM_TOKENS <= engine.config.context], np.int64)
         programs: list[str | None] = [""] * len(chains)  # a chain that is too long has no program
-        if short:
-            states = Sequences(tuple(asked[i] for i in short), tuple(len(asked[i]) for i in short), tokenizer)
-            stepped = self.translator.step(states, np.zeros(len(short), np.uint64), limit.of(rows[short]), "done")
-            for i, text, status in zip(short, stepped.states.texts(), stepped.status, strict=True):
-                programs[i] = text if status else None
+        with engine.lock:
+            for some in portions(engine, [asked[i] for i in short.tolist()]):
+                at = short[some]
+                for i, text in zip(at.tolist(), self._written([asked[i] for i in at], rows[at], limit), strict=True):
+                    programs[i] = text
         return programs
+
+    def _written(self, asked: list[tuple[int, ...]], rows: Rows, limit: Limit) -> list[str | None]:
+        """What the translator writes greedily, a payment for all rows before each pass."""
+        engine, told = self.translator, list[str | None]([None] * len(asked))
+        first = Cost(generated=1, flops=engine.flops(0, 0, heads=1))
+        left, session = opened(engine, asked, limit, first, rows=rows)
+        if session is None:
+            return told
+        with session:
+            going = np.arange(len(left))
+            outputs: list[list[int]] = [[] for _ in left]
+            while len(going):
+                drawn = session.logits(going).argmax(-1).numpy()
+                for row, token in zip(going.tolist(), drawn.tolist(), strict=True):
+                    outputs[row].append(token)
+                    told[left[row]] = engine.tokenizer.decode(outputs[row])
+                on = np.array([outputs[r][-1] not in engine.tokenizer.ends for r in going.tolist()])
+                on &= len(outputs[going[0]]) < PROGRAM_TOKENS
+                session.drop(going[~on])
+                going, drawn = going[on], drawn[on]
+                each, once = engine.feed([len(session.tokens[row]) + 1 for row in going.tolist()])
+                paid = limit.pay(rows[left[going]], each, once)
+                for row in going[~paid].tolist():
+                    told[left[row]] = None
+                session.drop(going[~paid])
+                going = going[paid]
+                session.append(drawn[paid].tolist(), going)
+        return told
 
     def forget(self) -> None:
         self.known.clear()
-        self.translator.forget()
+        self.translator.cache.trim(0)
 
     def warm(self, states: Any) -> None:
         self(states, Limit(Ledger(), self.name))
@@ -215,10 +240,7 @@ def in_sandbox(programs: Sequence[str]) -> list[str | None]:
 
 def agreement(translator: Engine, runner: Runner = in_sandbox) -> Agreement:
     """Chains against their programs, with a model that writes programs (`language.train.reasoners`)."""
-    process = LanguageProcess(
-        translator, "V?", unit="completion", temperature=0.0, max_tokens=PROGRAM_TOKENS, chat=False
-    )
-    return Agreement(f"agreement by {translator.name}", process, runner)
+    return Agreement(f"agreement by {translator.name}", translator, runner)
 
 
 def ranker(judge: Verifier, name: str) -> Ranker:
@@ -237,7 +259,7 @@ def collaborative_cot_pot(
 ) -> CollaborativeCotPot:
     """The filter and the ranker for `tasks.quantities`; what is not trained yet is trained, and then kept.
 
-    training: the verifier's recipe; by default by outcome on solutions of three reasoners. Preserves nothing; as a
+    training: the verifier's recipe; by default by preference on solutions of three reasoners. Preserves nothing; as a
     potential (`.log_odds()`) the target that results is p(x) times the odds of the value at the finished chain.
     Raises UsageError for a `rest` outside [0, 1).
     """
@@ -245,7 +267,7 @@ def collaborative_cot_pot(
 
     if not 0 <= rest < 1:
         raise UsageError(f"collaborative_cot_pot(rest={rest!r}): a share such as 0.5, or 0 for a vote's weights.")
-    card = verifier_card(training or Training("outcome", ("A", "B", "C")), reasoners, base)
+    card = verifier_card(training or Training("preference", ("A", "B", "C")), reasoners, base)
     return CollaborativeCotPot(
         agreement(load(reasoner_card(translator)), runner), ranker(verifier(card), card.stem), rest
     )

@@ -55,6 +55,9 @@ class Training:
 
     `problems` are shared evenly among `generators` and sampled `each` times; an update has `groups` problems with up to
     `shown` of their solutions, right and wrong; `tokens` counts padded ones. beta, gamma: SimPO's scale and margin.
+    other_rate: by default 3e-3 where there is a head to learn, else as the matrices'.
+    early: an outcome label's weight at the steps before the last. writer: the weight of the language model's loss on
+    right solutions, which Cobbe et al. keep beside the outcome's and which SimPO has not (0 is SimPO alone).
     """
 
     loss: Loss
@@ -63,58 +66,68 @@ class Training:
     problems: int = 1_000
     each: int = 8
     shown: int = 6
-    groups: int = 12
-    tokens: int = 160_000
-    matrix_rate: float = 1e-3
-    other_rate: float = 1e-3
+    groups: int = 6
+    tokens: int = 120_000
+    matrix_rate: float = 8e-4
+    other_rate: float | None = None
     beta: float = 2.0
     gamma: float = 1.0
-    early: float = 0.3  # an outcome label's weight at the steps before the last
+    early: float = 0.3
+    writer: float = 2.0
 
 
 class Verifier(nn.Module):
-    """A Llama trunk, and for an outcome verifier a head that reads the state behind each finished step."""
+    """A Llama trunk that finds a chain more or less likely, and for an outcome verifier a head behind each finished
+    step that reads the state there and how likely the chain was so far."""
 
     def __init__(self, config: Config, alphabet: Alphabet, loss: Loss) -> None:
         super().__init__()
         self.alphabet, self.loss = alphabet, loss
         self.trunk = Llama(config)
-        self.head = nn.Linear(config.dim, 1)
+        self.head = nn.Linear(config.dim + 2, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, grove: Grove) -> tuple[Tensor, Tensor]:
-        """Each token's log-probability as written (rows, time), or each step end's logit (rows, time); and the hidden
-        states' mask of what counts: chain tokens, or step ends."""
+        """Each token's log-probability (rows, time), 0 outside chains, and the hidden states (rows, time, dim)."""
         hidden = self.trunk(grove.tokens, grove.positions, grove.attend())
-        if self.loss == "outcome":
-            return self.head(hidden)[..., 0], grove.verdict >= 0
         logs = self.trunk.logits(hidden).log_softmax(-1)
         before = logs.gather(1, grove.previous[..., None].expand_as(logs))
-        return before.gather(-1, grove.tokens[..., None])[..., 0], grove.branch > 0
+        return before.gather(-1, grove.tokens[..., None])[..., 0] * (grove.branch > 0), hidden
+
+    def logits(self, hidden: Tensor, total: Tensor, length: Tensor) -> Tensor:
+        """What the head says of states (..., dim) behind chains with these sums of log-probabilities and lengths."""
+        likely = torch.stack([total / 4, 4 * total / length], -1)
+        return self.head(torch.cat([hidden, likely], -1))[..., 0]
+
+    def judged(self, grove: Grove, written: Tensor, hidden: Tensor) -> Tensor:
+        """(rows, time): the logit behind each token of a chain, given what `forward` found."""
+        written, branch = written.detach(), grove.branch.clamp(min=0)
+        totals, lengths = per_chain(grove, written), per_chain(grove, torch.ones_like(written))
+        before = [(x.cumsum(1) - x).gather(1, branch) for x in (totals, lengths)]  # of the row's earlier chains
+        counts = (grove.branch > 0).float().cumsum(1)
+        return self.logits(hidden, written.cumsum(1) - before[0], (counts - before[1]).clamp(min=1))
 
     def values(self, grove: Grove) -> Tensor:
         """(rows, chains + 1): what each chain of each row scores: a mean log-probability, or the last step's logit.
         Column 0 and chains that a row has not are meaningless."""
-        found, counts = self(grove)
-        branch = grove.branch.clamp(min=0)
-        width = int(branch.max()) + 1
-        if self.loss == "outcome":
-            last = torch.full((len(branch), width), -1).scatter_reduce(
-                1, branch, torch.where(counts, torch.arange(branch.shape[1]), -1), "amax"
-            )
-            return found.gather(1, last.clamp(min=0))
-        total = torch.zeros(len(branch), width).scatter_add(1, branch, found * counts)
-        return total / torch.zeros(len(branch), width).scatter_add(1, branch, counts.float()).clamp(min=1)
+        written, hidden = self(grove)
+        if self.loss == "preference":
+            return per_chain(grove, written) / per_chain(grove, torch.ones_like(written)).clamp(min=1)
+        branch, time = grove.branch.clamp(min=0), torch.arange(grove.branch.shape[1])
+        last = torch.zeros(len(branch), int(branch.max()) + 1, dtype=torch.int64)
+        last = last.scatter_reduce(1, branch, torch.where(grove.verdict >= 0, time, 0), "amax")
+        return self.judged(grove, written, hidden).gather(1, last)
 
     @torch.inference_mode()
     def read(self, hidden: Tensor, tokens: Sequence[int], start: int) -> float:
         """The score in [0, 1] of a chain that begins at `start` of `tokens`, from the trunk's states (time, dim): the
         geometric mean of its tokens' probabilities, or the probability that its answer is or will be right."""
-        if self.loss == "outcome":
-            return float(self.head(hidden[len(tokens) - 1])[0].sigmoid())
         logs = self.trunk.logits(hidden[start - 1 : len(tokens) - 1]).log_softmax(-1)
-        return float(logs.gather(-1, torch.tensor(tokens[start:])[:, None]).mean().exp())
+        written = logs.gather(-1, torch.tensor(tokens[start:])[:, None])
+        if self.loss == "preference":
+            return float(written.mean().exp())
+        return float(self.logits(hidden[len(tokens) - 1], written.sum(), torch.tensor(float(len(written)))).sigmoid())
 
     @torch.no_grad()
     def scores(self, prompts: Sequence[str], chains: Sequence[Sequence[str]], siblings: int = 8) -> list[list[float]]:
@@ -185,21 +198,32 @@ def batches(groups: Sequence[Labelled], training: Training) -> Iterator[Grove]:
         yield plant(some, letters)
 
 
-def loss_of(model: Verifier, grove: Grove, training: Training) -> Tensor:
-    """SimPO over all pairs of a right and a wrong solution of a problem, or the outcome's cross-entropy."""
-    if training.loss == "outcome":
-        logits, ends = model(grove)
-        last = ends & (grove.tokens == model.alphabet.chain_end)
-        weight = torch.where(last, 1.0, training.early)[ends]
-        right = (grove.verdict == Verdict.RIGHT).float()[ends]
-        return (F.binary_cross_entropy_with_logits(logits[ends], right, reduction="none") * weight).sum() / weight.sum()
-    values = model.values(grove)
+def per_chain(grove: Grove, x: Tensor) -> Tensor:
+    """(rows, chains + 1): the sum of x (rows, time) over each chain's tokens; column 0, the prompt's, is 0."""
     branch = grove.branch.clamp(min=0)
+    empty = torch.zeros(len(branch), int(branch.max()) + 1)
+    return empty.scatter_add(1, branch, x * (grove.branch > 0))
+
+
+def loss_of(model: Verifier, grove: Grove, training: Training) -> Tensor:
+    """SimPO over all pairs of a right and a wrong solution of a problem, or the outcome's cross-entropy; beside either
+    the language model's own loss on right solutions."""
+    written, hidden = model(grove)
     ends = grove.verdict >= 0
-    there = torch.zeros_like(values).scatter_add(1, branch, ends.float()) > 0
-    wrong = torch.zeros_like(values).scatter_add(1, branch, (ends & (grove.verdict != Verdict.RIGHT)).float()) > 0
-    pair = (there & ~wrong)[:, :, None] & (there & wrong)[:, None, :]
-    return preference(values[:, :, None], values[:, None, :], training)[pair].mean()
+    wrong = per_chain(grove, (grove.verdict > Verdict.RIGHT).float()) > 0
+    lengths = per_chain(grove, torch.ones_like(written))
+    right = ~wrong & (lengths > 0)
+    totals = per_chain(grove, written)
+    writing = -training.writer * totals[right].sum() / lengths[right].sum().clamp(min=1)
+    if training.loss == "preference":
+        means = totals / lengths.clamp(min=1)
+        pair = right[:, :, None] & wrong[:, None, :]
+        return writing + preference(means[:, :, None], means[:, None, :], training)[pair].mean()
+    last = grove.tokens == model.alphabet.chain_end
+    weight = torch.where(last, 1.0, training.early)[ends]
+    labels = (grove.verdict == Verdict.RIGHT).float()[ends]
+    losses = F.binary_cross_entropy_with_logits(model.judged(grove, written, hidden)[ends], labels, reduction="none")
+    return writing + (losses * weight).sum() / weight.sum()
 
 
 def preference(right: Tensor, wrong: Tensor, training: Training) -> Tensor:
@@ -223,7 +247,8 @@ def train(
     start = reasoner_of(base, say)
     model = Verifier(start.config, alphabet(), training.loss)
     model.trunk.load_state_dict(start.state_dict())
-    optimiser = Optimiser(model, training.matrix_rate, training.other_rate, warm_steps=10, flat=0.3)
+    other = training.other_rate or (3e-3 if training.loss == "outcome" else training.matrix_rate)
+    optimiser = Optimiser(model, training.matrix_rate, other, warm_steps=10, flat=0.3)
     began, began_cpu, tokens, updates = time.perf_counter(), time.process_time(), 0, 0
     for grove in batches(groups, training):
         loss = loss_of(model, grove, training)
