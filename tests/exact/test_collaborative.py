@@ -26,7 +26,7 @@ from anystep.language.train.chainlm import untrained
 from anystep.language.train.grove import plant
 from anystep.language.train.reasoners import BASE, config, slipped, translate_prompt, translation
 from anystep.language.train.verifiers import LOSSES, Training, Verifier, graded, loss_of
-from anystep.tasks.quantities import GENERATION, Quantities, alphabet, chain_of, judge, plan, problems
+from anystep.tasks.quantities import Quantities, alphabet, chain_of, judge, plan, problems
 from anystep.testing import check_reward
 from anystep.testing.counting import Work, counted, counted_torch
 from anystep.verify.collaborative_cot_pot import (
@@ -84,7 +84,7 @@ def model(seed: int, scale: float = 6.0) -> Llama:
     made = untrained(config("half"), seed).requires_grad_(False).eval()
     for name, parameter in made.named_parameters():
         if "embed" in name:
-            parameter *= scale
+            parameter.mul_(scale)
     return made
 
 
@@ -329,7 +329,7 @@ def test_the_best_of_n_is_the_ranker_s_choice_among_those_that_agree_and_among_a
 )
 def test_every_procedure_can_use_it(method: Any) -> None:
     even = Engine(model(3, scale=1.0), Alphabet(alphabet().symbols), name="even")  # each character about as likely
-    process = LanguageProcess(even, PROBLEM, **{**GENERATION, "at_cap": "done", "max_tokens": 40})
+    process = LanguageProcess(even, PROBLEM, stop="\n", max_tokens=40, chat=False)
     run = Run(process, method(reward()), None, seed=1)
     drive(run)
     assert run.answer is not None and run.answer.row is not None

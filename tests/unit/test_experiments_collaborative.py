@@ -62,12 +62,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 def test_it_has_a_check_for_every_clause_and_the_exact_ones_pass(small: Result) -> None:
-    assert small.row == 121 and len(small.checks) == 7
-    named = ("majority@16", "majority of at least", "verifier alone at no fewer", "program verifier alone", "several")
+    assert small.row == 121 and len(small.checks) == 8
+    named = (
+        "majority@16",
+        "majority of at least",
+        "verifier alone at no fewer",
+        "weighted vote",
+        "program verifier alone",
+        "several",
+    )
     for words in named:
         assert any(words in check.clause for check in small.checks), words
     assert all(check.passed for check in small.checks[-2:]), [str(check) for check in small.checks[-2:]]
-    assert [check.bound for check in small.checks[:5]] == [0.0, 0.0, 0.02, 0.02, 0.0]
+    assert [check.bound for check in small.checks[:6]] == [0.0, 0.0, 0.02, 0.02, 0.02, 0.0]
 
 
 def test_it_reports_every_arm_and_what_passes(small: Result) -> None:

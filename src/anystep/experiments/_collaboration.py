@@ -18,6 +18,7 @@ from anystep.tasks.quantities import CHAIN, PROGRAM, Quantities, alphabet, extra
 from anystep.verify.collaborative_cot_pot import PROGRAM_TOKENS, Runner, agrees, code
 
 LONGEST = 56  # tokens of a chain
+SHARP = 16  # chosen on dev among 1, 4, 8, 16 and 32
 
 
 @dataclass
@@ -134,6 +135,12 @@ def voted(pool: Pool, n: int, weights: Floats) -> float:
     return float(pool.right[next(i for i in done if pool.answers[i] == best)])
 
 
+def weights(pool: Pool, name: str) -> Floats:
+    """A verifier's scores as the weights of votes: a preference verifier's, which are means over tokens and all of a
+    size, to the power SHARP."""
+    return pool.scores[name] ** (SHARP if name.endswith("preference") else 1)
+
+
 def gated(pool: Pool, name: str) -> Floats:
     """The collaborative reward: who agrees comes first, then the verifier's score."""
     return (pool.agree + pool.scores[name]) / 2
@@ -176,15 +183,17 @@ def grown(pool: Pool, due: int, rank: bool, translate: bool) -> int:
 Arm = Callable[[Pool], float]
 
 
-def by_tokens(n: int, name: str | None, translate: bool, paid_by: tuple[bool, bool] = (True, True)) -> Arm:
+def by_tokens(
+    n: int, name: str | None, translate: bool, paid_by: tuple[bool, bool] = (True, True), vote: bool = False
+) -> Arm:
     """An arm with as many samples as it takes to have at least the tokens of n samples that are ranked and translated
-    (or what `paid_by` says): the choice of verifier `name`, or without one a vote, of those that agree if it
-    translates."""
+    (or what `paid_by` says): the choice of verifier `name`, or its weighted vote, or without one a vote, of those that
+    agree if it translates."""
 
     def arm(pool: Pool) -> float:
         m = grown(pool, tokens(pool, n, *paid_by), name is not None, translate)
         if name is not None:
-            return chosen(pool, m, pool.scores[name])
+            return voted(pool, m, weights(pool, name)) if vote else chosen(pool, m, pool.scores[name])
         return voted(pool, m, pool.agree if translate else np.ones(len(pool.chains)))
 
     return arm

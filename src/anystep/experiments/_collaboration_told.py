@@ -20,6 +20,7 @@ from anystep.experiments._collaboration import (
     tokens,
     unaided,
     voted,
+    weights,
 )
 from anystep.experiments._figures import table
 from anystep.process import Floats
@@ -71,6 +72,7 @@ def arms(pools: Sequence[Pool], head: str, n: int) -> dict[str, Floats]:
         "program vote (the filter alone)": over(pools, lambda p: voted(p, n, p.agree)),
         "program vote, equal tokens": over(pools, by_tokens(n, None, True)),
         f"ranker alone, equal tokens: {head}": over(pools, by_tokens(n, head, False)),
+        f"ranker's weighted vote, equal tokens: {head}": over(pools, by_tokens(n, head, False, vote=True)),
         "independent programs for the filter": over(pools, lambda p: unaided(p, n, within(p, n), head)),
         "vote of independent programs": over(pools, lambda p: program_vote(p, n)),
     }
@@ -84,9 +86,9 @@ def by_verifier(pools: Sequence[Pool], name: str, n: int) -> dict[str, Floats]:
     """A verifier with and without the filter, choosing one sample or weighing votes."""
     return {
         f"ranker alone: {name}": over(pools, lambda p: chosen(p, n, p.scores[name])),
-        f"ranker's weighted vote: {name}": over(pools, lambda p: voted(p, n, p.scores[name])),
+        f"ranker's weighted vote: {name}": over(pools, lambda p: voted(p, n, weights(p, name))),
         f"filter and ranker: {name}": over(pools, lambda p: chosen(p, n, gated(p, name))),
-        f"filter and weighted vote: {name}": over(pools, lambda p: voted(p, n, p.agree * p.scores[name])),
+        f"filter and weighted vote: {name}": over(pools, lambda p: voted(p, n, p.agree * weights(p, name))),
     }
 
 

@@ -64,7 +64,7 @@ def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
     setting: Setting = DEFAULT,
-    items: int = 160,
+    items: int = 130,
     part: str = "test",
     runner: Runner = in_sandbox,
     audited: int = 25,
@@ -142,6 +142,8 @@ def clauses(pools: Sequence[Pool]) -> Iterator[Check]:
     yield held(clause, paired(alone, over(pools, by_tokens(N, None, False, paid_by=(True, False)))), ">", 0.0)
     clause = f"chain and program, N={N}, minus the trained verifier alone at no fewer tokens"
     yield held(clause, paired(ours, over(pools, by_tokens(N, HEAD, False))), ">=", 0.02)
+    clause = f"chain and program, N={N}, minus the trained verifier's weighted vote at no fewer tokens"
+    yield held(clause, paired(ours, over(pools, by_tokens(N, HEAD, False, vote=True))), ">=", 0.02)
     clause = f"chain and program, N={N}, minus the program verifier alone at no fewer tokens"
     yield held(clause, paired(ours, over(pools, by_tokens(N, None, True))), ">=", 0.02)
     single = over(pools, lambda p: chosen(p, N, p.scores[SINGLE]))

@@ -67,7 +67,7 @@ class Training:
     each: int = 8
     shown: int = 6
     groups: int = 6
-    tokens: int = 120_000
+    tokens: int = 180_000
     matrix_rate: float = 8e-4
     other_rate: float | None = None
     beta: float = 2.0
@@ -175,7 +175,7 @@ def _solved_by(card: Path, count: int, each: int, seed: int) -> tuple[Labelled, 
 
 def material(training: Training, reasoners: dict[str, Reasoner], say: Callable[[str], None] = print) -> list[Labelled]:
     """Problems with both right and wrong solutions: an even share of the problems for each generator."""
-    found, share = [], training.problems // len(training.generators)
+    share, found = training.problems // len(training.generators), list[Labelled]()
     for place, name in enumerate(training.generators):
         card = reasoner_card(reasoners[name], say)
         own = _solved_by(card, training.problems, training.each, training.seed)
