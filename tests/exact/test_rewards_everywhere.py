@@ -52,6 +52,7 @@ VERIFIERS = {
     "equations": Verifier(lambda: verify.equations("How many?"), chain, reads=False),
     "oracle": Verifier(lambda: verify.oracle(TASK), chain, reads=False),
     "tests": Verifier(lambda: verify.tests(PROGRAM), chain, reads=False),
+    "uncertainty_head": Verifier(verify.uncertainty_head, chain),
     "judge": Verifier(judging(), bytes_),
     "judge, sampling": Verifier(judging(samples=2, max_tokens=2), bytes_),
 }

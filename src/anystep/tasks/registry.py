@@ -29,9 +29,9 @@ def load(name: str, n: int, seed: int = 0, split: str = "test", **options: Any) 
 
     `split` is "train", "dev" or "test"; no problem stands in two (reasoning-gym keeps no splits: there each gets seeds
     of its own, and small datasets may repeat items; "humaneval" has no "train" and no seeds). The options are those of
-    the generator: `families` and `level` of "chains"; `family` of "lines"; `family`, `steps` and `metric` of "procbench"; `level` and
-    `style` of "word-problems"; `level`, `style` and `shown` of "programs"; `style` of "humaneval"; a dataset's own.
-    "programs-1" is "programs" of level 1, where a name is all that can be given.
+    the generator: `families` and `level` of "chains"; `family` of "lines"; `family`, `steps` and `metric` of
+    "procbench"; `level` and `style` of "word-problems"; `level`, `style` and `shown` of "programs"; `style` of
+    "humaneval"; a dataset's own. "programs-1" is "programs" of level 1, where a name is all that can be given.
 
     Raises UsageError, with the nearest name and the call that was meant, for an unknown name, split or option.
     """
