@@ -24,6 +24,9 @@ def test_a_pinned_item_keeps_its_content():
     assert tasks.load("word-problems", 1, level=1)[0].meta["question"] == (
         "Leo has 3 bags with 6 stickers in each. Leo gives 3 stickers to Eva. How many stickers does Leo have now?"
     )
+    (program,) = tasks.load("programs", 1, level=1)
+    assert program.meta["question"] == "Return the list of the numbers in xs, each with its sign changed."
+    assert program.meta["problem"].shown[1].arguments == ([16, 6, -6, 20, 8],)
 
 
 def test_word_problems_are_sound():
