@@ -107,8 +107,8 @@ def run(
     learn = [*sets.train, *sets.dev]
     features = read(engine, learn, whole)
     progress(f"{len(learn):,} chains read, {time.perf_counter() - began:.0f} s")
-    tests = {family: read(engine, chains, whole) for family, chains in sets.tests.items()}
     heads = fitted(engine, sets, features, recipe, whole, progress)
+    tests = {family: read(engine, chains, whole) for family, chains in sets.tests.items()}
     tuned, cost = kept_or_fitted(
         engine, exact or (lambda: base(engine.name)), sets.train, sets.dev,
         step_model or StepModelRecipe(), progress, lambda y, odds: auroc(odds.numpy(), (~y).numpy()).value,

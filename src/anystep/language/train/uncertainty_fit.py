@@ -113,7 +113,7 @@ def optimise(
     say: Callable[[str], None],
 ) -> None:
     """AdamW with a short warm-up and a linear fall, binary cross-entropy of every step's label."""
-    every = torch.cat(list(features)).float()
+    every = torch.cat(list(features))[:: max(1, sum(map(len, features)) // 8192)].float()
     module.mean.copy_(every.mean(0))
     module.spread.copy_(every.std(0).clamp(min=1e-4))
     ends, rng = relative(chains), Random(recipe.seed)

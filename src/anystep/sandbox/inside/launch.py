@@ -1,4 +1,4 @@
-"""A program's process: how it is forked, what it gives up on the way, and the first process of its namespace."""
+"""A program's process: how it is forked, and what it gives up on the way."""
 
 from __future__ import annotations
 
@@ -33,27 +33,6 @@ def ring_for_children() -> int:
     return bell
 
 
-def start_init() -> tuple[int, int]:
-    """The first process of the new pid namespace, which reaps orphans and ends with us, and the pipe it hangs on.
-
-    When it ends the kernel kills every process in its namespace, whatever they did to get away.
-    """
-    hold, lifeline = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.dup2(hold, 0)
-            confine.own_only(1)
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-            confine.forsake(0, alone=True, modes=True)
-            os.read(0, 1)
-        finally:
-            os._exit(0)
-    os.close(hold)
-    return pid, lifeline
-
-
 def start(request: dict[str, Any], askers: dict[int, int], bell: int, scratch: str, by: Confinement) -> Watch:
     """Fork the program's process, confined, and watch it."""
     ends = {name: os.pipe() for name in PIPES}
@@ -65,8 +44,7 @@ def start(request: dict[str, Any], askers: dict[int, int], bell: int, scratch: s
         try:
             os.setsid()
             take_places([far[name] for name in PIPES])
-            if not by.alone:  # else the first process of its namespace sees to that
-                confine.end_with(supervisor)
+            confine.end_with(supervisor)
             become(request, scratch, by)
         except BaseException as problem:
             os.write(2, f"the program could not be started: {type(problem).__name__}: {problem}\n".encode())
