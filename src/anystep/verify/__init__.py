@@ -2,6 +2,7 @@
 
 from anystep.verify.abduct_act_predict import Attribution, abduct_act_predict, replayed
 from anystep.verify.chain_steps import ChainSteps, chain_steps
+from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
 from anystep.verify.judges import (
     Judge,
@@ -23,6 +24,7 @@ from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 __all__ = [
     "Attribution",
     "ChainSteps",
+    "CollaborativeCotPot",
     "Judge",
     "NaturalProgram",
     "Pairwise",
@@ -33,6 +35,7 @@ __all__ = [
     "abduct_act_predict",
     "bradley_terry",
     "chain_steps",
+    "collaborative_cot_pot",
     "equations",
     "judge",
     "judge_for",
