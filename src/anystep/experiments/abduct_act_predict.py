@@ -27,7 +27,7 @@ from anystep.verify.abduct_act_predict import Attribution, abduct_act_predict, r
 ROW = 21
 LOGS = 600
 ARMS: tuple[Arm, ...] = ("a2p", "direct", "unnumbered", "no prediction")
-LONGEST = 100  # tokens: what a scaffold takes is at most 66
+LONGEST = 140  # tokens: what four suspects and an answer take
 
 
 def run(

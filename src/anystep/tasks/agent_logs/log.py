@@ -179,7 +179,7 @@ def _words(registers: Registers) -> str:
 
 def instruction(text: str) -> Instruction:
     """An instruction as it is written, `b=a+4`; ValueError for what is none."""
-    match = re.fullmatch(r"([a-c])=([a-c])([-+*])([a-d\d])", text)
+    match = re.fullmatch(r"([a-c])=([a-c\d])([-+])([a-c\d])", text)
     if match is None:
         raise ValueError(text)
     return Instruction(*match.groups())
