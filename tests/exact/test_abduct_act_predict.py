@@ -39,7 +39,7 @@ def run(log: AgentLog, lines: list[str]) -> str:
 
 
 def as_python(turn: Turn) -> str:
-    return f"{turn.instruction}+{turn.off}"
+    return str(turn.instruction)
 
 
 def test_an_outcome_is_what_python_computes() -> None:
@@ -69,12 +69,12 @@ def test_replay_attributes_every_log_as_brute_force_does() -> None:
 def test_a_suspect_says_what_would_have_been_left() -> None:
     for log in SOME[:50]:
         for suspect in by_replay(log):
-            turns = (*log.turns[: suspect.step], suspect.correction, *log.turns[suspect.step + 1 :])
-            for i in range(suspect.step, TURNS):
-                lines = [as_python(turn) for turn in turns[: i + 1]]
-                left = [run(AgentLog(log.start, log.plan, name, log.turns), lines) for name in "abc"]
-                assert left == list(map(str, suspect.registers[i - suspect.step]))
-            assert suspect.cause in CAUSES
+            done = [as_python(turn) for turn in log.turns[: suspect.step]]
+            for after, line in enumerate(("", *map(str, suspect.instructions))):
+                done += [line] if line else []
+                left = [run(AgentLog(log.start, log.plan, name, log.turns), done) for name in "abc"]
+                assert left == list(map(str, suspect.registers[after]))
+            assert suspect.correction == log.plan[suspect.step] and suspect.cause in CAUSES
 
 
 def test_another_predictor_decides_where_the_search_ends() -> None:
@@ -88,23 +88,31 @@ def test_what_is_written_is_read_again() -> None:
         assert AgentLog.read(log.prompt()) == log
         assert read(log, scaffold(log)) == by_replay(log)
         assert attributed(scaffold(log)) + "." == verdict(log)  # type: ignore[operator]
-    assert read(SOME[0], "9ta=b+c>9123& 1ta=bb+c>1123& 8ta=b+c>8123,9234& 1ta=b+c>12&") == ()
-    for text in ("", "V12>a3:?", SOME[0].prompt(numbered=False), "x" * 40):
+    assert read(SOME[0], "9t123;a=b+c>123& 1t123;a=bb+c>123& 1r123;a=b+c>123& 1t123;a=b+c>12&") == ()
+    for text in ("", "V12>a3:?", SOME[0].prompt().replace("0", "", 1), "x" * 40):
         with pytest.raises(UsageError, match="is no log"):
             AgentLog.read(text)
     with pytest.raises(ValueError):
         instruction("e=a+b")
 
 
-@pytest.mark.parametrize("arm", ["a2p", "direct", "unnumbered", "no prediction", "no cause"])
-def test_an_arm_leaves_out_what_it_is_named_for(arm: attribution.Arm) -> None:
+def test_both_arms_see_numbered_steps_and_one_writes_before_it_answers() -> None:
     for log in SOME[:50]:
-        prompt, text = attribution.target(arm, log)
-        assert text.endswith(verdict(log)) and len(prompt + text) <= attribution.CONTEXT
-        assert (">" in text) == (arm in ("a2p", "no cause"))
-        assert bool(re.search(r"^\d[tosr]", text)) == (arm in ("a2p", "no prediction"))
-        assert bool(re.search(r"[:,]\d[ACLP]", prompt)) == (arm != "unnumbered")
-        assert (text == verdict(log)) == (arm in ("direct", "unnumbered"))
+        asked, text = attribution.target("a2p", log)
+        assert attribution.target("direct", log) == (asked, verdict(log))
+        assert (
+            text.endswith(verdict(log)) and re.match(r"\d[tos]\d{3};", text) and len(asked + text) < attribution.CONTEXT
+        )
+
+
+def test_a_warming_turn_is_what_the_turn_does() -> None:
+    from random import Random
+
+    for seed in range(100):
+        asked, left = attribution.turn(Random(seed))
+        before, line = asked[:-1].split(";")
+        start = tuple(map(int, before))
+        assert [run(AgentLog(start, (), name, ()), [line]) for name in "abc"] == list(left[:-1])
 
 
 def test_splits_share_no_plan_and_tasks_score_the_step() -> None:
@@ -123,7 +131,7 @@ def tiny() -> Engine:
     from anystep.language.engine.tokenizer import Alphabet as Symbols
     from anystep.tasks.chains import Alphabet
 
-    recipe = attribution.AttributionRecipe(logs=200, tokens=20_000)
+    recipe = attribution.AttributionRecipe(logs=200, tokens=20_000, warm=5_000)
     model, cost = attribution.train(recipe, lambda line: None)
     assert cost.tokens >= 20_000
     return Engine(model, Symbols(Alphabet().symbols), name="tiny")
@@ -145,6 +153,6 @@ def test_a_model_attributes_in_one_call_a_log_and_is_paid_for(tiny: Engine) -> N
 
 def test_a_tuned_model_is_kept(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path))
-    recipe = attribution.AttributionRecipe(logs=50, tokens=2_000)
+    recipe = attribution.AttributionRecipe(logs=50, tokens=2_000, warm=0)
     card = attribution.tuned(recipe, lambda line: None)
     assert attribution.tuned(recipe) == card and load(card).config.context == attribution.CONTEXT

@@ -1,10 +1,10 @@
 """Logs of agents that failed together, which can be executed again: which step made them fail?
 
 Four agents share three registers that hold 0 to 4. In each of five turns an agent is told what to do, and the log says
-what it did: some do another thing than they were told, some the right thing with a wrong result. Most of these errors
-do no harm, because what they touch is overwritten or cancels out. One is decisive: corrected, and with every later turn
-done as it was done before, the run ends in the right value. Which one it is, is found by executing the log again with
-each step corrected, so labels are exact.
+what it did; some do another thing than they were told. Most of these errors do no harm, because what they touch is
+overwritten or cancels out. One is decisive: corrected, and with every later turn done as it was done before, the run
+ends in the right value. Which one it is, is found by executing the log again with each step corrected, so labels are
+exact.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ CAUSES = {
     "t": "wrote to another register",
     "o": "took another operation",
     "s": "took another operand",
-    "r": "got the right instruction and a wrong result",
 }
 TURNS = 5
 VALUES = 5  # a register holds 0 to 4
@@ -59,14 +58,13 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Turn:
-    """What an agent did: an instruction, and by how much its result was off (0: not at all)."""
+    """What an agent did."""
 
     agent: str
     instruction: Instruction
-    off: int = 0
 
     def after(self, registers: Registers) -> Registers:
-        written = (self.instruction.value(registers) + self.off) % VALUES
+        written = self.instruction.value(registers)
         at = REGISTERS.index(self.instruction.target)
         return (*registers[:at], written, *registers[at + 1 :])
 
@@ -121,17 +119,15 @@ class AgentLog:
             return "t"
         if done.operation != due.operation:
             return "o"
-        if done != due:
-            return "s"
-        return "r" if self.turns[at].off else ""
+        return "s" if done != due else ""
 
-    def prompt(self, numbered: bool = True) -> str:
+    def prompt(self) -> str:
         """The run in ChainLM's characters: start, goal and right result, then the turns, a `?` at the end. A turn is
         its number, the agent, what it was told, what it did instead behind a `/`, and the registers after it."""
         log = []
         for i, (turn, told, after) in enumerate(zip(self.turns, self.plan, self.states()[1:], strict=True)):
             did = "" if turn.instruction == told else f"/{turn.instruction}"
-            log.append(f"{i if numbered else ''}{turn.agent}{told}{did}:{digits(after)}")
+            log.append(f"{i}{turn.agent}{told}{did}:{digits(after)}")
         return f"V{digits(self.start)}>{self.goal}{self.right}:{','.join(log)}?"
 
     def transcript(self) -> str:
@@ -159,9 +155,9 @@ class AgentLog:
                 what, _, after = line[2:].partition(":")
                 told, _, did = what.partition("/")
                 turn = Turn(line[1], instruction(did or told))
-                registers, before = tuple(map(int, after)), registers
-                off = registers[REGISTERS.index(turn.instruction.target)] - turn.instruction.value(before)
-                turn = replace(turn, off=off % VALUES)
+                registers = turn.after(registers)
+                if digits(registers) != after:
+                    raise ValueError
                 plan.append(instruction(told))
                 log.append(turn)
         except (ValueError, IndexError):
@@ -213,10 +209,8 @@ def _spoilt(random: Random, turn: Turn) -> Turn:
             return replace(turn, instruction=replace(due, target=other(REGISTERS, due.target)))
         case "o":
             return replace(turn, instruction=replace(due, operation=other(_OPERATIONS, due.operation)))
-        case "s":
-            return replace(turn, instruction=replace(due, left=other(REGISTERS, due.left)))
         case _:
-            return replace(turn, off=random.randrange(1, VALUES))
+            return replace(turn, instruction=replace(due, left=other(REGISTERS, due.left)))
 
 
 def _other(random: Random, all_: str, but: str) -> str:

@@ -1,42 +1,53 @@
 """What a model writes of a failed run: the cause of each suspect step, its correction, and what would have followed.
 
 The three parts of "Abduct, Act, Predict" (2025), arXiv 2509.10401, in ChainLM's characters, a suspect a line:
-`2oc=b+4>2359,3357,4457&` says that step 2 took another operation and should have been `c=b+4`, which leaves 3, 5 and 9
-in the registers, what turns 3 and 4 would then have left, and that the run would have succeeded (`!`: would not).
+`3o340;c=b+4>343;a=c-b>443&` says that step 3 took another operation, that from registers 3, 4 and 0 it should have been
+`c=b+4`, which leaves 3, 4 and 3, that turn 4 (`a=c-b`) would then have left 4, 4 and 3, and that the run would have
+succeeded (`!`: would not).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from anystep.errors import UsageError
-from anystep.tasks.agent_logs.log import AgentLog, Registers, Turn, digits, instruction
+from anystep.tasks.agent_logs.log import AgentLog, Instruction, Registers, Turn, digits, instruction
 
 AVERTED, NOT_AVERTED = "&", "!"
-SUSPECT = re.compile(r"(\d)([tosr])([a-c]=[a-c\d][-+][a-c\d])>(\d{4}(?:,\d{4})*)([&!])")
+TURN = r"\d{3};[a-c]=[a-c\d][-+][a-c\d]>"
+SUSPECT = re.compile(rf"(\d)([tos])((?:{TURN})+)(\d{{3}})([&!])")
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """One step that is not as it should be: why (abduct), the turn that should have been (act), the registers
-    after it and after each later turn, and whether the run would succeed (predict)."""
+    """One step that is not as it should be: why (abduct), the turn that should have been (act), the registers before
+    and after it and after each later turn, and whether the run would succeed (predict).
+
+    instructions: the correction's and those of the later turns, as they were done.
+    """
 
     step: int
     cause: str
-    correction: Turn
+    instructions: tuple[Instruction, ...]
     registers: tuple[Registers, ...]
     averted: bool
 
+    @property
+    def correction(self) -> Instruction:
+        return self.instructions[0]
+
     def __str__(self) -> str:
         mark = AVERTED if self.averted else NOT_AVERTED
-        after = ",".join(f"{i}{digits(left)}" for i, left in enumerate(self.registers, self.step))
-        return f"{self.step}{self.cause}{self.correction.instruction}>{after}{mark}"
+        turns = zip(self.registers, self.instructions, strict=False)
+        done = "".join(f"{digits(before)};{instruction}>" for before, instruction in turns)
+        return f"{self.step}{self.cause}{done}{digits(self.registers[-1])}{mark}"
 
 
 class Predictor(Protocol):
-    """What a corrected turn leads to: the registers after it and every later turn, and whether the run succeeds."""
+    """What a corrected turn leads to: the registers before it and after it and every later turn, and whether the run
+    succeeds."""
 
     def __call__(self, log: AgentLog, step: int, correction: Turn) -> tuple[tuple[Registers, ...], bool]: ...
 
@@ -44,7 +55,7 @@ class Predictor(Protocol):
 def executed(log: AgentLog, step: int, correction: Turn) -> tuple[tuple[Registers, ...], bool]:
     """The predictor that does not guess: the log is executed again from that step."""
     turns = (*log.turns[:step], correction, *log.turns[step + 1 :])
-    return tuple(log.states(turns)[step + 1 :]), log.outcome(turns) == log.right
+    return tuple(log.states(turns)[step:]), log.outcome(turns) == log.right
 
 
 def by_replay(log: AgentLog, predict: Predictor = executed) -> tuple[Suspect, ...]:
@@ -56,7 +67,8 @@ def by_replay(log: AgentLog, predict: Predictor = executed) -> tuple[Suspect, ..
     for step in log.errors:
         correction = log.corrected(step)
         registers, averted = predict(log, step, correction)
-        found.append(Suspect(step, log.cause(step), correction, registers, averted))
+        done = (correction.instruction, *(turn.instruction for turn in log.turns[step + 1 :]))
+        found.append(Suspect(step, log.cause(step), done, registers, averted))
         if averted:
             break
     return tuple(found)
@@ -79,10 +91,10 @@ def read(log: AgentLog, text: str) -> tuple[Suspect, ...]:
     """The suspects that a text names, as far as they can be read; what cannot be is left out."""
     found = list[Suspect]()
     for match in SUSPECT.finditer(text):
-        step = int(match[1])
+        step, turns = int(match[1]), [turn.split(";") for turn in match[3].split(">")[:-1]]
         if step < len(log.turns):
-            due = instruction(match[3])
-            registers = tuple(tuple(map(int, after[1:])) for after in match[4].split(","))
-            correction = replace(log.turns[step], instruction=due, off=0)
-            found.append(Suspect(step, match[2], correction, registers, match[5] == AVERTED))
+            states = (*(before for before, _ in turns), match[4])
+            done = tuple(instruction(text) for _, text in turns)
+            registers = tuple(tuple(map(int, state)) for state in states)
+            found.append(Suspect(step, match[2], done, registers, match[5] == AVERTED))
     return tuple(found)
