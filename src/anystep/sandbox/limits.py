@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from anystep.errors import UsageError
 
 LEAST = 48 << 20  # bytes of address space that an idle interpreter already takes
+MOST = 1 << 62, 1e9  # whole numbers, and seconds: what the kernel can be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Limits:
             if not math.isfinite(value) or value < least.get(name, 0) or (not whole and value <= 0):
                 bound = f"{least[name]} or more" if whole else "more than 0"
                 raise UsageError(f"Limits({name}={value!r}): {bound} is needed, as in Limits(wall=5.0).")
+            if value > MOST[not whole]:
+                raise UsageError(f"Limits({name}={value!r:.30}): at most {MOST[not whole]}, as in Limits(wall=5.0).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Program:
     """Python source with what it reads. `Program("print(input())", stdin="hello")`.
 
     files: what lies in its scratch folder, the working directory, when it starts: relative names to bytes. limits: its
-    own, else the sandbox's. Raises UsageError for a name that leads out of the folder.
+    own, else the sandbox's. Raises UsageError for a name that leads out of the folder, and for text that is none.
     """
 
     code: str
@@ -58,6 +61,11 @@ class Program:
     def __post_init__(self) -> None:
         if not isinstance(self.code, str) or not isinstance(self.stdin, str):
             raise UsageError('Program(code, stdin) takes text, as in Program("print(input())", stdin="hello").')
+        for text in (self.stdin, *filter(lambda name: isinstance(name, str), self.files)):
+            try:
+                text.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                raise UsageError(f'{text!r:.60} is no text, as Program(code, stdin="hello") takes it.') from None
         for name, content in self.files.items():
             parts = PurePosixPath(name).parts if isinstance(name, str) else ()
             if not parts or ".." in parts or name.startswith("/") or "\0" in name:

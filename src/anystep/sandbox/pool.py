@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,7 @@ from anystep.sandbox.session import Session
 from anystep.sandbox.worker import Lost, Worker, lost, outcome
 
 _every: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+_sharing = threading.Lock()
 
 
 class Sandbox:
@@ -43,6 +45,7 @@ class Sandbox:
         self._closed = False
         self._idle: list[Worker] = []
         self._lent = 0
+        self._held: Counter[int] = Counter()  # open sessions, by the thread that opened them
         self._changed = threading.Condition()
         self._process = os.getpid()
         _every.add(self)
@@ -54,6 +57,7 @@ class Sandbox:
         """
         given = [programs] if isinstance(programs, (Program, str)) else list(programs)
         todo = [Program(p) if isinstance(p, str) else p for p in given]
+        self._refuse_to_wait_for(threading.get_ident())
         outcomes: list[Outcome | None] = [None] * len(todo)
         problems: list[BaseException] = []
         turns = iter(range(len(todo)))
@@ -64,6 +68,8 @@ class Sandbox:
                     outcomes[i] = self._one(todo[i])
             except BaseException as problem:
                 problems.append(problem)
+                for _ in turns:  # nobody starts another: an interrupt would wait for all that is left
+                    pass
 
         threads = [threading.Thread(target=work) for _ in range(min(self.workers, len(todo)) - 1)]
         for thread in threads:
@@ -76,9 +82,21 @@ class Sandbox:
         return [o for o in outcomes if o is not None]
 
     def open(self, program: Program | str) -> Session:
-        """Start a program that defines functions and keep it for calls. It holds one worker until it is closed."""
+        """Start a program that defines functions and keep it for calls. It holds one worker until it is closed.
+
+        Raises UsageError where the thread's own open sessions hold all workers: it would wait for itself.
+        """
         program = Program(program) if isinstance(program, str) else program
-        return Session(self._take(), program, program.limits or self.limits, self._give_back)
+        thread = threading.get_ident()
+        self._refuse_to_wait_for(thread)
+        worker = self._take()
+        self._held[thread] += 1
+
+        def give_back(worker: Worker, sound: bool) -> None:
+            self._held[thread] -= 1
+            self._give_back(worker, sound)
+
+        return Session(worker, program, program.limits or self.limits, give_back)
 
     def close(self) -> None:
         """End all workers and what runs on them. It may be called twice."""
@@ -96,6 +114,12 @@ class Sandbox:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _refuse_to_wait_for(self, thread: int) -> None:
+        if self._held[thread] >= self.workers:
+            raise UsageError(
+                f"this thread's open sessions hold all workers: close one, or give Sandbox(workers={self.workers + 1})."
+            )
 
     def _one(self, program: Program) -> Outcome:
         worker, sound = self._take(), False
@@ -144,11 +168,13 @@ class Sandbox:
         """In a process forked from ours: the workers are our parent's, and so may be the lock."""
         for worker in self._idle:
             worker.forget()
-        self._idle, self._lent = [], 0
+        self._idle, self._lent, self._held = [], 0, Counter()
         self._changed, self._process = threading.Condition(), os.getpid()
 
 
 def _after_fork() -> None:
+    global _sharing
+    _sharing = threading.Lock()  # another thread may have held it
     for box in list(_every):
         box._forked()
 
@@ -157,7 +183,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 _shared: Sandbox | None = None
-_sharing = threading.Lock()
 
 
 def shared() -> Sandbox:

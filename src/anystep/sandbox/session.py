@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -18,11 +19,13 @@ class Session:
 
     opened: what became of the definitions themselves. alive: whether it can be called. The limits hold for all calls
     together; a call that goes over one ends the session, and later calls have the status "closed". A call that raises
-    does not end it. It keeps a worker until it is closed, and is for one thread at a time.
+    does not end it. It keeps a worker until it is closed or forgotten, and is for one thread at a time. In a process that
+    was forked meanwhile it counts as closed.
     """
 
     def __init__(self, worker: Worker, program: Program, limits: Limits, give_back: Callable[[Worker, bool], None]):
         self.alive = False
+        self._process = os.getpid()
         self._worker: Worker | None = worker
         self._limits, self._give_back = limits, give_back
         self._sound = True  # whether the worker can serve another program
@@ -39,7 +42,7 @@ class Session:
             raise UsageError(
                 f"call({name!r}, args): {problem}; give literals, as in call({name!r}, (1, [2]))"
             ) from None
-        worker = self._worker
+        worker = self._worker if os.getpid() == self._process else None
         if worker is None or not self.alive:
             why = "the session was closed" if worker is None else f"the program had ended: {self._last.status}"
             return Outcome("closed", detail=why, exit_code=self._last.exit_code)
@@ -49,7 +52,7 @@ class Session:
     def close(self) -> None:
         """End the program and free its worker. It may be called twice."""
         worker, self._worker = self._worker, None
-        if worker is None:
+        if worker is None or os.getpid() != self._process:  # a forked process has no say in its parent's worker
             return
         try:
             if self.alive:
@@ -66,6 +69,9 @@ class Session:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        self.close()  # else a session that is forgotten would keep its worker from everybody for good
 
     def _told(self, ask: Callable[[], dict[str, Any]]) -> Outcome:
         self._sound, self.alive = False, False  # while it is asked: an interrupt leaves half an answer in the line

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from anystep.sandbox import values, wire
 from anystep.sandbox.inside import confine, rooms
+from anystep.sandbox.inside.launch import Unfurnished
+from anystep.sandbox.inside.scratch import GLANCE
 from anystep.sandbox.inside.supervise import Watch
 
 
@@ -37,11 +39,16 @@ class Attending:
 
     def run(self, request: dict[str, Any]) -> None:
         """Run a program, or a session call by call, and answer each."""
-        with self.room.program(request, self.askers) as watch:
-            broken = watch.until(answered=request["session"])
-            if request["session"]:
-                broken = self.calls(watch, broken)
-            told = watch.end(broken)
+        try:
+            with self.room.program(request, self.askers) as watch:
+                broken = watch.until(answered=request["session"])
+                if request["session"]:
+                    broken = self.calls(watch, broken)
+                told = watch.end(broken)
+        except Unfurnished as problem:
+            nothing = {"stdout": b"", "stderr": b"", "value": None, "exit_code": None, "cpu": 0.0, "wall": 0.0}
+            told = {"status": "scratch", "detail": str(problem), "alive": False, **nothing}
+            return wire.send(self.control, values.dumps(told))
         if broken not in ("left", "closed"):
             self.report(watch, told, alive=False)
 
@@ -71,7 +78,9 @@ class Attending:
         poller = select.poll()
         for fd in self.askers:
             poller.register(fd, select.POLLIN)
-        ready = {fd for fd, _ in poller.poll()}
+        while not (ready := {fd for fd, _ in poller.poll(GLANCE * 1000 if watch.swollen else None)}):
+            if watch.broken():  # a signal handler or a thread of its own may go on filling scratch
+                watch.kill()
         try:
             return wire.receive(self.control) if self.control in ready else None
         except wire.Closed:

@@ -15,12 +15,19 @@ PIPES = ("stdin", "stdout", "stderr", "calls", "reply")  # in the order of the p
 TO_PROGRAM = ("stdin", "calls")
 
 
+class Unfurnished(Exception):
+    """A program's files cannot be written: there are too many, they are too large, or their names do not go together."""
+
+
 def furnish(folder: str, files: dict[str, bytes]) -> None:
-    """Write a program's files into its scratch."""
+    """Write a program's files into its scratch. Raises Unfurnished where that cannot be done."""
     os.chdir(folder)
     for name, content in files.items():
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(content)
+        try:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_bytes(content)
+        except OSError as problem:
+            raise Unfurnished(f"its file {name!r:.100} cannot be written: {problem.strerror}") from problem
 
 
 def ring_for_children() -> int:
