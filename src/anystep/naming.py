@@ -17,6 +17,7 @@ from anystep.process import Reward, reward
 from anystep.tasks.task import Task
 
 HUGE = 10**6  # no option of a method that is written as text is this large
+MOST_SAMPLES = 64  # verdicts that a judge in a text samples of one candidate
 
 Question = str | Task | Sequence[dict[str, Any]]
 MakeReward = Callable[..., Reward]  # of the task, and of the options that its name was written with
@@ -63,6 +64,8 @@ def _judge(
 ) -> Reward:
     from anystep import verify
 
+    if isinstance(samples, int) and samples > MOST_SAMPLES:
+        raise UsageError(f"judge(samples={samples}) is out of reach; give at most {MOST_SAMPLES}.")
     own = {} if rubric is None else {"rubric": rubric}
     return verify.judge_for(task, asks(model), samples=samples, partial=partial, **own)
 
@@ -97,8 +100,10 @@ def _tests(task: Question, all: bool = False) -> Reward:
 
 def _uncertainty_head(task: Question, asks: Asks, aggregate: Any = "product") -> Reward:
     from anystep import verify
+    from anystep.verify.uncertainty import head_for
 
-    return verify.uncertainty_head(asks(None), aggregate=aggregate)
+    engine = asks(None)  # a text, perhaps a server's client's, starts no training
+    return verify.uncertainty_head(engine, head_for(engine, train=False), aggregate=aggregate)
 
 
 _REWARDS: dict[str, MakeReward] = {

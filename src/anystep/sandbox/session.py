@@ -19,8 +19,8 @@ class Session:
 
     opened: what became of the definitions themselves. alive: whether it can be called. The limits hold for all calls
     together; a call that goes over one ends the session, and later calls have the status "closed". A call that raises
-    does not end it. It keeps a worker until it is closed or forgotten, and is for one thread at a time. In a process that
-    was forked meanwhile it counts as closed.
+    does not end it. It keeps a worker until it is closed or forgotten, and is for one thread at a time. In a process
+    that was forked meanwhile it counts as closed.
     """
 
     def __init__(self, worker: Worker, program: Program, limits: Limits, give_back: Callable[[Worker, bool], None]):

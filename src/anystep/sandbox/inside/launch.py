@@ -16,7 +16,7 @@ TO_PROGRAM = ("stdin", "calls")
 
 
 class Unfurnished(Exception):
-    """A program's files cannot be written: there are too many, they are too large, or their names do not go together."""
+    """A program's files cannot be written: too many, too large, or names that do not go together."""
 
 
 def furnish(folder: str, files: dict[str, bytes]) -> None:

@@ -91,7 +91,8 @@ def filter_for(processes: int, own: int, alone: bool, modes: bool) -> bytes:
 
     processes: children and threads allowed; none means that no call which makes one is let through. own: the program's
     process id, the only one it may signal, unless it is `alone` with its children in a pid namespace. modes: whether it
-    may change the permissions and times of files, and cut them short by name: not where it can reach files of its user's, Python's own for one.
+    may change the permissions and times of files, and cut them short by name: not where it can reach files of its
+    user's, Python's own for one.
     """
     arch = NATIVE[platform.machine().lower()]
     known = numbers(arch)
