@@ -1,4 +1,4 @@
-"""How many short programs a second does the sandbox run? `python benchmarks/sandbox.py [namespaces chroot ...]` (1 minute).
+"""How many short programs a second does the sandbox run? `python benchmarks/sandbox.py [chroot ...]` (1 minute).
 
 One line for each boundary that this machine has, the strongest first, and why it lacks the others. Where other programs
 keep the machine busy the figures are lower, save the milliseconds of processor.

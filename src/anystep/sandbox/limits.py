@@ -50,7 +50,7 @@ class Program:
     """Python source with what it reads. `Program("print(input())", stdin="hello")`.
 
     files: what lies in its scratch folder, the working directory, when it starts: relative names to bytes. limits: its
-    own, else the sandbox's. Raises UsageError for a name that leads out of the folder, and for text that is none.
+    own, else the sandbox's. Raises UsageError for a name that leads out of the folder or cannot be one.
     """
 
     code: str
@@ -61,17 +61,14 @@ class Program:
     def __post_init__(self) -> None:
         if not isinstance(self.code, str) or not isinstance(self.stdin, str):
             raise UsageError('Program(code, stdin) takes text, as in Program("print(input())", stdin="hello").')
-        for text in (self.stdin, *filter(lambda name: isinstance(name, str), self.files)):
-            try:
-                text.encode("utf-8", "surrogateescape")
-            except UnicodeEncodeError:
-                raise UsageError(f'{text!r:.60} is no text, as Program(code, stdin="hello") takes it.') from None
         for name, content in self.files.items():
             parts = PurePosixPath(name).parts if isinstance(name, str) else ()
             if not parts or ".." in parts or name.startswith("/") or "\0" in name:
                 raise UsageError(
                     f'files={{{name!r}: ...}} leads out of scratch; call Program(code, files={{"a.txt": b""}}).'
                 )
+            if any(0xD800 <= ord(c) < 0xDC80 or ord(c) > 0xDCFF for c in name if 0xD800 <= ord(c) < 0xE000):
+                raise UsageError(f'files={{{name!r:.40}: ...}} is no name; call Program(code, files={{"a.txt": b""}}).')
             if not isinstance(content, (bytes, bytearray)):
                 raise UsageError(
                     f'files={{{name!r}: ...}} is not bytes; call Program(code, files={{"a.txt": b"text"}}).'

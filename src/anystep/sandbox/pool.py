@@ -6,7 +6,6 @@ import atexit
 import os
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -45,7 +44,8 @@ class Sandbox:
         self._closed = False
         self._idle: list[Worker] = []
         self._lent = 0
-        self._held: Counter[int] = Counter()  # open sessions, by the thread that opened them
+        self._held: list[int] = []  # the threads of open sessions
+        self._every: weakref.WeakSet[Worker] = weakref.WeakSet()
         self._changed = threading.Condition()
         self._process = os.getpid()
         _every.add(self)
@@ -57,19 +57,18 @@ class Sandbox:
         """
         given = [programs] if isinstance(programs, (Program, str)) else list(programs)
         todo = [Program(p) if isinstance(p, str) else p for p in given]
-        self._refuse_to_wait_for(threading.get_ident())
         outcomes: list[Outcome | None] = [None] * len(todo)
         problems: list[BaseException] = []
         turns = iter(range(len(todo)))
 
         def work() -> None:
             try:
-                for i in turns:  # shared: a list's iterator hands each turn to one thread
+                for i in turns:  # shared: an iterator hands each turn to one thread
+                    if problems:
+                        break
                     outcomes[i] = self._one(todo[i])
             except BaseException as problem:
                 problems.append(problem)
-                for _ in turns:  # nobody starts another: an interrupt would wait for all that is left
-                    pass
 
         threads = [threading.Thread(target=work) for _ in range(min(self.workers, len(todo)) - 1)]
         for thread in threads:
@@ -84,18 +83,17 @@ class Sandbox:
     def open(self, program: Program | str) -> Session:
         """Start a program that defines functions and keep it for calls. It holds one worker until it is closed.
 
-        Raises UsageError where the thread's own open sessions hold all workers: it would wait for itself.
+        Raises UsageError where all workers are held by sessions that this very thread has open.
         """
         program = Program(program) if isinstance(program, str) else program
-        thread = threading.get_ident()
-        self._refuse_to_wait_for(thread)
-        worker = self._take()
-        self._held[thread] += 1
+        worker, thread = self._take(), threading.get_ident()
 
         def give_back(worker: Worker, sound: bool) -> None:
-            self._held[thread] -= 1
+            if thread in self._held:  # not so in a process forked since
+                self._held.remove(thread)
             self._give_back(worker, sound)
 
+        self._held.append(thread)
         return Session(worker, program, program.limits or self.limits, give_back)
 
     def close(self) -> None:
@@ -115,12 +113,6 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def _refuse_to_wait_for(self, thread: int) -> None:
-        if self._held[thread] >= self.workers:
-            raise UsageError(
-                f"this thread's open sessions hold all workers: close one, or give Sandbox(workers={self.workers + 1})."
-            )
-
     def _one(self, program: Program) -> Outcome:
         worker, sound = self._take(), False
         try:
@@ -136,6 +128,11 @@ class Sandbox:
         """A worker for one program, when one is free."""
         with self._changed:
             while not self._closed and not self._idle and self._lent >= self.workers:
+                if self._held.count(threading.get_ident()) >= self.workers:
+                    raise UsageError(
+                        f"this thread's open sessions hold all {self.workers} workers; close one, "
+                        f"or call Sandbox(workers={self.workers + 1})."
+                    )
                 self._changed.wait()
             if self._closed:
                 raise UsageError("the sandbox is closed; run programs within `with Sandbox() as box:`.")
@@ -143,7 +140,9 @@ class Sandbox:
             if self._idle:
                 return self._idle.pop()
         try:
-            return Worker(self.boundary.name)
+            worker = Worker(self.boundary.name)
+            self._every.add(worker)
+            return worker
         except BaseException:
             self._returned()
             raise
@@ -166,9 +165,10 @@ class Sandbox:
 
     def _forked(self) -> None:
         """In a process forked from ours: the workers are our parent's, and so may be the lock."""
-        for worker in self._idle:
+        for worker in self._every:
             worker.forget()
-        self._idle, self._lent, self._held = [], 0, Counter()
+        self._idle, self._lent, self._held = [], 0, []
+        self._every = weakref.WeakSet()
         self._changed, self._process = threading.Condition(), os.getpid()
 
 

@@ -25,7 +25,6 @@ class Session:
 
     def __init__(self, worker: Worker, program: Program, limits: Limits, give_back: Callable[[Worker, bool], None]):
         self.alive = False
-        self._process = os.getpid()
         self._worker: Worker | None = worker
         self._limits, self._give_back = limits, give_back
         self._sound = True  # whether the worker can serve another program
@@ -42,7 +41,7 @@ class Session:
             raise UsageError(
                 f"call({name!r}, args): {problem}; give literals, as in call({name!r}, (1, [2]))"
             ) from None
-        worker = self._worker if os.getpid() == self._process else None
+        worker = self._worker
         if worker is None or not self.alive:
             why = "the session was closed" if worker is None else f"the program had ended: {self._last.status}"
             return Outcome("closed", detail=why, exit_code=self._last.exit_code)
@@ -52,7 +51,7 @@ class Session:
     def close(self) -> None:
         """End the program and free its worker. It may be called twice."""
         worker, self._worker = self._worker, None
-        if worker is None or os.getpid() != self._process:  # a forked process has no say in its parent's worker
+        if worker is None or worker.owner != os.getpid():  # a forked process has no say in its parent's worker
             return
         try:
             if self.alive:

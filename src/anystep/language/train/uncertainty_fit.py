@@ -180,7 +180,7 @@ SMOLLM2 = ModelRecipe(
     (ChainsRecipe("counts", 60, 4, "dev"), ChainsRecipe("stories", 60, 4, "dev")),
 )
 CHAINLM = ModelRecipe(  # the head that ships
-    HeadRecipe(Inside(values=(0, 1, 2, 3, 4), final=True), hidden=64, epochs=5, batch=32, rate=1e-3),
+    HeadRecipe(Inside(probabilities=4, values=(2, 4), final=True), hidden=32, epochs=5, batch=32, rate=1e-3),
     tuple(ChainsRecipe(family, n, 4, model="chainlm-2m") for family, n in CHAIN_PROBLEMS.items()),
     tuple(ChainsRecipe(family, n // 6, 4, "dev", "chainlm-2m") for family, n in CHAIN_PROBLEMS.items()),
 )

@@ -15,19 +15,21 @@ PIPES = ("stdin", "stdout", "stderr", "calls", "reply")  # in the order of the p
 TO_PROGRAM = ("stdin", "calls")
 
 
-class Unfurnished(Exception):
-    """A program's files cannot be written: too many, too large, or names that do not go together."""
+class NoRoom(Exception):
+    """A program's files do not fit into its scratch."""
 
 
-def furnish(folder: str, files: dict[str, bytes]) -> None:
-    """Write a program's files into its scratch. Raises Unfurnished where that cannot be done."""
+def furnish(folder: str, files: dict[str, bytes], most: int) -> None:
+    """Write a program's files, of so many bytes at most, into its scratch. Raises NoRoom."""
+    if sum(map(len, files.values())) > most:
+        raise NoRoom(f"its files have more than the {most} bytes of scratch")
     os.chdir(folder)
-    for name, content in files.items():
-        try:
+    try:
+        for name, content in files.items():
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_bytes(content)
-        except OSError as problem:
-            raise Unfurnished(f"its file {name!r:.100} cannot be written: {problem.strerror}") from problem
+    except OSError as problem:
+        raise NoRoom(f"its files cannot be written: {problem}") from problem
 
 
 def ring_for_children() -> int:
@@ -59,7 +61,7 @@ def start(request: dict[str, Any], askers: dict[int, int], bell: int, scratch: s
             os._exit(70)  # never back into the supervisor's code
     for fd in far.values():
         os.close(fd)
-    stdin = request["stdin"].encode("utf-8", "surrogateescape")
+    stdin = request["stdin"].encode("utf-8", "surrogatepass")
     return Watch(pid, near, stdin, request["limits"], askers, bell)
 
 

@@ -52,7 +52,7 @@ class Namespaces:
     @contextmanager
     def program(self, request: dict[str, Any], askers: dict[int, int]) -> Iterator[Watch]:
         namespaces.fresh_room(request["limits"]["scratch"])
-        launch.furnish(namespaces.SCRATCH, request["files"])
+        launch.furnish(namespaces.SCRATCH, request["files"], request["limits"]["scratch"])
         # The kernel counts the zygote and its parent, the supervisor and the program itself in the user namespace.
         by = Confinement(calls=True, alone=True, ours=4)
         try:
@@ -88,7 +88,7 @@ class Folder:
         if os.listdir(scratch):
             os._exit(1)  # something of an earlier program is left: no program starts here again
         try:
-            launch.furnish(scratch, request["files"])
+            launch.furnish(scratch, request["files"], request["limits"]["scratch"])
             by, allowed = self.by, request["limits"]["processes"]
             if by.calls and by.ours is None and allowed:
                 tasks = confine.user_s_tasks()

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import NoReturn
 
 WARM = (  # what most programs import; and those with shared libraries, which no program will find in its root
-    "_hashlib _sqlite3 _uuid abc array ast base64 binascii bisect bz2 calendar cmath collections contextlib copy ctypes "
-    "dataclasses datetime decimal enum fractions functools hashlib heapq inspect io itertools json keyword lzma math "
-    "numbers operator os pathlib pickle queue random re select signal socket statistics string struct sys tempfile "
-    "textwrap threading time traceback types typing unicodedata uuid warnings weakref zlib"
+    "_hashlib _sqlite3 _uuid abc array ast base64 binascii bisect bz2 calendar cmath collections contextlib copy "
+    "ctypes dataclasses datetime decimal enum fractions functools hashlib heapq inspect io itertools json keyword "
+    "lzma math numbers operator os pathlib pickle queue random re select signal socket statistics string struct "
+    "sys tempfile textwrap threading time traceback types typing unicodedata uuid warnings weakref zlib"
 )
 
 
