@@ -18,7 +18,6 @@ from anystep.language.loading import load as load_engine
 from anystep.language.prefill import paid, portions
 from anystep.language.train.checkpoint import WEIGHTS
 from anystep.language.train.uncertainty import Head, load
-from anystep.language.train.uncertainty_fit import SMOLLM2, trained
 from anystep.language.train.worked import step_ends
 from anystep.ledger import Cost, Ledger, Limit
 from anystep.process import Reward, Scored
@@ -133,12 +132,10 @@ def _engine(name: str) -> Engine:
 
 
 def head_for(engine: Engine) -> Head:
-    """The head that ships for a model known by name, or that its recipe has trained or now trains."""
+    """The head that ships for a model known by name; UsageError for any other."""
     path = WEIGHTS / SHIPPED.format(engine.name)
     if path.exists():
         return load(path)
-    if engine.name == SMOLLM2.model:
-        return trained(SMOLLM2, engine)
     raise UsageError(
         f"No uncertainty head is known for {engine.name}: train one with language.train.uncertainty_fit.fit(engine, "
         "chains, recipe) and write verify.uncertainty_head(engine, head)."

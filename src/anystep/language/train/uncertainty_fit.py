@@ -173,7 +173,10 @@ CHAIN_PROBLEMS = {"C": 150, "P": 150, "A": 30, "L": 30}
 SMOLLM2 = ModelRecipe(
     HeadRecipe(
         Inside(shortlist=SMOLLM2_WORDS, values=(11, 14, 17, 20, 23, 26), final=True),
-        **{"hidden": 64, "epochs": 6, "batch": 32, "rate": 1e-3},
+        hidden=64,
+        epochs=6,
+        batch=32,
+        rate=1e-3,
     ),
     (ChainsRecipe("counts", 280, 3), ChainsRecipe("stories", 280, 3)),
     (ChainsRecipe("counts", 60, 4, "dev"), ChainsRecipe("stories", 60, 4, "dev")),
