@@ -1,4 +1,4 @@
-"""SmolLM2-135M's shipped uncertainty head on chains the model writes anew: it ranks, reads for nothing, changes nothing."""
+"""SmolLM2-135M's shipped uncertainty head on chains the model writes anew: it ranks, and changes nothing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Row 41: an uncertainty head on SmolLM2's frozen internals, against a step-reward model fine-tuned from SmolLM2, what
 the next-token probabilities tell, and a linear probe: on two families it was trained on, and on one it was not.
 
-Stated time: twenty-five minutes of one core the first time, of which the chains take four and the step model six; both
-are then kept, and ten minutes remain.
+Stated time: seventeen minutes of one quiet core the first time, of which the chains take five and the step model six;
+both are then kept, and six minutes remain.
 """
 
 from __future__ import annotations
