@@ -32,8 +32,7 @@ from anystep.language.train.worked import Chain, ChainsRecipe, chains_of
 class HeadRecipe:
     """Everything that decides a head, given its chains: what it reads, its shape, and how it is fitted.
 
-    batch: chains an update. weight: of wrong steps in the loss. ahead: whether a step may see the tokens behind it,
-    which a chain that is still being written has not.
+    batch: chains an update. weight: of wrong steps in the loss.
     """
 
     inside: Inside
@@ -46,7 +45,6 @@ class HeadRecipe:
     decay: float = 0.1
     dropout: float = 0.1
     weight: float = 1.0
-    ahead: bool = False
     seed: int = 0
 
 
@@ -129,7 +127,7 @@ def optimise(
             some = order[at : at + recipe.batch]
             tokens = list(module.embed(torch.cat([features[i] for i in some])).split([len(features[i]) for i in some]))
             wrong = torch.tensor([not label for i in some for label in chains[i].labels], dtype=torch.float32)
-            logits = torch.cat([module(*batch) for batch in batches(tokens, [ends[i] for i in some], recipe.ahead)])
+            logits = torch.cat([module(*batch) for batch in batches(tokens, [ends[i] for i in some])])
             loss = F.binary_cross_entropy_with_logits(logits, wrong, pos_weight=weight)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate * min((done + 1) / (0.05 * total + 1), 1 - done / total)
