@@ -43,6 +43,7 @@ ROW = 121
 N = 16
 MOST = 36  # samples in a pool: room for arms that spend on samples what others spend on checking
 PROGRAMS = 24  # written from the problem alone, which is what the translations of 16 chains cost
+UNSEEN = ("A",)
 LOSS: Loss = "preference"  # of the headlines, chosen on dev
 HEAD, SINGLE = f"several, {LOSS}", f"single, {LOSS}"
 
@@ -64,21 +65,22 @@ def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
     setting: Setting = DEFAULT,
-    items: int = 100,
+    items: int = 250,
     part: str = "test",
     runner: Runner = in_sandbox,
-    audited: int = 25,
+    audited: int = 20,
+    unseen: Sequence[str] = UNSEEN,
 ) -> Result:
     """Check every clause of the row.
 
-    items: problems a reasoner, each reasoner's its own. part: the split they are from. audited: on how many of each
+    unseen: the reasoners that take their turn. items: problems a reasoner, each reasoner's its own. part: the split they are from. audited: on how many of each
     reasoner's the reward itself is called, and its values and costs compared with those of the pools.
     """
     began = time.perf_counter()
-    pools = {unseen: pooled(unseen, setting, items, part, seed, runner, progress) for unseen in setting.reasoners}
+    pools = {name: pooled(name, setting, items, part, seed, runner, progress) for name in unseen}
     every = [pool for some in pools.values() for pool in some]
     checks = [*clauses(every), *audit(pools, setting, audited, runner, progress)]
-    made = reward(setting, setting.training, runner, progress)
+    made = reward(setting, trainings(unseen[0], setting)[HEAD], runner, progress)
     apart = asked(part, items, seed, len(pools)), asked("dev", items, seed, len(pools) + 1)
     told = notes(pools, made, *apart, HEAD, N)
     return Result("collaborative_cot_pot", ROW, tuple(checks), time.perf_counter() - began, seed, told)
