@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -241,7 +242,7 @@ def in_sandbox(programs: Sequence[str]) -> list[str | None]:
 
 def agreement(translator: Engine, runner: Runner = in_sandbox) -> Agreement:
     """Chains against their programs, with a model that writes programs (`language.train.reasoners`)."""
-    return Agreement(f"agreement by {translator.name}", translator, runner)
+    return Agreement(f"agreement by {Path(translator.name).stem}", translator, runner)
 
 
 def ranker(judge: Verifier, name: str) -> Ranker:
