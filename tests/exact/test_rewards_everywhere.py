@@ -61,6 +61,7 @@ VERIFIERS = {
     "chain_steps": Verifier(verify.chain_steps, chain),
     "chain_steps, last": Verifier(lambda: verify.chain_steps(aggregate="last"), chain),
     "chain_steps, calibrated": Verifier(calibrated, chain),
+    "collaborative_cot_pot": Verifier(verify.collaborative_cot_pot, chain),
     "equations": Verifier(lambda: verify.equations("How many?"), chain, reads=False),
     "natural_program, rules": Verifier(lambda: verify.natural_program(premises="#1a=9"), chain, reads=False),
     "oracle": Verifier(lambda: verify.oracle(TASK), chain, reads=False),
