@@ -1,6 +1,7 @@
 """Is it right? Rewards over language states: learned, computed without an answer key, and exact (labelled oracle)."""
 
 from anystep.verify.chain_steps import ChainSteps, chain_steps
+from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
 from anystep.verify.judges import (
     Judge,
@@ -21,6 +22,7 @@ from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
     "ChainSteps",
+    "CollaborativeCotPot",
     "Judge",
     "NaturalProgram",
     "Pairwise",
@@ -30,6 +32,7 @@ __all__ = [
     "WinRate",
     "bradley_terry",
     "chain_steps",
+    "collaborative_cot_pot",
     "equations",
     "judge",
     "judge_for",
