@@ -172,6 +172,8 @@ class Sandbox:
 
 
 def _after_fork() -> None:
+    global _sharing
+    _sharing = threading.Lock()
     for box in list(_every):
         box._forked()
 
@@ -188,6 +190,6 @@ def shared() -> Sandbox:
     global _shared
     with _sharing:
         if _shared is None:
-            _shared = Sandbox(workers=os.cpu_count() or 2)
+            _shared = Sandbox(workers=os.cpu_count() or 1)
             atexit.register(_shared.close)
         return _shared
