@@ -187,20 +187,3 @@ def test_a_step_cites_by_number_whatever_order_it_is_written_in() -> None:
     (step,) = statements("#5(#2#1)b=12+4=16")
     check = next(iter(asked(PROMPT, "#5(#2#1)b=12+4=16\n")))
     assert check.statement == step and check.lines == ("b=a+4", "a=12") and not refused(check)
-
-
-def test_a_verifier_learns_from_the_reasoners_own_steps_by_what_they_cite(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anystep.language.train import deduce
-
-    chains: dict[str, str] = {}
-
-    def written(model: Any, alphabet: Any, prompts: list[str], each: int, **how: Any) -> list[list[str]]:
-        chains["prompt"] = prompts[0]
-        return [["#90(#1)a=1\n#91(#99)b=1\n"] * each for _ in prompts]
-
-    monkeypatch.setattr(deduce, "sample_many", written)
-    recipe = deduce.OwnRecipe(problems=2, each=3)
-    found = deduce.own_pairs(recipe, engine().model)  # type: ignore[arg-type]
-    assert len(found) == 2 * 3, "a step that cites nothing that is there shows nothing, and is left out"
-    assert all(said[-1] in YES + NO for _, said in found)
-    assert found[0][0].startswith(next(iter(asked(chains["prompt"], "#90(#1)a=1\n"))).lines[0])

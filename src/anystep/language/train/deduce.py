@@ -16,7 +16,6 @@ from random import Random
 
 from anystep.language.engine.llama import Config, Llama
 from anystep.language.train.chainlm import Cost, policy, untrained
-from anystep.language.train.sampler import sample_many
 from anystep.language.train.tune import Pair, Tuning, batches, kept, tune
 from anystep.tasks.chains import Alphabet
 from anystep.tasks.premises import Fault, Planted, judge, plant, problems
@@ -69,22 +68,6 @@ class VerifierRecipe:
 LONG = VerifierRecipe(updates=1_150)  # about as many tokens as 160 updates take where a check shows the whole chain
 
 
-@dataclass(frozen=True)
-class OwnRecipe:
-    """Everything that decides a verifier that has seen the reasoner's own mistakes too: `start` goes on learning, from
-    `each` chains of `problems` training problems at temperature 1, whose steps the exact checker has labelled."""
-
-    start: VerifierRecipe = LONG
-    reasoner: ReasonerRecipe = ReasonerRecipe()
-    problems: int = 240
-    each: int = 8
-    passes: int = 2
-    batch: int = 32
-    matrix_rate: float = 1e-3
-    other_rate: float = 1e-3
-    seed: int = 2
-
-
 def checks(split: str, n: int, seed: int, context: Context, wrong: float = 0.5) -> Iterator[tuple[Planted, int, Asked]]:
     """`n` steps to be checked, each of another problem: the chain with what was planted in it, which step, the check.
 
@@ -114,20 +97,6 @@ def _pair(check: Asked) -> Pair:
     prompt, said = compact(check.lines, check.step), letter(check)
     begins = len(compact(check.lines, "")) - 1 if said == YES else len(prompt)
     return prompt[:begins], prompt[begins:] + said
-
-
-def own_pairs(recipe: OwnRecipe, writer: Llama) -> list[Pair]:
-    """The same from chains that `writer` samples, of every step that cites something."""
-    drawn = islice(problems("train", recipe.seed, recipe.reasoner.level), recipe.problems)
-    prompts = [problem.prompt() for problem in drawn]
-    found = sample_many(writer, Alphabet(), prompts, recipe.each, seed=recipe.seed, rows=256)
-    return [
-        _pair(check)
-        for prompt, chains in zip(prompts, found, strict=True)
-        for chain in chains
-        for check in asked(prompt, chain, recipe.start.context)
-        if check.lines
-    ]
 
 
 def train_reasoner(
@@ -175,21 +144,3 @@ def verifier(recipe: VerifierRecipe | None = None, say: Callable[[str], None] = 
         return model, model.config, cost
 
     return kept(f"premises-verifier-{recipe.context}", asdict(recipe), make)
-
-
-def own_verifier(recipe: OwnRecipe | None = None, say: Callable[[str], None] = print) -> Path:
-    """The card of a verifier that has seen the reasoner's own mistakes; trained once, with what it needs, then kept."""
-    recipe = recipe or OwnRecipe()
-
-    def make() -> tuple[Llama, Config, Cost]:
-        writing, judging = reasoner(recipe.reasoner, say), verifier(recipe.start, say)
-        taught = own_pairs(recipe, policy(writing.stem, writing.parent)[0])
-        model, alphabet = policy(judging.stem, judging.parent)
-        updates = recipe.passes * len(taught) // recipe.batch
-        tokens = sum(rows.numel() for rows, _ in islice(batches(taught, alphabet, recipe.batch, recipe.seed), updates))
-        say(f"{len(taught):,} steps of the reasoner's own")
-        rates = recipe.matrix_rate, recipe.other_rate
-        cost = tune(model, alphabet, taught, Tuning(tokens, recipe.batch, *rates, 10, 0.3, recipe.seed), say)
-        return model, model.config, cost
-
-    return kept("premises-verifier-own", asdict(recipe), make)
