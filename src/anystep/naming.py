@@ -17,6 +17,7 @@ from anystep.process import Reward, reward
 from anystep.tasks.task import Task
 
 HUGE = 10**6  # no option of a method that is written as text is this large
+MOST_SAMPLES = 64  # verdicts that a judge in a text samples of one candidate
 
 Question = str | Task | Sequence[dict[str, Any]]
 MakeReward = Callable[..., Reward]  # of the task, and of the options that its name was written with
@@ -63,6 +64,8 @@ def _judge(
 ) -> Reward:
     from anystep import verify
 
+    if isinstance(samples, int) and samples > MOST_SAMPLES:
+        raise UsageError(f"judge(samples={samples}) is out of reach; give at most {MOST_SAMPLES}.")
     own = {} if rubric is None else {"rubric": rubric}
     return verify.judge_for(task, asks(model), samples=samples, partial=partial, **own)
 

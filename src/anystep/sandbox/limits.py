@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from anystep.errors import UsageError
 
 LEAST = 48 << 20  # bytes of address space that an idle interpreter already takes
+MOST = 1 << 62, 1e9  # whole numbers, and seconds: what the kernel can be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Limits:
             if not math.isfinite(value) or value < least.get(name, 0) or (not whole and value <= 0):
                 bound = f"{least[name]} or more" if whole else "more than 0"
                 raise UsageError(f"Limits({name}={value!r}): {bound} is needed, as in Limits(wall=5.0).")
+            if value > MOST[not whole]:
+                raise UsageError(f"Limits({name}={value!r:.30}): at most {MOST[not whole]}, as in Limits(wall=5.0).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Program:
     """Python source with what it reads. `Program("print(input())", stdin="hello")`.
 
     files: what lies in its scratch folder, the working directory, when it starts: relative names to bytes. limits: its
-    own, else the sandbox's. Raises UsageError for a name that leads out of the folder.
+    own, else the sandbox's. Raises UsageError for a name that leads out of the folder or cannot be one.
     """
 
     code: str
@@ -64,6 +67,8 @@ class Program:
                 raise UsageError(
                     f'files={{{name!r}: ...}} leads out of scratch; call Program(code, files={{"a.txt": b""}}).'
                 )
+            if any(0xD800 <= ord(c) < 0xDC80 or ord(c) > 0xDCFF for c in name if 0xD800 <= ord(c) < 0xE000):
+                raise UsageError(f'files={{{name!r:.40}: ...}} is no name; call Program(code, files={{"a.txt": b""}}).')
             if not isinstance(content, (bytes, bytearray)):
                 raise UsageError(
                     f'files={{{name!r}: ...}} is not bytes; call Program(code, files={{"a.txt": b"text"}}).'

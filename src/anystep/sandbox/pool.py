@@ -18,6 +18,7 @@ from anystep.sandbox.session import Session
 from anystep.sandbox.worker import Lost, Worker, lost, outcome
 
 _every: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+_sharing = threading.Lock()
 
 
 class Sandbox:
@@ -173,7 +174,7 @@ class Sandbox:
 
 def _after_fork() -> None:
     global _sharing
-    _sharing = threading.Lock()
+    _sharing = threading.Lock()  # another thread may have held it
     for box in list(_every):
         box._forked()
 
@@ -182,7 +183,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 _shared: Sandbox | None = None
-_sharing = threading.Lock()
 
 
 def shared() -> Sandbox:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -186,11 +187,16 @@ CHAINLM = ModelRecipe(  # the head that ships
 )
 
 
-def trained(recipe: ModelRecipe = SMOLLM2, engine: Engine | None = None, say: Callable[[str], None] = print) -> Head:
-    """The head of a recipe, trained once (chains included) and then kept in the user's cache folder by its hash."""
+def kept(recipe: ModelRecipe) -> Path:
+    """Where the head of a recipe is kept, once it is trained."""
     told: Any = json.dumps(asdict(recipe), sort_keys=True)
     name = f"{recipe.model}-uncertainty-{blake2b(told.encode(), digest_size=6).hexdigest()}"
-    path = cache_folder() / "models" / f"{name}.safetensors"
+    return cache_folder() / "models" / f"{name}.safetensors"
+
+
+def trained(recipe: ModelRecipe = SMOLLM2, engine: Engine | None = None, say: Callable[[str], None] = print) -> Head:
+    """The head of a recipe, trained once (chains included) and then kept in the user's cache folder by its hash."""
+    path = kept(recipe)
     if not path.exists():
         from anystep.language.loading import load as load_engine  # imported late: loading knows these recipes
 
