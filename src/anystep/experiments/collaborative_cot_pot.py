@@ -4,7 +4,7 @@ Each reasoner in turn is the one that no verifier has seen: verifiers learn from
 as many problems. All that is chosen between is drawn once and shared; arms without the translator or without the ranker
 get more samples, until they have read and written at least as many tokens.
 
-Stated time: three minutes on one quiet core, and eight more the first time, when four reasoners and six verifiers are
+Stated time: three minutes on one quiet core, and eight more the first time, when four reasoners and seven verifiers are
 trained (then they are kept).
 """
 
