@@ -85,7 +85,8 @@ def language_cases() -> dict[str, tuple[Process, Method]]:
     """A tiny random engine, a prompt under and one over the length worth sharing; and ChainLM under its judge."""
     from anystep import tasks
     from anystep.language import LanguageProcess
-    from anystep.solve import engine_for, named_method, process_for
+    from anystep.naming import named_method
+    from anystep.solve import engine_for, process_for
     from models import tiny_engine
 
     found: dict[str, tuple[Process, Method]] = {}

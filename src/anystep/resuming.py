@@ -12,11 +12,12 @@ from anystep.drive import drive
 from anystep.errors import UsageError
 from anystep.journal import FileJournal
 from anystep.ledger import Budget
+from anystep.naming import Question
 from anystep.procedure import Method
 from anystep.process import Process
 from anystep.recipe import Recipe, read, trusted
 from anystep.run import Run
-from anystep.solve import Question, run_for
+from anystep.solve import run_for
 
 
 def resume(

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from anystep import journal as journals
-from anystep import search
 from anystep.answer import Answer, failure
 from anystep.drive import adrive, drive
 from anystep.errors import AnystepError, ModelError, UsageError
 from anystep.journal import FileJournal
 from anystep.ledger import Budget
+from anystep.naming import Choice, Question, named_method
 from anystep.procedure import Method
-from anystep.process import Process, Reward
+from anystep.process import Process
 from anystep.recipe import recipe
 from anystep.run import Run
 from anystep.tasks.task import Task
 
 DEFAULT_MODEL = "smollm2-135m"
-HUGE = 10**6  # no option of a method that is written as text is this large
 VOTE, PLAIN = "self_consistency(n=8)", "greedy"  # the method where none is named: see default_method
-
-Question = str | Task | Sequence[dict[str, Any]]
-
-_METHODS: dict[str, Callable[..., Method]] = {
-    "sample": search.sample,
-    "best_of_n": search.best_of_n,
-    "self_consistency": search.self_consistency,
-    "first_finish": search.first_finish,
-    "particle_filter": search.particle_filter,
-    "beam": search.beam,
-    "astar": search.astar,
-    "mcts": search.mcts,
-}
 
 
 def solve(
@@ -269,127 +253,6 @@ def _loaded(model: str) -> Any:
     from anystep.language import load
 
     return load(model)
-
-
-def rewards() -> dict[str, Callable[[Question], Reward]]:
-    """Rewards by the name a method's text uses, each made for a task."""
-
-    def chain_steps(task: Question) -> Reward:
-        from anystep import verify
-
-        return verify.chain_steps()
-
-    def equations(task: Question) -> Reward:
-        from anystep import verify
-
-        if isinstance(task, Task):
-            return verify.equations(str(task.meta.get("question", task.prompt)))
-        return verify.equations(task if isinstance(task, str) else str(task[-1].get("content", "")))
-
-    def oracle(task: Question) -> Reward:
-        from anystep import verify
-
-        if not isinstance(task, Task):
-            raise UsageError("oracle checks a task's known answer: give --task NAME, or a reward such as equations.")
-        return verify.oracle(task)
-
-    return {"chain_steps": chain_steps, "equations": equations, "oracle": oracle}
-
-
-def methods() -> dict[str, Callable[..., Method]]:
-    """Methods by the name that text uses, beside "greedy"."""
-    return dict(_METHODS)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A method, and whether it wants the model's greedy process."""
-
-    method: Method
-    greedy: bool = False
-
-
-def named_method(
-    text: str,
-    task: Question,
-    methods: Mapping[str, Callable[..., Method]] | None = None,
-    rewards: Mapping[str, Callable[[Question], Reward]] | None = None,
-) -> Choice:
-    """A method from its call as text, `best_of_n(n=16, reward=chain_steps)`; "greedy" is one sample at temperature 0.
-
-    Only names, numbers and text are read, nothing is evaluated. A reward's name stands for that reward made for
-    `task`; where a potential is asked for, its log-odds. `decide=majority` changes the decision. methods, rewards: the
-    caller's own by name, beside the known ones.
-    """
-    if text.strip() == "greedy":
-        return Choice(search.sample(n=1), greedy=True)
-    name, arguments = _parsed(text)
-    known = {**_METHODS, **(methods or {})}
-    if name not in known:
-        near = difflib.get_close_matches(name, [*known, "greedy"], n=1)
-        raise UsageError(f"no method {name!r}; {_meant(near)}the methods are greedy, {', '.join(known)}.")
-    decision = arguments.pop("decide", None)
-    make = known[name]
-    for option, value in arguments.items():
-        if isinstance(value, _Name):
-            arguments[option] = _reward(value, option, task, rewards or {})
-    method = make(**arguments)
-    return Choice(method if decision is None else method.deciding(_decision(decision)))
-
-
-class _Name(str):
-    """A bare name in a method's text."""
-
-
-def _parsed(text: str) -> tuple[str, dict[str, Any]]:
-    shape = "write it like best_of_n(n=16, reward=chain_steps)"
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UsageError(f"cannot read the method {text[:80]!r}; {shape}.") from None
-    if isinstance(node, ast.Name):
-        return node.id, {}
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-        raise UsageError(f"{text[:80]!r} is not a call; {shape}.")
-    if node.args or any(k.arg is None for k in node.keywords):
-        raise UsageError(f"{node.func.id} takes its options by name; {shape}.")
-    options: dict[str, Any] = {}
-    for keyword in node.keywords:
-        value = keyword.value
-        if keyword.arg in options:
-            raise UsageError(f"{node.func.id}({keyword.arg}=...) is given twice; give it once.")
-        try:
-            found = _Name(value.id) if isinstance(value, ast.Name) else ast.literal_eval(value)
-            if isinstance(found, int) and abs(found) >= HUGE:
-                raise UsageError(f"{node.func.id}({keyword.arg}=...) is out of reach; give a number below {HUGE:,}.")
-            options[str(keyword.arg)] = found
-        except UsageError:
-            raise
-        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            raise UsageError(
-                f"{node.func.id}({keyword.arg}=...) must be a number, a text or a name; {shape}."
-            ) from None
-    return node.func.id, options
-
-
-def _reward(name: str, option: str, task: Question, own: Mapping[str, Callable[[Question], Reward]]) -> Reward:
-    known = {**rewards(), **own}
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        raise UsageError(f"no reward {name!r}; {_meant(near)}the rewards are {', '.join(known)}.")
-    reward = known[name](task)
-    return reward.log_odds() if option in ("potential", "heuristic") else reward
-
-
-def _decision(name: Any) -> Any:
-    known = {d: getattr(search, d) for d in ("best_reward", "majority", "weighted_majority", "reward_majority")}
-    if not isinstance(name, str) or name not in known:
-        raise UsageError(f"no decision {name!r}; the decisions are {', '.join(known)}.")
-    return known[name]
-
-
-def _meant(near: list[str]) -> str:
-    return f"did you mean {near[0]}? " if near else ""
 
 
 def _call(options: dict[str, Any]) -> str:

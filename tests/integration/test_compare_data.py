@@ -24,7 +24,7 @@ METHODS = '''
 from anystep import procedure, search
 from anystep.procedure import ByReward, Count, Exploring, score, start, step
 from anystep.process import reward
-from anystep.solve import rewards
+from anystep.naming import rewards
 
 @procedure(decide=search.majority)
 def twice(n: Count = 1) -> Exploring:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from anystep import UsageError, search, tasks
 from anystep.language import LanguageProcess
-from anystep.solve import PLAIN, VOTE, default_method, named_method, process_for, run_for, solve
+from anystep.naming import named_method
+from anystep.solve import PLAIN, VOTE, default_method, process_for, run_for, solve
 from anystep.testing.oracles import EnumerableLM
 from models import tiny_engine
 
@@ -61,3 +63,27 @@ def test_a_model_that_is_none_is_refused_with_the_call_meant() -> None:
 def test_a_methods_text_that_cannot_be_meant_is_a_usage_error(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         named_method(text, "What is 2 + 2?")
+
+
+def test_a_reward_takes_its_own_options_in_brackets() -> None:
+    from anystep import verify
+
+    task = tasks.load("chains", 1)[0]
+    method = named_method('best_of_n(n=4, reward=chain_steps(aggregate="min"))', task).method
+    assert method == search.best_of_n(n=4, reward=verify.chain_steps(aggregate="min"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("best_of_n(n=4, reward=chain_steps(aggregat='min'))", "no option 'aggregat'; it takes aggregate"),
+        ("best_of_n(n=4, reward=equations(x=1))", "no option 'x'; write reward=equations"),
+        ("best_of_n(n=4, reward=chain_steps('min'))", "takes its options by name"),
+        ("best_of_n(n=4, reward=chain_steps(aggregate=min))", r'a number or a text in quotes, such as aggregate="..."'),
+        ("best_of_n(n=4, reward=chain_steps(aggregate=f(g(h=1))))", "is not a call"),
+        ("best_of_n(n=4, reward=__import__('os').system('x'))", "is not a call"),
+    ],
+)
+def test_a_rewards_options_are_read_and_never_evaluated(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        named_method(text, tasks.load("chains", 1)[0])

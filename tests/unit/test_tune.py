@@ -47,7 +47,8 @@ def test_same_recipe_same_weights_and_nobody_elses_draws() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "said"), [([], "nothing to learn from"), ([("a?", "b" * 20)], "context=22"), ([("", "b.")], "empty prompt")]
+    ("pairs", "said"),
+    [([], "nothing to learn from"), ([("a?", "b" * 20)], "context=22"), ([("", "b.")], "empty prompt")],
 )
 def test_what_cannot_be_learned_is_refused(pairs: list[tuple[str, str]], said: str) -> None:
     with pytest.raises(UsageError, match=said):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from anystep import search
 from anystep.errors import UsageError
+from anystep.naming import named_method
 from anystep.procedure import Method
 from anystep.process import Reward
-from anystep.solve import named_method
 from anystep.tasks.task import Task
 
 NS = (1, 4, 16, 64)

@@ -64,8 +64,9 @@ def solve(
     """
     from anystep import journal as journals
     from anystep.cli.engine import engine_for
+    from anystep.naming import named_method
     from anystep.recipe import recipe
-    from anystep.solve import default_method, named_method, run_for
+    from anystep.solve import default_method, run_for
 
     limit, model = o.budget(tokens, seconds, calls, money), o.priced(model, prices)
     asked = asked_for(question, task, item)

@@ -122,8 +122,8 @@ async def job(request: Request, models: Models) -> Job:
 
 
 def _job(request: Request, name: str, engine: Any, desk: Desk, method: str | None, options: dict[str, Any]) -> Job:
+    from anystep.naming import named_method
     from anystep.serve.share import Shared
-    from anystep.solve import named_method
 
     plain = method is None or method == GREEDY
     text, question = _prompt(request, engine)

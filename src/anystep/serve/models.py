@@ -70,7 +70,7 @@ class Models:
 
     def card(self, name: str) -> dict[str, Any]:
         """One model as /v1/models tells it; what only its file says is null until it is loaded."""
-        from anystep.solve import methods
+        from anystep.naming import methods
 
         engine = None if isinstance(self.named[name], str) else self.named[name]
         ours = {

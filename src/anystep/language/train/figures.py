@@ -22,9 +22,9 @@ def best_of(right: np.ndarray, scores: np.ndarray, k: int) -> float:
 
 
 def within_auroc(right: np.ndarray, scores: np.ndarray) -> float:
-    """Share of right/wrong pairs ranked rightly, ties half; NaN without both."""
-    good, bad = scores[right > 0], scores[right == 0]
+    """Share of right/wrong pairs ranked rightly, ties half; NaN without both. Memory grows with n, not with pairs."""
+    good, bad = scores[right > 0], np.sort(scores[right == 0])
     if not len(good) or not len(bad):
         return math.nan
-    gap = good[:, None] - bad[None, :]
-    return float((gap > 0).mean() + 0.5 * (gap == 0).mean())
+    below, upto = np.searchsorted(bad, good, side="left"), np.searchsorted(bad, good, side="right")
+    return float((below + upto).sum() / (2 * len(good) * len(bad)))

@@ -1,0 +1,181 @@
+"""Methods and rewards by the names that text uses: `best_of_n(n=16, reward=chain_steps)`, read and never evaluated."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anystep import search
+from anystep.errors import UsageError
+from anystep.procedure import Method
+from anystep.process import Reward
+from anystep.tasks.task import Task
+
+HUGE = 10**6  # no option of a method that is written as text is this large
+
+Question = str | Task | Sequence[dict[str, Any]]
+MakeReward = Callable[..., Reward]  # of the task, and of the options that its name was written with
+
+_METHODS: dict[str, Callable[..., Method]] = {
+    "sample": search.sample,
+    "best_of_n": search.best_of_n,
+    "self_consistency": search.self_consistency,
+    "first_finish": search.first_finish,
+    "particle_filter": search.particle_filter,
+    "beam": search.beam,
+    "astar": search.astar,
+    "mcts": search.mcts,
+}
+
+
+def rewards() -> dict[str, MakeReward]:
+    """Rewards by the name a method's text uses, each made for a task, with options where it takes some."""
+
+    def chain_steps(task: Question, aggregate: Any = "product") -> Reward:
+        from anystep import verify
+
+        return verify.chain_steps(aggregate=aggregate)
+
+    def equations(task: Question) -> Reward:
+        from anystep import verify
+
+        if isinstance(task, Task):
+            return verify.equations(str(task.meta.get("question", task.prompt)))
+        return verify.equations(task if isinstance(task, str) else str(task[-1].get("content", "")))
+
+    def oracle(task: Question) -> Reward:
+        from anystep import verify
+
+        if not isinstance(task, Task):
+            raise UsageError("oracle checks a task's known answer: give --task NAME, or a reward such as equations.")
+        return verify.oracle(task)
+
+    return {"chain_steps": chain_steps, "equations": equations, "oracle": oracle}
+
+
+def methods() -> dict[str, Callable[..., Method]]:
+    """Methods by the name that text uses, beside "greedy"."""
+    return dict(_METHODS)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method, and whether it wants the model's greedy process."""
+
+    method: Method
+    greedy: bool = False
+
+
+def named_method(
+    text: str,
+    task: Question,
+    methods: Mapping[str, Callable[..., Method]] | None = None,
+    rewards: Mapping[str, MakeReward] | None = None,
+) -> Choice:
+    """A method from its call as text, `best_of_n(n=16, reward=chain_steps)`; "greedy" is one sample at temperature 0.
+
+    Only names, numbers and text are read, nothing is evaluated. A reward's name stands for that reward made for
+    `task`, its options in brackets behind it (`reward=chain_steps(aggregate="min")`); where a potential is asked for,
+    its log-odds. `decide=majority` changes the decision. methods, rewards: the
+    caller's own by name, beside the known ones.
+    """
+    if text.strip() == "greedy":
+        return Choice(search.sample(n=1), greedy=True)
+    name, arguments = _parsed(text)
+    known = {**_METHODS, **(methods or {})}
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, "greedy"], n=1)
+        raise UsageError(f"no method {name!r}; {_meant(near)}the methods are greedy, {', '.join(known)}.")
+    decision = arguments.pop("decide", None)
+    make = known[name]
+    for option, value in arguments.items():
+        if isinstance(value, _Named):
+            arguments[option] = _reward(value, option, task, rewards or {})
+    method = make(**arguments)
+    return Choice(method if decision is None else method.deciding(_decision(decision)))
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A bare name in a method's text, or a name with options of its own."""
+
+    name: str
+    options: dict[str, Any]
+
+
+def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+    shape = "write it like best_of_n(n=16, reward=chain_steps)"
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UsageError(f"cannot read the method {text[:80]!r}; {shape}.") from None
+    named = _named(node, text, shape)
+    return named.name, named.options
+
+
+def _named(node: ast.expr, text: str, shape: str, depth: int = 0) -> _Named:
+    """A name, with the options that it is called with; those may be names with options again, one level down."""
+    if isinstance(node, ast.Name):
+        return _Named(node.id, {})
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or depth > 1:
+        raise UsageError(f"{text[:80]!r} is not a call; {shape}.")
+    name = node.func.id
+    if node.args or any(k.arg is None for k in node.keywords):
+        raise UsageError(f"{name} takes its options by name; {shape}.")
+    options: dict[str, Any] = {}
+    for keyword in node.keywords:
+        option, value = str(keyword.arg), keyword.value
+        if option in options:
+            raise UsageError(f"{name}({option}=...) is given twice; give it once.")
+        if isinstance(value, (ast.Name, ast.Call)):
+            options[option] = _named(value, text, shape, depth + 1)
+        else:
+            options[option] = _literal(value, f"{name}({option}=...)", shape)
+    return _Named(name, options)
+
+
+def _literal(node: ast.expr, what: str, shape: str) -> Any:
+    try:
+        found = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise UsageError(f"{what} must be a number, a text or a name; {shape}.") from None
+    if isinstance(found, int) and abs(found) >= HUGE:
+        raise UsageError(f"{what} is out of reach; give a number below {HUGE:,}.")
+    return found
+
+
+def _reward(named: _Named, option: str, task: Question, own: Mapping[str, MakeReward]) -> Reward:
+    known = {**rewards(), **own}
+    make = known.get(named.name)
+    if make is None:
+        near = difflib.get_close_matches(named.name, known, n=1)
+        raise UsageError(f"no reward {named.name!r}; {_meant(near)}the rewards are {', '.join(known)}.")
+    takes = list(inspect.signature(make).parameters)[1:]
+    for given, value in named.options.items():
+        if given not in takes:
+            can = f"it takes {', '.join(takes)}" if takes else f"write {option}={named.name}"
+            raise UsageError(f"{named.name} has no option {given!r}; {can}.")
+        if isinstance(value, _Named):
+            raise UsageError(f'{named.name}({given}=...) is a number or a text in quotes, such as {given}="...".')
+    reward = make(task, **named.options)
+    return reward.log_odds() if option in ("potential", "heuristic") else reward
+
+
+def _decision(named: Any) -> Any:
+    known = {d: getattr(search, d) for d in ("best_reward", "majority", "weighted_majority", "reward_majority")}
+    name = named.name if isinstance(named, _Named) and not named.options else named
+    if not isinstance(name, str) or name not in known:
+        raise UsageError(f"no decision {_shown(name)}; the decisions are {', '.join(known)}.")
+    return known[name]
+
+
+def _shown(value: Any) -> str:
+    return repr(value.name if isinstance(value, _Named) else value)
+
+
+def _meant(near: list[str]) -> str:
+    return f"did you mean {near[0]}? " if near else ""
