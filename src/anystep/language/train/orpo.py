@@ -89,6 +89,7 @@ def mean_logp(model: Llama, alphabet: Alphabet, pairs: Sequence[tuple[str, str]]
 
 def loss_of(chosen: Tensor, rejected: Tensor, weight: float) -> Tensor:
     """Minus the mean log-likelihood of the chosen, and `weight` times minus the log-sigmoid of the log odds ratio."""
+    chosen, rejected = chosen.clamp(max=-1e-6), rejected.clamp(max=-1e-6)  # certain chains have no finite odds
     odds = (chosen - torch.log1p(-chosen.exp())) - (rejected - torch.log1p(-rejected.exp()))
     return -chosen.mean() - weight * F.logsigmoid(odds).mean()
 
