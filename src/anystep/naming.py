@@ -7,18 +7,20 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from anystep import search
 from anystep.errors import UsageError
 from anystep.procedure import Method
-from anystep.process import Reward
+from anystep.process import Reward, reward
 from anystep.tasks.task import Task
 
 HUGE = 10**6  # no option of a method that is written as text is this large
 
 Question = str | Task | Sequence[dict[str, Any]]
 MakeReward = Callable[..., Reward]  # of the task, and of the options that its name was written with
+Asks = Callable[[str | None], Any]  # the model of a name, None for the run's own: who a judge is
 
 _METHODS: dict[str, Callable[..., Method]] = {
     "sample": search.sample,
@@ -40,6 +42,19 @@ def rewards() -> dict[str, MakeReward]:
 
         return verify.chain_steps(aggregate=aggregate)
 
+    def judge(
+        task: Question,
+        asks: Asks,
+        model: str | None = None,
+        rubric: str | None = None,
+        samples: int = 0,
+        partial: bool = False,
+    ) -> Reward:
+        from anystep import verify
+
+        own = {} if rubric is None else {"rubric": rubric}
+        return verify.judge_for(task, asks(model), samples=samples, partial=partial, **own)
+
     def equations(task: Question) -> Reward:
         from anystep import verify
 
@@ -54,7 +69,14 @@ def rewards() -> dict[str, MakeReward]:
             raise UsageError("oracle checks a task's known answer: give --task NAME, or a reward such as equations.")
         return verify.oracle(task)
 
-    return {"chain_steps": chain_steps, "equations": equations, "oracle": oracle}
+    def tests(task: Question, all: bool = False) -> Reward:
+        from anystep import verify
+
+        if not isinstance(task, Task):
+            raise UsageError("tests runs the examples of a programming problem: give --task programs or humaneval.")
+        return verify.tests(task, all=all)
+
+    return {"chain_steps": chain_steps, "equations": equations, "judge": judge, "oracle": oracle, "tests": tests}
 
 
 def methods() -> dict[str, Callable[..., Method]]:
@@ -75,13 +97,15 @@ def named_method(
     task: Question,
     methods: Mapping[str, Callable[..., Method]] | None = None,
     rewards: Mapping[str, MakeReward] | None = None,
+    asks: Asks | None = None,
 ) -> Choice:
     """A method from its call as text, `best_of_n(n=16, reward=chain_steps)`; "greedy" is one sample at temperature 0.
 
     Only names, numbers and text are read, nothing is evaluated. A reward's name stands for that reward made for
     `task`, its options in brackets behind it (`reward=chain_steps(aggregate="min")`); where a potential is asked for,
     its log-odds. `decide=majority` changes the decision. methods, rewards: the
-    caller's own by name, beside the known ones.
+    caller's own by name, beside the known ones. asks: the model that a name in a reward's options stands for, and the
+    run's own for None; without it the method is read, but its rewards that ask a model cannot score.
     """
     if text.strip() == "greedy":
         return Choice(search.sample(n=1), greedy=True)
@@ -94,7 +118,7 @@ def named_method(
     make = known[name]
     for option, value in arguments.items():
         if isinstance(value, _Named):
-            arguments[option] = _reward(value, option, task, rewards or {})
+            arguments[option] = _reward(value, option, task, rewards or {}, asks)
     method = make(**arguments)
     return Choice(method if decision is None else method.deciding(_decision(decision)))
 
@@ -148,21 +172,31 @@ def _literal(node: ast.expr, what: str, shape: str) -> Any:
     return found
 
 
-def _reward(named: _Named, option: str, task: Question, own: Mapping[str, MakeReward]) -> Reward:
+def _reward(named: _Named, option: str, task: Question, own: Mapping[str, MakeReward], asks: Asks | None) -> Reward:
     known = {**rewards(), **own}
     make = known.get(named.name)
     if make is None:
         near = difflib.get_close_matches(named.name, known, n=1)
         raise UsageError(f"no reward {named.name!r}; {_meant(near)}the rewards are {', '.join(known)}.")
     takes = list(inspect.signature(make).parameters)[1:]
+    can = [name for name in takes if name != "asks"]
     for given, value in named.options.items():
-        if given not in takes:
-            can = f"it takes {', '.join(takes)}" if takes else f"write {option}={named.name}"
-            raise UsageError(f"{named.name} has no option {given!r}; {can}.")
+        if given not in can:
+            told = f"it takes {', '.join(can)}" if can else f"write {option}={named.name}"
+            raise UsageError(f"{named.name} has no option {given!r}; {told}.")
         if isinstance(value, _Named):
             raise UsageError(f'{named.name}({given}=...) is a number or a text in quotes, such as {given}="...".')
-    reward = make(task, **named.options)
-    return reward.log_odds() if option in ("potential", "heuristic") else reward
+    if "asks" not in takes:
+        made = make(task, **named.options)
+    elif asks is None:
+        made = reward(partial(_asks_nobody, named.name), named.name)
+    else:
+        made = make(task, asks=asks, **named.options)
+    return made.log_odds() if option in ("potential", "heuristic") else made
+
+
+def _asks_nobody(name: str, states: Any) -> Any:
+    raise UsageError(f"{name} was read without a model to ask; call named_method(..., asks=engine_for).")
 
 
 def _decision(named: Any) -> Any:

@@ -87,10 +87,14 @@ _BOOKS = ("key", "id", "status", "cut", "logp", "logw", "weights", "scores")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A decision: the chosen row (None where there is none to choose), and its support in [0, 1], not a confidence."""
+    """A decision: the chosen row (None where there is none to choose), and its support in [0, 1], not a confidence.
+
+    confidence: the probability that the choice is right, from a decision that was calibrated (`calibrate.winner`).
+    """
 
     row: int | None
     support: float | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

@@ -291,7 +291,7 @@ class Run:
 
     def _decide(self, population: Population | None, reason: str) -> None:
         population = self._standing_ones(population)
-        row, support = None, None
+        row, support, confidence = None, None, None
         if population is not None and len(population):
             if self.process.horizon is None:  # an endless process is never done: what it has is what it says
                 population = replace(
@@ -300,6 +300,7 @@ class Run:
             population = replace(population, answers=self.process.answers(population.states))
             verdict = self.method.decision(population)
             row, support = verdict.row, verdict.support
+            confidence = verdict.confidence if reason == "finished" else None  # it was calibrated on whole runs
         chosen = None if row is None or population is None else population.take([row])
         failed = sum(s == Status.FAILED for s in self.books.family.status)
         self.answer = Answer(
@@ -318,6 +319,7 @@ class Run:
             errors=tuple(self.books.family.errors.values()),
             note=self._note(reason, failed),
             family=self.books.family,
+            confidence=confidence,
         )
 
     def _standing_ones(self, population: Population | None) -> Population | None:

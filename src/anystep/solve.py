@@ -16,7 +16,7 @@ from anystep.drive import adrive, drive
 from anystep.errors import AnystepError, ModelError, UsageError
 from anystep.journal import FileJournal
 from anystep.ledger import Budget
-from anystep.naming import Choice, Question, named_method
+from anystep.naming import Asks, Choice, Question, named_method
 from anystep.procedure import Method
 from anystep.process import Process
 from anystep.recipe import recipe
@@ -134,7 +134,7 @@ def run_for(
     journal = options.pop("journal", None)
     if isinstance(journal, (str, Path)):
         journal = journals.open(journal, recipe(task, model, method, options))
-    chosen = named_method(method, task) if isinstance(method, str) else Choice(method)
+    chosen = named_method(method, task, asks=asks(model)) if isinstance(method, str) else Choice(method)
     if chosen.greedy:
         options.setdefault("temperature", 0.0)
     try:
@@ -146,6 +146,19 @@ def run_for(
         if isinstance(journal, FileJournal):
             journal.close()
         raise
+
+
+def asks(model: str | Process | Any) -> Asks:
+    """Who a judge is in a run of `model`: the model of a name, or where there is none the run's own."""
+
+    def asked(name: str | None) -> Any:
+        own = getattr(model, "engine", getattr(model, "server", None)) if isinstance(model, Process) else model
+        if name is None and own is None:
+            raise UsageError(f'{model!r} is no language model; name the judge: reward=judge(model="{DEFAULT_MODEL}").')
+        found = own if name is None else name
+        return engine_for(found) if isinstance(found, str) else found
+
+    return asked
 
 
 def _check_prices(process: Process, budget: Budget | None) -> None:

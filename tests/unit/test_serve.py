@@ -276,6 +276,17 @@ def test_a_method_answers_and_its_judge_is_in_the_bill(client: Client) -> None:
     assert chunks[-1]["anystep"]["method"] == ours["method"]
 
 
+@pytest.mark.parametrize("model", ["smollm2-135m", "http://127.0.0.1:9/v1", "/etc/passwd"])
+def test_a_client_has_no_other_model_loaded_and_no_server_called_to_judge(client: Client, model: str) -> None:
+    told = client.error(anystep={"method": f"best_of_n(n=2, reward=judge(model='{model}'))"})
+    assert told["message"] == "Here chainlm-2m judges; write judge without model=...."
+
+
+def test_a_model_that_cannot_read_the_rubric_cannot_judge(client: Client) -> None:
+    told = client.error(anystep={"method": "best_of_n(n=2, reward=judge)"})
+    assert told["message"].startswith("chainlm-2m cannot read a judge's words")
+
+
 def test_a_budget_cuts_short_and_says_so(client: Client) -> None:
     found = client.chat(seed=1, anystep={"budget": {"tokens": len(ASK) + 9}})
     assert found["choices"][0]["message"]["content"] == direct()[0][:9]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anystep import UsageError, search, tasks
+from anystep import UsageError, search, tasks, verify
 from anystep.language import LanguageProcess
 from anystep.naming import named_method
 from anystep.solve import PLAIN, VOTE, default_method, process_for, run_for, solve
@@ -66,8 +66,6 @@ def test_a_methods_text_that_cannot_be_meant_is_a_usage_error(text: str, said: s
 
 
 def test_a_reward_takes_its_own_options_in_brackets() -> None:
-    from anystep import verify
-
     task = tasks.load("chains", 1)[0]
     method = named_method('best_of_n(n=4, reward=chain_steps(aggregate="min"))', task).method
     assert method == search.best_of_n(n=4, reward=verify.chain_steps(aggregate="min"))
@@ -87,3 +85,17 @@ def test_a_reward_takes_its_own_options_in_brackets() -> None:
 def test_a_rewards_options_are_read_and_never_evaluated(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         named_method(text, tasks.load("chains", 1)[0])
+
+
+def test_a_judge_is_the_runs_own_model_unless_another_is_named() -> None:
+    engine, other = tiny_engine(), tiny_engine()
+    run = run_for("two: 1+1=", engine, "best_of_n(n=2, reward=judge)", max_tokens=2)
+    assert run.method == search.best_of_n(n=2, reward=verify.judge_for("two: 1+1=", engine))
+    asks = {"other": other, None: engine}.__getitem__
+    named = named_method('best_of_n(n=2, reward=judge(model="other", samples=2))', "two: 1+1=", asks=asks).method
+    assert named == search.best_of_n(n=2, reward=verify.judge_for("two: 1+1=", other, samples=2))
+
+
+def test_a_process_that_is_no_language_model_needs_its_judge_named() -> None:
+    with pytest.raises(UsageError, match=r'reward=judge\(model="smollm2-135m"\)'):
+        run_for("x", EnumerableLM(), "best_of_n(n=2, reward=judge)")

@@ -10,7 +10,7 @@ from anystep.tasks.equations import read_chain
 from anystep.tasks.word_problems import LEVELS, word_problems
 
 
-@pytest.mark.parametrize("name", ["procbench", "word-problems"])
+@pytest.mark.parametrize("name", ["procbench", "word-problems", "programs"])
 def test_the_same_call_gives_the_same_tasks_and_splits_share_none(name):
     one, again = tasks.load(name, 40, seed=3), tasks.load(name, 40, seed=3)
     assert [t.prompt for t in one] == [t.prompt for t in again]
@@ -85,7 +85,8 @@ def test_chains_are_loaded_when_asked_for(monkeypatch):
 
 
 def test_names_are_what_load_takes():
-    assert set(tasks.names()) == {"chains", "procbench", "word-problems", "reasoning-gym:<dataset>"}
+    own = {"chains", "procbench", "word-problems", "programs", "humaneval"}
+    assert set(tasks.names()) == {*own, "reasoning-gym:<dataset>"}
 
 
 class TestReasoningGym:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from anystep import search
 from anystep.errors import UsageError
-from anystep.naming import named_method
+from anystep.naming import Asks, named_method
 from anystep.procedure import Method
 from anystep.process import Reward
 from anystep.tasks.task import Task
@@ -57,11 +57,12 @@ def entry(
     label: str | None = None,
     methods: Mapping[str, Callable[..., Method]] | None = None,
     rewards: Mapping[str, Callable[..., Reward]] | None = None,
+    asks: Asks | None = None,
 ) -> Entry:
     """An entry from a method's text without its size, `best_of_n(reward=chain_steps)`; with its size it is one point.
 
-    methods, rewards: of the caller's own, by name. Raises UsageError for a text that is no method; its rewards are made
-    for each task when it runs.
+    methods, rewards: of the caller's own, by name. asks: as in `named_method`. Raises UsageError for a text that is no
+    method; its rewards are made for each task when it runs.
     """
     text = text.strip()
     if text == "greedy":
@@ -76,7 +77,7 @@ def entry(
 
     def family(n: int, task: Task) -> Method:
         kept = [f"{k.arg}={ast.unparse(k.value)}" for k in options if k.arg != size]
-        return named_method(f"{name}({', '.join([f'{size}={n}', *kept])})", task, methods, rewards).method
+        return named_method(f"{name}({', '.join([f'{size}={n}', *kept])})", task, methods, rewards, asks).method
 
     oracle = any(isinstance(k.value, ast.Name) and k.value.id == "oracle" for k in options)
     return Entry(label or text, family, points, oracle=oracle, key=text)

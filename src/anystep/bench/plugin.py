@@ -12,6 +12,7 @@ from typing import Any
 
 from anystep.bench.entry import NS, Entry, check_ns, entry
 from anystep.errors import AnystepError, UsageError
+from anystep.naming import Asks
 from anystep.procedure import Exploring, Method
 from anystep.process import Reward
 from anystep.tasks.data.own import own_file, source_digest, where
@@ -34,10 +35,10 @@ class MethodsFile:
     rewards: dict[str, Callable[..., Reward]]
     digest: str
 
-    def entries(self, ns: Sequence[int] = NS) -> list[Entry]:
+    def entries(self, ns: Sequence[int] = NS, asks: Asks | None = None) -> list[Entry]:
         """Every family, and every procedure that needs nothing but its size; UsageError where there is neither."""
-        found = [self.entry(label, ns) for label in self.families]
-        found += [self.entry(name, ns) for name, make in self.procedures.items() if _needs_only_n(make)]
+        found = [self.entry(label, ns, asks) for label in self.families]
+        found += [self.entry(name, ns, asks) for name, make in self.procedures.items() if _needs_only_n(make)]
         if not found:
             have = ", ".join(self.procedures) or "no procedure"
             raise UsageError(
@@ -46,13 +47,13 @@ class MethodsFile:
             )
         return found
 
-    def entry(self, text: str, ns: Sequence[int] = NS) -> Entry:
+    def entry(self, text: str, ns: Sequence[int] = NS, asks: Asks | None = None) -> Entry:
         """One family by its label, or a method's text with the file's procedures and rewards among the known names."""
         text = text.strip()
         if text in self.families:
             made = Entry(text, self._guarded(self.families[text]), check_ns(ns))
         else:
-            made = entry(text, ns, methods=self.procedures, rewards=self.rewards)
+            made = entry(text, ns, methods=self.procedures, rewards=self.rewards, asks=asks)
             made = replace(made, family=self._guarded(made.family))
         return replace(made, key=f"{self.digest} {made.label}")
 

@@ -16,6 +16,7 @@ from anystep.errors import UsageError
 
 if TYPE_CHECKING:
     from anystep.bench import Comparison, Entry, Progress
+    from anystep.naming import Asks
     from anystep.tasks import Data, Task
 
 NS = "1,4,16,64"
@@ -139,12 +140,12 @@ def problems(asked: Asked) -> tuple[list[Task], Data | None]:
 def comparison(asked: Asked, progress: Callable[[Progress], None], said: Callable[[str], None]) -> Comparison:
     """The comparison that was asked for. said: called with each line that is worth saying before it begins."""
     from anystep.bench import Comparison
-    from anystep.solve import process_for
+    from anystep.solve import asks, process_for
 
     limit = o.budget(asked.tokens, asked.seconds, asked.calls, asked.money)
     if asked.rows < 1:
         raise UsageError(f"--rows {asked.rows}: 1 or more, as in --rows 1024.")
-    entries = entries_of(asked)
+    entries = entries_of(asked, lambda name: asks(engine)(name))  # the engine comes last: it takes long
     tasks, data = problems(asked)
     notes = told(data) if data else []
     for line in notes:
@@ -180,7 +181,7 @@ def told(data: Data) -> list[str]:
     return [f"{data.name}: {counts}", *data.told()]
 
 
-def entries_of(asked: Asked) -> list[Entry]:
+def entries_of(asked: Asked, asks: Asks | None = None) -> list[Entry]:
     """The methods asked for: named ones, those of files, self-consistency where there is none."""
     from anystep.bench import entry, methods_file
 
@@ -188,9 +189,11 @@ def entries_of(asked: Asked) -> list[Entry]:
     found = []
     for text in asked.methods:
         path, _, own = text.partition(".py:")
-        found.append(methods_file(asked.at(f"{path}.py")).entry(own, sizes) if own else entry(text, sizes))
+        found.append(
+            methods_file(asked.at(f"{path}.py")).entry(own, sizes, asks) if own else entry(text, sizes, asks=asks)
+        )
     if asked.methods_file is not None:
-        found += methods_file(asked.at(asked.methods_file)).entries(sizes)
+        found += methods_file(asked.at(asked.methods_file)).entries(sizes, asks)
     return found or [entry("self_consistency", sizes)]
 
 

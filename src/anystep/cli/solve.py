@@ -196,7 +196,7 @@ def record(end: Mapping[str, Any], method: str, model: str | None, seed: int, ta
     evidence = end["evidence"]
     return {
         **{k: end[k] for k in ("answer", "text", "support")},
-        "confidence": None,
+        "confidence": end.get("confidence"),  # a journal of an earlier version has none
         "evidence": None if isinstance(evidence, str) else evidence,
         **{k: end[k] for k in ("stopped_because", "started", "finished", "failed", "errors", "note")},
         "cost": {**asdict(total), "tokens": total.tokens},

@@ -65,7 +65,7 @@ def distinct(split_name: str, n: int, seed: int, recipe: SpareRecipe) -> list[Pr
 
 def pools(problems: Sequence[Problem], policy: Any, samples: int, planted: int, seed: int) -> list[Pool]:
     """For each problem samples of the policy at temperature 1, and chains with a wrong step and a right end."""
-    drawn = sample_many(*policy, [p.prompt for p in problems], samples, seed=seed)
+    drawn = sample_many(policy[0], policy[1], [p.prompt for p in problems], samples, seed=seed)
     rng = Random(seed)
     found = []
     for problem, some in zip(problems, drawn, strict=True):
@@ -97,7 +97,7 @@ def misled(rng: Random, problem: Problem) -> str:
 
 def varied(problems: Sequence[Problem], policy: Any, each: int, seed: int) -> list[Pool]:
     """For each problem one sample of the policy and candidates with planted errors, merged and reordered lines."""
-    drawn = sample_many(*policy, [p.prompt for p in problems], 1, seed=seed)
+    drawn = sample_many(policy[0], policy[1], [p.prompt for p in problems], 1, seed=seed)
     rng, found = Random(seed), []
     for problem, some in zip(problems, drawn, strict=True):
         made = [c for c in some if CHAIN_END in c]
@@ -113,7 +113,7 @@ def noted(some: Sequence[Pool], annotator: Any, reference: bool = True) -> Readi
     began = time.process_time()
     keys = sorted({(p.prompt, p.problem.chain if reference else None, c) for p in some for c in p.chains}, key=str)
     asks = [asked(*key) for key in keys]
-    texts = dict(zip(asks, annotated(*annotator, asks), strict=True))
+    texts = dict(zip(asks, annotated(annotator[0], annotator[1], asks), strict=True))
     notes = [
         [read(texts[asked(p.prompt, p.problem.chain if reference else None, c)], len(split(c))) for c in p.chains]
         for p in some

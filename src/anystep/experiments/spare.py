@@ -32,10 +32,10 @@ from anystep.experiments._spare import (
 )
 from anystep.experiments.check import Check, Result
 from anystep.language.train.chainlm import Cost, policy
-from anystep.language.train.labelled import Fitting, ends_labelled, steps_labelled
+from anystep.language.train.labelled import ends_labelled, steps_labelled
 from anystep.language.train.labelled import train as fitted
 from anystep.language.train.orpo import Orpo, Preference, orpo, preferences
-from anystep.language.train.reward import step_reward
+from anystep.language.train.reward import Fitting, step_reward
 from anystep.language.train.rollouts import rolled_out
 from anystep.language.train.sampler import sample_many
 from anystep.language.train.spare import SpareRecipe
@@ -164,7 +164,7 @@ def by_family(seen: Sequence[Pool], reading: Reading) -> str:
 def cost(some: Sequence[Pool], write: Any, annotator: Any, setting: Setting, told: list[str]) -> Iterator[Check]:
     """What one reading takes, against rollouts of the same chains by the same sampler on the same core."""
     ours = noted(some, annotator).labelling
-    theirs = rolled_out(*write, [(p.prompt, p.chains) for p in some], setting.rollouts)
+    theirs = rolled_out(write[0], write[1], [(p.prompt, p.chains) for p in some], setting.rollouts)
     r = setting.rollouts
     yield Check(f"tokens read and written over those of {r} rollouts a step", ours.tokens / theirs.tokens, "<=", 0.4)
     yield Check(f"CPU seconds over those of {r} rollouts a step", ours.cpu_seconds / theirs.cpu_seconds, "<=", 0.4)

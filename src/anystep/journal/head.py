@@ -46,6 +46,7 @@ def end(run: Run) -> dict[str, Any]:
         "text": None if answer is None else answer.text,
         "node": None if answer is None or ids is None else int(ids[answer.row or 0]),
         "support": None if answer is None or answer.support is None else number(answer.support),
+        "confidence": None if answer is None or answer.confidence is None else number(answer.confidence),
         "evidence": None if answer is None or answer.evidence is None else number(answer.evidence),
         "stopped_because": "failed" if answer is None else answer.stopped_because,
         "started": run.books.started,
@@ -120,7 +121,7 @@ def check_end(record: Mapping[str, Any]) -> None:
         raise JournalError("an end that says too little")
     for cost in (record.get("cost"), *costs.values()):
         cost_of(cost)
-    for name in ("support", "evidence"):
+    for name in ("support", "confidence", "evidence"):
         if record.get(name) is not None:
             floats([record[name]], 1)
 

@@ -22,6 +22,7 @@ from anystep.serve.shapes import Chat, Completion, Request
 
 if TYPE_CHECKING:
     from anystep.language.process import LanguageProcess
+    from anystep.naming import Asks
     from anystep.serve.share import Desk
 
 SHORT = 16  # tokens of a completion that names no max_tokens: OpenAI's own default
@@ -128,7 +129,9 @@ def _job(request: Request, name: str, engine: Any, desk: Desk, method: str | Non
     plain = method is None or method == GREEDY
     text, question = _prompt(request, engine)
     process = Shared(desk, engine, text, chat=False, **options)
-    chosen = search.sample(n=request.n) if plain else named_method(str(method), question).method
+    chosen = (
+        search.sample(n=request.n) if plain else named_method(str(method), question, asks=_own(name, engine)).method
+    )
     _bounded(chosen)
     told = repr(chosen) if method is None else method
     made = Job(request, name, process, plain, told, tuple(request.stop))
@@ -139,6 +142,17 @@ def _job(request: Request, name: str, engine: Any, desk: Desk, method: str | Non
     if plain:  # one step, to the end, of all samples side by side
         made.place = {key: i for i, key in enumerate(run.calls[0].keys.tolist())}
     return made
+
+
+def _own(name: str, engine: Any) -> Asks:
+    """A judge is the served model itself: a client has no other loaded, and no server called."""
+
+    def asks(other: str | None) -> Any:
+        if other is not None:
+            raise Refused(f"Here {name} judges; write judge without model=....", param="model", code="invalid_value")
+        return engine
+
+    return asks
 
 
 def _prompt(request: Request, engine: Any) -> tuple[str, str]:

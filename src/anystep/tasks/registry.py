@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -15,7 +16,7 @@ from anystep.tasks.task import Task
 from anystep.tasks.word_problems import word_problems
 
 _GYM = "reasoning-gym:"
-_NAMES = ("chains", "procbench", "word-problems", f"{_GYM}<dataset>")
+_NAMES = ("chains", "procbench", "word-problems", "programs", "humaneval", f"{_GYM}<dataset>")
 
 
 def names() -> tuple[str, ...]:
@@ -27,8 +28,10 @@ def load(name: str, n: int, seed: int = 0, split: str = "test", **options: Any) 
     """`n` tasks of that name, the same on every machine for the same seed.
 
     `split` is "train", "dev" or "test"; no problem stands in two (reasoning-gym keeps no splits: there each gets seeds
-    of its own, and small datasets may repeat items). The options are those of the generator: `families` and `level` of
-    "chains"; `family`, `steps` and `metric` of "procbench"; `level` and `style` of "word-problems"; a dataset's own.
+    of its own, and small datasets may repeat items; "humaneval" has no "train" and no seeds). The options are those of
+    the generator: `families` and `level` of "chains"; `family`, `steps` and `metric` of "procbench"; `level` and
+    `style` of "word-problems"; `level`, `style` and `shown` of "programs"; `style` of "humaneval"; a dataset's own.
+    "programs-1" is "programs" of level 1, where a name is all that can be given.
 
     Raises UsageError, with the nearest name and the call that was meant, for an unknown name, split or option.
     """
@@ -40,6 +43,8 @@ def load(name: str, n: int, seed: int = 0, split: str = "test", **options: Any) 
 
         # Items are drawn from seed, seed + 1, ...: hashed seeds keep neighbouring seeds and splits apart.
         return reasoning_gym(name.removeprefix(_GYM), n, digest("reasoning-gym", seed, split) >> 33, **options)
+    if re.fullmatch(r"programs-\d+", str(name)) and "level" not in options:
+        name, options = "programs", {"level": int(name.removeprefix("programs-")), **options}
     source = _SOURCES.get(name)
     if source is None:
         near = difflib.get_close_matches(str(name), _NAMES, n=1, cutoff=0.3) or ["word-problems"]
@@ -75,8 +80,22 @@ def _procbench() -> tuple[set[str], Build]:
     return _options(ProcBench), lambda n, seed, split, options: ProcBench(seed=seed, split=split, **options).take(n)
 
 
+def _programs() -> tuple[set[str], Build]:
+    from anystep.tasks.code import programs
+
+    return _options(programs), lambda n, seed, split, options: programs(n, seed=seed, split=split, **options)
+
+
+def _humaneval() -> tuple[set[str], Build]:
+    from anystep.tasks.code import humaneval
+
+    return _options(humaneval), lambda n, seed, split, options: humaneval(n, split=split, **options)
+
+
 _SOURCES: dict[str, Callable[[], tuple[set[str], Build]]] = {
     "chains": _chains,
+    "humaneval": _humaneval,
     "procbench": _procbench,
+    "programs": _programs,
     "word-problems": _word_problems,
 }

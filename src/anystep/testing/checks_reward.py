@@ -20,7 +20,8 @@ reward_checks: list[RewardCheck] = []
 def check_reward(reward: Reward, states: Any, hook: Hook | None = None) -> None:
     """Run every check of `reward_checks` on some states, partial and finished; AssertionError says what is broken.
 
-    hook: counts the reward's real work; by default the calls of its method `forward`, and none where it has none.
+    hook: counts the reward's real work; by default the calls of its method `forward`, and none where it has none. Where
+    payments are compared the reward is made to `forget` first, for what is cached is not paid for again.
     """
     for check in reward_checks:
         check(reward, states, hook or own_hook(reward.source()))
@@ -67,6 +68,7 @@ def it_is_a_function_of_the_state(reward: Reward, states: Any, hook: Hook) -> No
 def work_counted_is_work_paid(reward: Reward, states: Any, hook: Hook) -> None:
     """Evaluations and calls seen by the hook are those declared and those paid."""
     limit = unlimited()
+    reward.forget()
     with hook() as work:
         scored = reward(states, limit)
     assert scored.cost.same(limit.used), f"{reward.name}: declared {scored.cost}, paid {limit.used}"
@@ -78,9 +80,11 @@ def work_counted_is_work_paid(reward: Reward, states: Any, hook: Hook) -> None:
 def a_refused_payment_gives_nan(reward: Reward, states: Any, hook: Hook) -> None:
     """Refused at any payment it does no more work, and what was not paid for is NaN; the rest is right."""
     values, limit = _values(reward, states), RefusesAt(10**9)
+    reward.forget()
     reward(states, limit)
     for k in range(10**9 - limit.left):
         refusing = RefusesAt(k)
+        reward.forget()
         with hook() as work:
             part = reward(states, refusing)
         known = ~np.isnan(part.values)
@@ -95,10 +99,12 @@ def merged_is_alone(reward: Reward, states: Any, hook: Hook) -> None:
     """In a batch shared by two runs each pays for its own states."""
     half = len(states) // 2
     limits = [Limit(Ledger(), reward.name) for _ in range(2)]
+    reward.forget()
     scored = reward(states, JointLimit(limits, [half, len(states) - half]))
     assert np.allclose(scored.values, _values(reward, states), rtol=1e-5, atol=1e-5, equal_nan=True), "merging"
     for limit, rows in zip(limits, (np.arange(half), np.arange(half, len(states))), strict=True):
         own = unlimited(reward.name)
+        reward.forget()
         reward(states.take(rows), own)
         assert limit.used.same(own.used), f"{reward.name}: merged, a run pays {limit.used}, alone {own.used}"
 

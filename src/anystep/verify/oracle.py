@@ -12,6 +12,7 @@ from anystep.errors import UsageError
 from anystep.ledger import Cost, Limit
 from anystep.process import Reward, Scored
 from anystep.tasks.task import Task
+from anystep.verify.asked import asked_by, which
 
 
 @dataclass(frozen=True)
@@ -27,19 +28,13 @@ class Oracle(Reward):
         values = [self._value(prompt, text) for prompt, text in zip(states.prompts(), states.texts(), strict=True)]
         return Scored(np.array(values, dtype=np.float64), Cost())
 
-    def _task(self, prompt: str) -> Task | None:
-        """The task with this prompt; a chat template puts its own words around what is asked."""
-        if len(self.tasks) == 1:
-            return self.tasks[0]
-        within = [i for i, asked in enumerate(self.asked) if asked == prompt or (asked and asked in prompt)]
-        return self.tasks[max(within, key=lambda i: len(self.asked[i]))] if within else None
-
     def _value(self, prompt: str, text: str) -> float:
-        task = self._task(prompt)
-        if task is None:
+        at = which(self.asked, prompt)
+        if at is None:
             raise UsageError(
                 f"oracle: none of its tasks has the prompt {prompt[:60]!r}; give oracle(task) the run's task."
             )
+        task = self.tasks[at]
         if task.steps is None:
             return task.score(text)
         labels = task.steps(text)
@@ -54,8 +49,4 @@ def oracle(*tasks: Task | Sequence[Task]) -> Oracle:
     flat = tuple(t for group in tasks for t in ((group,) if isinstance(group, Task) else group))
     if not flat:
         raise UsageError("oracle() needs the task it checks: call verify.oracle(task).")
-    return Oracle(flat, tuple(t.id for t in flat), tuple(_asked(t) for t in flat))
-
-
-def _asked(task: Task) -> str:
-    return task.prompt if isinstance(task.prompt, str) else str(task.prompt[-1].get("content", ""))
+    return Oracle(flat, tuple(t.id for t in flat), tuple(map(asked_by, flat)))

@@ -73,6 +73,8 @@ def end_lines(end: Mapping[str, Any], tail: str = "", scored: str = "") -> list[
     if end["stopped_because"] != "failed":
         support = end["support"]
         share = "" if not isinstance(support, float) else f", {100 * support:.0f}% of the votes"
+        sure = end.get("confidence")
+        share += f", right with probability {sure:.2f}" if isinstance(sure, float) else ""
         value = "" if end["answer"] is None else f"answer {clipped(end['answer'], 60)}{share}; "
         of = f" of {end['started']}" if end["finished"] <= end["started"] else ""  # branches finish too
         lines.append(f"{value}{end['finished']}{of} finished; stopped because {end['stopped_because']}")

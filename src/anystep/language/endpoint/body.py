@@ -59,11 +59,12 @@ def body(
         asked.pop(name, None)
     if "stream" in refused:
         asked.pop("stream_options", None)
+    extra = dict(process.extra)
     if process.logprobs:
-        asked["logprobs"] = True if process.chat else 1
+        asked["logprobs"] = True if process.chat else int(extra.pop("top_logprobs", 1))
     if n > 1:
         asked["n"] = n
-    return ("/chat/completions" if process.chat else "/completions"), {**asked, **process.extra}
+    return ("/chat/completions" if process.chat else "/completions"), {**asked, **extra}
 
 
 def chat(server: Endpoint, prompt: Prompt, begun: str) -> dict[str, Any]:

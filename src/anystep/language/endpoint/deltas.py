@@ -30,9 +30,10 @@ class Part:
 class Delta:
     """What one object adds to one choice.
 
-    tokens: how many, as its log-probabilities' entries tell; None where it has none. logp: their sum. finish: why the
-    choice ended. asked: pieces of calls. said: whether the object tells which stop text ended it; stopped: that text.
-    usage: figures so far, of the choice they came with, or of no choice in particular (WHOLE).
+    tokens: how many, as its log-probabilities' entries tell; None where it has none. logp: their sum. likely: the
+    likeliest tokens in place of the first of them, with their log-probabilities, where the request asked for some.
+    finish: why the choice ended. asked: pieces of calls. said: whether the object tells which stop text ended it;
+    stopped: that text. usage: figures so far, of the choice they came with, or of no choice in particular (WHOLE).
     """
 
     choice: int = 0
@@ -40,6 +41,7 @@ class Delta:
     thought: str = ""
     tokens: int | None = None
     logp: float = 0.0
+    likely: tuple[tuple[str, float], ...] = ()
     finish: str | None = None
     said: bool = False
     stopped: str | None = None
@@ -97,6 +99,7 @@ def _delta(choice: Any) -> Delta:
         thought=next((t for name in THOUGHTS if (t := _text(message.get(name)))), ""),
         tokens=tokens,
         logp=logp,
+        likely=_likely(choice.get("logprobs")),
         finish=finish if isinstance(finish, str) and finish else None,
         said=any(name in choice for name in ENDED_BY),
         stopped=ended,
@@ -139,6 +142,20 @@ def _logprobs(found: Any) -> tuple[int | None, float]:
     if not isinstance(values, list) or not all(_number(value) for value in values):
         return None, 0.0
     return len(values), float(sum(min(value, 0.0) for value in values))
+
+
+def _likely(found: Any) -> tuple[tuple[str, float], ...]:
+    """The likeliest tokens in the first place: a chat's list of entries, or a completion's mapping."""
+    if not isinstance(found, Mapping):
+        return ()
+    places = found.get("content") if isinstance(found.get("content"), list) else found.get("top_logprobs")
+    first = places[0] if isinstance(places, list) and places else None
+    if not isinstance(first, Mapping):
+        return ()
+    told = first.get("top_logprobs")
+    entries = told if isinstance(told, list) else () if "token" in first else [*first.items()]
+    pairs: list[Any] = [(e.get("token"), e.get("logprob")) if isinstance(e, Mapping) else e for e in entries]
+    return tuple((token, float(min(logp, 0.0))) for token, logp in pairs if isinstance(token, str) and _number(logp))
 
 
 def _number(found: Any) -> bool:

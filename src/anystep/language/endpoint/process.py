@@ -21,6 +21,7 @@ from anystep.language.endpoint.trouble import Trouble
 from anystep.ledger import FREE, JointLimit, Limit
 from anystep.process import Process, Status, Stepped, Until
 
+Likely = tuple[tuple[str, float], ...]
 THINKING = Thinking()  # how thinking is told from text where nothing else is said
 HARMLESS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
 
@@ -140,6 +141,17 @@ class EndpointProcess(Process):
             )
         try:
             return Going(self, states, keys, limit, until).run()
+        finally:
+            self._bill(limit)
+
+    def likely(self, states: Transcripts, keys: Keys, limit: Limit) -> tuple[Stepped, tuple[Likely, ...]]:
+        """Steps to the end, and for each state the likeliest tokens in place of its reply's first one, with their
+        log-probabilities; none where the server told none. The process asks for n by `extra={"top_logprobs": n}` and
+        `logprobs=True`."""
+        try:
+            going = Going(self, states, keys, limit, "done")
+            stepped = going.run()
+            return stepped, tuple(row.likely for row in going.rows)
         finally:
             self._bill(limit)
 

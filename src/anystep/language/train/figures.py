@@ -15,10 +15,15 @@ def pass_at(right: np.ndarray, k: int) -> float:
 
 def best_of(right: np.ndarray, scores: np.ndarray, k: int) -> float:
     """Exact chance that the best scored of k draws without replacement is right; ties go to the earlier sample."""
-    order = np.argsort(-scores, kind="stable")
-    n = len(order)
-    chance = [math.comb(n - 1 - i, k - 1) / math.comb(n, k) for i in range(n)]
-    return float(np.dot(chance, right[order]))
+    return float(np.dot(chosen(scores, k), right))
+
+
+def chosen(scores: np.ndarray, k: int) -> np.ndarray:
+    """Exact chance of each sample that it is the best scored of k draws; ties go to the earlier sample."""
+    n = len(scores)
+    chance = np.empty(n)
+    chance[np.argsort(-scores, kind="stable")] = [math.comb(n - 1 - i, k - 1) / math.comb(n, k) for i in range(n)]
+    return chance
 
 
 def within_auroc(right: np.ndarray, scores: np.ndarray) -> float:

@@ -6,6 +6,7 @@ about three times cheaper. Positions restart behind the prompt, so a chain is co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ class Labelled:
 
     prompt: str
     chains: list[str]
-    verdicts: list[tuple[int, ...]]
+    verdicts: Sequence[tuple[int, ...]]
 
 
 def label(prompt: str, chains: list[str]) -> Labelled:

@@ -53,7 +53,7 @@ def rolled_out(
         for start, some in zip(starts, drawn, strict=True)
     }
     need = 1 if rule == "any" else r // 2 + 1
-    labels = [
+    labels: list[list[tuple[bool | None, ...]]] = [
         [(*(hits[p + head] >= need for head in heads(chain)), outcome(p, chain)) for chain in chains]
         for p, chains in problems
     ]

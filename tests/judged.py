@@ -1,0 +1,50 @@
+"""Texts as the states that a reward sees, and a judge that remembers nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anystep.ledger import Limit
+from anystep.process import Scored
+from anystep.verify.judges import Judge
+
+
+@dataclass(frozen=True)
+class Written:
+    """A prompt and a text each."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def take(self, index: Any) -> Written:
+        return Written(tuple(self.pairs[i] for i in np.asarray(index).tolist()))
+
+    def join(self, *others: Written) -> Written:
+        return Written(sum((other.pairs for other in others), self.pairs))
+
+    def prompts(self) -> tuple[str, ...]:
+        return tuple(prompt for prompt, _ in self.pairs)
+
+    def texts(self) -> tuple[str, ...]:
+        return tuple(text for _, text in self.pairs)
+
+
+def written(*candidates: str, question: str = "Which?") -> Written:
+    return Written(tuple((question, text) for text in candidates))
+
+
+class Forgetful(Judge):
+    """Pays anew each time, so that a check meets its payments."""
+
+    def __call__(self, states: Any, limit: Limit) -> Scored:
+        self.forget()
+        return super().__call__(states, limit)
+
+
+def forgetful(reward: Judge) -> Forgetful:
+    return Forgetful(**{name: getattr(reward, name) for name in reward.__dataclass_fields__})
