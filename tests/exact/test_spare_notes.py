@@ -27,18 +27,18 @@ def made(n: int, each: int = 3, seed: int = 0) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(
     ("prompt", "reference", "chain", "text"),
     [
-        ("A48-2-9?", "48-2=46\n46-9=37.", "48-2=46\n46-9=36.", "0:48-2=46aV\n1:46-9=37b!f."),
-        ("A48-2-9?", "48-2=46\n46-9=37.", "48-2-9=37.", "0:48-2=46-9=37abV."),
-        ("A48-2-9?", "48-2=46\n46-9=37.", "48-9=39\n39-2=37.", "0:48-9=39b!i\n1:39-2=37a!a."),
-        ("A48-2-9?", "48-2=46\n46-9=37.", "48-2=46.", "0:48-2=46a!e."),
-        ("L927>rs?", "r729\ns279.", "rs279.", "0:927r729s279abV."),
-        ("L927>rs?", "r729\ns279.", "r729\ns297.", "0:927r729aV\n1:729s279b!i."),
-        ("C1 9 4>37?", "9*4=36\n36+1=37.", "4*9=36\n36+1=37.", "0:4*9=36<1+37-35*36aV\n1:36+1=37<bV."),
-        ("C1 9 4>37?", "9*4=36\n36+1=37.", "9-4=5\n5-1=4.", "0:9-4=5<1+6-4*5!d\n1:5-1=4!a."),
-        ("C1 9 4>37?", "9*4=36\n36+1=37.", "9*4+1=37.", "0:9*4=36+1=37<abV."),
-        ("C1 9 4>37?", "9*4=36\n36+1=37.", "9*4=36\n36+2=37.", "0:9*4=36<1+37-35*36aV\n1:36+2=38!f."),
-        ("C2 3 4>9?", "2+3=5\n5+4=9.", "2+4=6\n6+3=9.", "0:2+4=6<3+9-3*18bV\n1:6+3=9<aV."),
-        ("A48-2-9?", "48-2=46\n46-9=37.", "4 8\n46-9=37.", "_:!f\n_:46-9=37b!a."),
+        ("A48-2-9?", "48-2=46\n46-9=37.", "48-2=46\n46-9=36.", "0:48-2=46/46aV\n1:46-9=37/36b!f."),
+        ("A48-2-9?", "48-2=46\n46-9=37.", "48-2-9=37.", "0:48-2=46-9=37/37abV."),
+        ("A48-2-9?", "48-2=46\n46-9=37.", "48-9=39\n39-2=37.", "0:48-9=39/39b!i\n1:39-2=37/37a!a."),
+        ("A48-2-9?", "48-2=46\n46-9=37.", "48-2=46.", "0:48-2=46/46a!e."),
+        ("L927>rs?", "r729\ns279.", "rs279.", "0:927r729s279/279abV."),
+        ("L927>rs?", "r729\ns279.", "r729\ns297.", "0:927r729/729aV\n1:729s279/297b!i."),
+        ("C1 9 4>37?", "9*4=36\n36+1=37.", "4*9=36\n36+1=37.", "0:4*9=36/36<1+37-35*36>37aV\n1:36+1=37/37<>37bV."),
+        ("C1 9 4>37?", "9*4=36\n36+1=37.", "9-4=5\n5-1=4.", "0:9-4=5/5<1+6-4*5>37!d\n1:5-1=4/4!a."),
+        ("C1 9 4>37?", "9*4=36\n36+1=37.", "9*4+1=37.", "0:9*4=36+1=37/37<>37abV."),
+        ("C1 9 4>37?", "9*4=36\n36+1=37.", "9*4=36\n36+2=37.", "0:9*4=36/36<1+37-35*36>37aV\n1:36+2=38/37!f."),
+        ("C2 3 4>9?", "2+3=5\n5+4=9.", "2+4=6\n6+3=9.", "0:2+4=6/6<3+9-3*18>9bV\n1:6+3=9/9<>9aV."),
+        ("A48-2-9?", "48-2=46\n46-9=37.", "4 8\n46-9=37.", "_:!f\n_:46-9=37/37b!a."),
     ],
 )
 def test_notes_worked_by_hand(prompt: str, reference: str, chain: str, text: str) -> None:
@@ -133,9 +133,10 @@ def test_unreadable_notes_are_nothing() -> None:
 def test_ablated_examples_lack_what_they_are_to_lack() -> None:
     prompt, reference, chain = "A48-2-9?", "48-2=46\n46-9=37.", "48-2-9=37."
     whole = example(prompt, reference, chain, RECIPE)
-    assert whole == (asked(prompt, reference, chain), "0:48-2=46-9=37abV.")
-    assert example(prompt, reference, chain, SpareRecipe(form="one")) == (whole[0], "0:48-2-9=37aV.")
+    assert whole == (asked(prompt, reference, chain), "0:48-2=46-9=37/37abV.")
+    assert example(prompt, reference, chain, RECIPE, first=True)[1] == "0:48-2=46-9=37abV."
+    assert example(prompt, reference, chain, SpareRecipe(form="one")) == (whole[0], "0:48-2-9=37/37aV.")
     assert example(prompt, reference, chain, SpareRecipe(form="labels")) == (whole[0], "V.")
     ask, text = example(prompt, reference, chain, SpareRecipe(reference=False))
-    assert ask == "A48-2-9?|1:48-2-9=37.#" and text == "0:48-2=46-9=37V."
+    assert ask == "A48-2-9?|1:48-2-9=37.#" and text == "0:48-2=46-9=37/37V."
     assert FAMILIES["A"].score(prompt, reference) == 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -17,6 +17,7 @@ from anystep.language.train.sampler import sample_many
 from anystep.language.train.spare import SpareRecipe, annotated, candidate, forced, labels_of, referenced
 from anystep.process import Floats
 from anystep.tasks.chains import CHAIN_END, FAMILIES, Problem, Verdict
+from anystep.tasks.chains.concluded import concluded
 from anystep.tasks.chains.family import split
 from anystep.tasks.chains.merged import judge
 from anystep.tasks.chains.notes import Note, asked, note, read
@@ -47,10 +48,12 @@ class Pool:
 
 @dataclass(frozen=True)
 class Reading:
-    """Notes by problem and chain, as an annotator wrote them, and what they took."""
+    """Notes by problem and chain, with the verdicts that their evidence allows; the labels, and what they took; and the
+    labels by the verdicts as written."""
 
     notes: list[list[list[Note | None]]]
     labelling: Labelling
+    written: list[list[Labels]]
 
 
 def distinct(split_name: str, n: int, seed: int, recipe: SpareRecipe) -> list[Problem]:
@@ -108,19 +111,41 @@ def varied(problems: Sequence[Problem], policy: Any, each: int, seed: int) -> li
     return found
 
 
-def noted(some: Sequence[Pool], annotator: Any, reference: bool = True) -> Reading:
-    """The annotator's notes on every chain; a chain that comes twice in a pool is read once."""
+def noted(some: Sequence[Pool], annotator: Any, reference: bool = True, explained: bool = True) -> Reading:
+    """The annotator's notes on every chain; a chain that comes twice in a pool is read once.
+
+    reference: whether it is shown one. explained: whether its notes have evidence to be weighed.
+    """
     began = time.process_time()
-    keys = sorted({(p.prompt, p.problem.chain if reference else None, c) for p in some for c in p.chains}, key=str)
-    asks = [asked(*key) for key in keys]
-    texts = dict(zip(asks, annotated(annotator[0], annotator[1], asks), strict=True))
-    notes = [
-        [read(texts[asked(p.prompt, p.problem.chain if reference else None, c)], len(split(c))) for c in p.chains]
-        for p in some
-    ]
+    asks = {(p.prompt, c): asked(p.prompt, p.problem.chain if reference else None, c) for p in some for c in p.chains}
+    every = sorted(set(asks.values()))
+    texts = dict(zip(every, annotated(annotator[0], annotator[1], every), strict=True))
+    raw = [[read(texts[asks[p.prompt, c]], len(split(c))) for c in p.chains] for p in some]
+    notes = raw
+    if explained:
+        notes = [
+            [
+                concluded(p.prompt, p.problem.chain if reference else None, c, row)
+                for c, row in zip(p.chains, rows, strict=True)
+            ]
+            for p, rows in zip(some, raw, strict=True)
+        ]
     labels = [[labels_of(rows) for rows in one] for one in notes]
     spent = time.process_time() - began
-    return Reading(notes, Labelling(labels, sum(map(len, asks)), sum(map(len, texts.values())), spent))
+    labelling = Labelling(labels, sum(map(len, every)), sum(map(len, texts.values())), spent)
+    return Reading(notes, labelling, [[labels_of(rows) for rows in one] for one in raw])
+
+
+def single(some: Sequence[Pool], reading: Reading) -> Reading:
+    """The same reading, had each line been aligned with one line of the reference at most."""
+    notes = [
+        [
+            concluded(p.prompt, p.problem.chain, c, [n and replace(n, aligned=n.aligned[:1]) for n in row])
+            for c, row in zip(p.chains, rows, strict=True)
+        ]
+        for p, rows in zip(some, reading.notes, strict=True)
+    ]
+    return Reading(notes, reading.labelling, [[labels_of(row) for row in rows] for rows in notes])
 
 
 def counts(some: Sequence[Pool], labels: Sequence[Sequence[Labels]], first: bool = False) -> Floats:

@@ -23,14 +23,16 @@ from anystep.ledger import Budget, Cost
 from anystep.run import Run
 from anystep.search import sample
 from anystep.tasks.chains import CHAIN_END
+from anystep.tasks.chains.concluded import concluded
 from anystep.tasks.chains.family import split
 from anystep.tasks.chains.notes import Note, asked, read, readable
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """What was noted of one chain: a note a line, None where the annotator wrote nothing that can be read; its own
-    text; and what it cost. `labels`: whether all is right so far, None where that is not known."""
+    """What was noted of one chain: a note a line with the verdict that its evidence allows (`tasks.chains.concluded`),
+    None where the annotator wrote nothing that can be read; its text as written; and what it cost. `labels`: whether
+    all is right so far, None where that is not known."""
 
     chain: str
     notes: tuple[Note | None, ...]
@@ -66,7 +68,7 @@ class Spare:
                 raise
         texts = [(run.answer.text or "") if run.answer is not None else "" for run in runs]
         return [
-            Annotated(chain, tuple(read(text, len(split(chain)))), text, run.spent)
+            Annotated(chain, tuple(concluded(prompt, reference, chain, read(text, len(split(chain))))), text, run.spent)
             for chain, text, run in zip(chains, texts, runs, strict=True)
         ]
 

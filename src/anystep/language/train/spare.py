@@ -32,10 +32,12 @@ Form = Literal["notes", "labels", "one"]
 
 @dataclass(frozen=True)
 class SpareRecipe:
-    """Everything that decides an annotator. `problems` problems with `each` candidates; `tokens` counts padded ones.
+    """Everything that decides an annotator. `problems` problems with `each` candidates; tokens are padded ones.
 
-    mix, levels: weights of families and levels; countdown has no level 3. reference: whether it is shown one. form:
-    whole notes, labels alone, or notes in which a line stands for at most one of the reference's ("one").
+    It learns in two rounds: for `first` tokens notes without what the candidate says and is to reach, then for `tokens`
+    all of them, with `emphasis` on the verdicts, which are few among what is written and the last to be learned. mix,
+    levels: weights of families and levels; countdown has no level 3. reference: whether it is shown one. form: whole
+    notes, labels alone, or notes in which a line stands for at most one of the reference's ("one").
     """
 
     start: str = "chainlm-2m"
@@ -44,7 +46,9 @@ class SpareRecipe:
     each: int = 3
     mix: Mapping[str, float] = field(default_factory=lambda: {"C": 0.4, "A": 0.33, "L": 0.27})
     levels: Mapping[int, float] = field(default_factory=lambda: {1: 0.6, 2: 0.4})
-    tokens: int = 1_200_000
+    first: int = 1_200_000
+    tokens: int = 700_000
+    emphasis: float = 10.0
     batch: int = 12
     matrix_rate: float = 2e-3
     other_rate: float = 2e-3
@@ -105,19 +109,23 @@ def forced(prompt: str, chain: str, reference: str) -> str:
     return chain if mine is None or right is None else chain[: -len(mine) - 1] + right + CHAIN_END
 
 
-def examples(recipe: SpareRecipe) -> list[tuple[str, str]]:
-    """What the annotator reads and should write."""
-    rng, found = Random(recipe.seed + 1), list[tuple[str, str]]()
-    for problem, _ in zip(referenced("train", recipe.seed, recipe), range(recipe.problems), strict=False):
+def examples(recipe: SpareRecipe, first: bool = False) -> list[tuple[str, str]]:
+    """What the annotator reads and should write, in its first or its second round."""
+    seed = recipe.seed if first else recipe.seed + 7
+    rng, found = Random(seed + 1), list[tuple[str, str]]()
+    for problem, _ in zip(referenced("train", seed, recipe), range(recipe.problems), strict=False):
         for _ in range(recipe.each):
             chain = candidate(rng, problem.prompt, problem.chain)
             if len(chain) > 1 and len(split(chain)) <= 8:
-                found.append(example(problem.prompt, problem.chain, chain, recipe))
+                found.append(example(problem.prompt, problem.chain, chain, recipe, first))
     return [pair for pair in found if len(pair[0]) + len(pair[1]) <= CONTEXT]
 
 
-def example(prompt: str, reference: str, chain: str, recipe: SpareRecipe) -> tuple[str, str]:
+def example(prompt: str, reference: str, chain: str, recipe: SpareRecipe, first: bool = False) -> tuple[str, str]:
+    """What the annotator reads and should write of one chain."""
     notes = note(prompt, reference, chain)
+    if first:
+        notes = [replace(one, said="", aim=None) for one in notes]
     if recipe.form == "one":
         notes = [_single(one) for one in notes]
     if not recipe.reference:
@@ -131,27 +139,38 @@ def _single(one: Note) -> Note:
     return replace(one, operations=whole, values=one.values[-1:], aligned=one.aligned[:1])
 
 
-def train(recipe: SpareRecipe, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
-    """The trained annotator and what it cost."""
+def train(recipe: SpareRecipe, say: Callable[[str], None] = print, earlier: Llama | None = None) -> tuple[Llama, Cost]:
+    """The trained annotator and what it cost. It goes on from `earlier`, which it changes, or from the policy."""
     start, alphabet = policy(recipe.start)
-    model = Llama(replace(start.config, context=CONTEXT))
-    model.load_state_dict(start.state_dict())
-    pairs = examples(recipe)
-    say(f"{len(pairs):,} candidates with notes")
-    tuning = Tuning(recipe.tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, seed=recipe.seed + 2)
-    cost = tune(model, alphabet, pairs, tuning, say)
-    return model.eval(), cost
+    model = earlier or Llama(replace(start.config, context=CONTEXT))
+    if earlier is None:
+        model.load_state_dict(start.state_dict())
+    spent = Cost(0, 0, 0, 0.0, 0.0)
+    for first, tokens in ((True, recipe.first), (False, recipe.tokens)):
+        if tokens:
+            emphasis = {} if first else {"V": recipe.emphasis, "!": recipe.emphasis}
+            tuning = Tuning(
+                tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, seed=recipe.seed + 2, emphasis=emphasis
+            )
+            spent = _sum(spent, tune(model, alphabet, examples(recipe, first), tuning, say))
+    return model.eval(), spent
 
 
-def spare(recipe: SpareRecipe | None = None, say: Callable[[str], None] = print) -> Path:
-    """The card of the trained annotator; trained once, then kept by the hash of its recipe."""
+def _sum(one: Cost, other: Cost) -> Cost:
+    return Cost(*(round(a + b, 1) for a, b in zip(vars(one).values(), vars(other).values(), strict=True)))
+
+
+def spare(recipe: SpareRecipe | None = None, say: Callable[[str], None] = print, earlier: Path | None = None) -> Path:
+    """The card of the trained annotator; trained once, then kept by the hash of its recipe. earlier: the card of the
+    annotator that it goes on from."""
     recipe = recipe or SpareRecipe()
 
     def make() -> tuple[Llama, Config, Cost]:
-        model, cost = train(recipe, say)
+        model, cost = train(recipe, say, None if earlier is None else policy(earlier.stem, earlier.parent)[0].train())
         return model, model.config, cost
 
-    return kept(f"{recipe.start}-spare", asdict(recipe), make, recipe.start, kind="annotator")
+    told = asdict(recipe) | ({} if earlier is None else {"earlier": earlier.stem})
+    return kept(f"{recipe.start}-spare", told, make, recipe.start, kind="annotator")
 
 
 def annotated(model: Llama, alphabet: Alphabet, asks: Sequence[str], rows: int = 128) -> list[str]:

@@ -1,10 +1,11 @@
 """Step-by-step notes on a candidate chain beside a reference chain, exact, and the language they are written in.
 
-A note says what a candidate's line builds on, works its operations out anew, names the lines of the reference that it
-stands for (none, one or several), and gives the verdict. Written out, line 2 of `A48-2-9?` worked as `46-9=36` reads
-`1:46-9=37b!f`: it goes on from line 1; 46-9 is 37; it is line b of the reference; it is wrong, because false. A line
-that merges two reads `0:48-2=46-9=37abV`. In countdown the numbers that are left follow, and what the last of them can
-reach: `0:9*4=36<1+37-35*36aV`. The fields are those of SPARE (Rizvi et al., 2025), in ChainLM's 64 characters.
+A note says what a candidate's line builds on, works its operations out anew, repeats what the line says, names the
+lines of the reference that it stands for (none, one or several), and gives the verdict. Written out, line 2 of
+`A48-2-9?` worked as `46-9=36` reads `1:46-9=37/36b!f`: it goes on from line 1; 46-9 is 37 and the line says 36; it is
+line b of the reference; it is wrong, because false. A line that merges two reads `0:48-2=46-9=37/37abV`. In countdown
+the numbers that are left follow, what the last of them can reach, and the target: `0:9*4=36/36<1+37-35*36>37aV`. The
+fields are those of SPARE (Rizvi et al., 2025), in ChainLM's 64 characters.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ MARK_OF = {verdict: mark for mark, verdict in MARKS.items()}
 BESIDE, BEGIN = "|", "#"
 UNKNOWN = "_"
 FORM = re.compile(
-    r"([\d_]):(\d*)((?:(?:[-+*]\d+)+=(?:\d+|_))*|(?:[rsxlih]+(?:\d+|_))*)(?:<([\d ]*)((?:[-+*]\d+)*))?([a-g]*)"
-    r"(V|![fidea])"
+    r"([\d_]):(\d*)((?:(?:[-+*]\d+)+=(?:\d+|_))*|(?:[rsxlih]+(?:\d+|_))*)(?:/(\d+))?"
+    r"(?:<([\d ]*)((?:[-+*]\d+)*)(?:>(\d+))?)?([a-g]*)(V|![fidea])"
 )
 DONE = re.compile(r"((?:[-+*]\d+)+)=(\d+|_)|([rsxlih]+)(\d+|_)")
 
@@ -38,8 +39,9 @@ class Note:
 
     premise: the line whose result it goes on from, 0 for the problem, None where there is none. start: the value or
     list that it starts from. operations: `-9` or `r`. values: what each of them gives, worked out anew; None where it
-    leaves 0..99. aligned: places of the reference's lines, from 0. left: countdown's numbers that are left, and reach:
-    what each operation with the last of them gives, `+37`; None where neither is noted.
+    leaves 0..99. said: the result that the line states. aligned: places of the reference's lines, from 0. left:
+    countdown's numbers that are left, and reach: what each operation with the last of them gives, `+37`; None where
+    neither is noted. aim: countdown's target, noted where at most one number is left.
     """
 
     premise: int | None
@@ -50,6 +52,8 @@ class Note:
     verdict: Verdict
     left: tuple[int, ...] | None = None
     reach: tuple[str, ...] | None = None
+    said: str = ""
+    aim: str | None = None
 
 
 def note(prompt: str, reference: str, chain: str) -> list[Note]:
@@ -58,10 +62,13 @@ def note(prompt: str, reference: str, chain: str) -> list[Note]:
     aligned = align(prompt, reference, chain)
     found = []
     for at, (line, verdict) in enumerate(zip(own, verdicts, strict=True)):
-        one = Note(_premise(prompt, own, at), line.left, line.operations, line.values, aligned[at], verdict)
+        one = Note(
+            _premise(prompt, own, at), line.left, line.operations, line.values, aligned[at], verdict, said=line.said
+        )
         if prompt[0] == "C" and verdict in (Verdict.RIGHT, Verdict.DOOMED, Verdict.ENDING):
             left = _left(prompt, own[: at + 1])
             one = replace(one, left=left, reach=_reach(line.said, left) if left and len(left) == 1 else None)
+            one = replace(one, aim=prompt[:-1].partition(">")[2] if left is not None and len(left) < 2 else None)
         found.append(one)
     return found
 
@@ -145,9 +152,10 @@ def write(notes: Sequence[Note], explained: bool = True) -> str:
             text = f"{UNKNOWN if one.premise is None else one.premise}:{one.start}"
             for operation, value in zip(one.operations, one.values, strict=True):
                 text += f"{operation}{equal}{UNKNOWN if value is None else value}"
+            text += f"/{one.said}" if one.said else ""
             if one.left is not None:
                 text += "<" + " ".join(map(str, one.left))
-            text += "".join(one.reach or ())
+            text += "".join(one.reach or ()) + (f">{one.aim}" if one.aim else "")
             text += "".join(LETTERS[i] for i in one.aligned)
         out.append(text + MARK_OF[one.verdict])
     return STEP_END.join(out) + CHAIN_END
@@ -175,10 +183,12 @@ def _note(line: str) -> Note | None:
         start=match[2],
         operations=tuple(operation for operation, _ in done),
         values=tuple(None if value == UNKNOWN else value for _, value in done),
-        aligned=tuple(LETTERS.index(c) for c in match[6]),
-        verdict=MARKS[match[7]],
-        left=None if match[4] is None else tuple(map(int, match[4].split())),
-        reach=tuple(re.findall(r"[-+*]\d+", match[5])) if match[5] else None,
+        said=match[4] or "",
+        left=None if match[5] is None else tuple(map(int, match[5].split())),
+        reach=tuple(re.findall(r"[-+*]\d+", match[6])) if match[6] else None,
+        aim=match[7],
+        aligned=tuple(LETTERS.index(c) for c in match[8]),
+        verdict=MARKS[match[9]],
     )
 
 
