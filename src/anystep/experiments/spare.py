@@ -60,7 +60,7 @@ class Setting:
 
     split: str = "test"
     annotator: SpareRecipe = field(default_factory=SpareRecipe)
-    ablation: int = 120_000
+    ablation: int = 60_000
     test: int = 250
     each: int = 3
     pooled: int = 240
@@ -72,7 +72,7 @@ class Setting:
     seeds: int = 3
     fitting: Fitting = field(
         default_factory=lambda: Fitting(
-            tokens=80_000, groups=12, micro=1, each=8, pairs=0.5, matrix_rate=1.5e-3, other_rate=1.5e-3, warm_steps=5
+            tokens=60_000, groups=4, micro=1, each=8, pairs=0.5, matrix_rate=1.5e-3, other_rate=1.5e-3, warm_steps=5
         )
     )
     orpo: Orpo = field(default_factory=Orpo)

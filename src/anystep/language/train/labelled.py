@@ -83,17 +83,17 @@ class OutcomeRecipe(Fitting):
     """ChainLM's outcome reward: `own` training problems, of each `drawn` samples of the policy and `strayed` chains
     that go wrong on purpose, labelled by their ends."""
 
-    tokens: int = 700_000
+    tokens: int = 240_000
     each: int = 8
-    groups: int = 32
-    micro: int = 2
+    groups: int = 8
+    micro: int = 1
     pairs: float = 0.5
     matrix_rate: float = 1.5e-3
     other_rate: float = 1.5e-3
-    warm_steps: int = 20
+    warm_steps: int = 10
     reads: Reads = "every"
     mix: dict[str, float] = field(default_factory=lambda: {"C": 0.45, "P": 0.45, "A": 0.05, "L": 0.05})
-    own: int = 1_600
+    own: int = 1_000
     drawn: int = 6
     strayed: int = 2
 
@@ -115,7 +115,7 @@ def outcomes(recipe: OutcomeRecipe, split_name: str = "train") -> list[Labelled]
 def outcome_reward(recipe: OutcomeRecipe | None = None, say: Callable[[str], None] = print) -> Path:
     """The card of ChainLM's outcome reward; trained once, then kept by the hash of its recipe.
 
-    `verify.chain_outcome()` reads it. With the default recipe training takes about three minutes of one core.
+    `verify.chain_outcome()` reads it. With the default recipe training takes about two minutes of one core.
     """
     recipe = recipe or OutcomeRecipe()
 

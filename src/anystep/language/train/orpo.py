@@ -35,8 +35,8 @@ class Orpo:
     """How long and how fast: `tokens` counts padded ones of both sides, `batch` pairs an update; `weight` is the odds
     ratio's, beside the likelihood of the chosen."""
 
-    tokens: int = 200_000
-    batch: int = 32
+    tokens: int = 60_000
+    batch: int = 16
     weight: float = 0.5
     matrix_rate: float = 3e-4
     other_rate: float = 2e-4
