@@ -41,7 +41,9 @@ def test_true_evidence_without_verdicts_gives_the_checkers_labels(family: str, l
         ("0:48-2=46/46aV\n0:46-9=36/36bV.", (True, False)),  # goes on from another line
         ("0:48-2=46/46aV\n1:46-9=36/36aV.", (True, False)),  # stands for another line
         ("0:48-2=46/46aV\n1:46-9=36/36bV.", (True, True)),  # evidence that is wrong misleads
-        ("0:48-2=46/46a!f\n1:46-9=36/36bV.", (False, False)),  # its own verdict counts, and what is behind is wrong
+        ("0:48-2=46/46a!f\n1:46-9=36/36bV.", (True, True)),  # evidence comes before verdicts
+        ("0:48-2=46/46aV\n1:45-9=36/36bV.", (True, False)),  # line 1 does not end on 45
+        ("0:48-2=46/46aV\n1:46-8=36/36bV.", (True, False)),  # neither what the line does nor what line b does
         ("0:48-2=46/46aV\nwhatever.", (True, None)),
         ("0:48-2=46/46bV.", (False, False)),
     ],
@@ -55,7 +57,7 @@ def test_countdown_is_weighed_by_what_is_left_and_in_reach() -> None:
     prompt, reference = "C1 9 4>37?", "9*4=36\n36+1=37."
 
     def labels(chain: str, text: str) -> tuple[bool | None, ...]:
-        return labels_of(concluded(prompt, reference, chain, read(text, 2)))
+        return labels_of(concluded(prompt, reference, chain, read(text, chain.count("\n") + 1)))
 
     good = "0:9*4=36/36<1+37-35*36>37aV\n"
     assert labels(reference, good + "1:36+1=37/37<>37bV.") == (True, True)
@@ -63,3 +65,5 @@ def test_countdown_is_weighed_by_what_is_left_and_in_reach() -> None:
     assert labels("9-4=5\n5-1=4.", "0:9-4=5/5<1+6-4*5>37V\n1:5-1=4/4<>37V.") == (False, False)  # out of reach
     assert labels("8*4=32\n32+1=33.", "0:8*4=32/32<1V\n1:32+1=33/33<>37V.")[0] is False  # not among the numbers
     assert labels("9*4=36.", good[:-1] + ".")[0] is False  # ends too early
+    assert labels(reference, "0:9*4=36/36<1!d\n1:36+1=37/37<>37bV.") == (False, False)  # silent: its verdict stands
+    assert labels(reference, "0:9*4=36/36<1V\n1:36+1=37/37!i.") == (True, True)  # what is left follows from the lines

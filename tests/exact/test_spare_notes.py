@@ -135,7 +135,6 @@ def test_ablated_examples_lack_what_they_are_to_lack() -> None:
     whole = example(prompt, reference, chain, RECIPE)
     assert whole == (asked(prompt, reference, chain), "0:48-2=46-9=37/37abV.")
     assert example(prompt, reference, chain, RECIPE, first=True)[1] == "0:48-2=46-9=37abV."
-    assert example(prompt, reference, chain, SpareRecipe(form="one")) == (whole[0], "0:48-2-9=37/37aV.")
     assert example(prompt, reference, chain, SpareRecipe(form="labels")) == (whole[0], "V.")
     ask, text = example(prompt, reference, chain, SpareRecipe(reference=False))
     assert ask == "A48-2-9?|1:48-2-9=37.#" and text == "0:48-2=46-9=37/37V."

@@ -20,7 +20,7 @@ from anystep.tasks.chains import FAMILIES, Verdict
 from anystep.tasks.chains.notes import Note, asked
 from anystep.tasks.chains.outcome import outcome
 
-TINY = SpareRecipe(tokens=2_000, problems=12)
+TINY = SpareRecipe(first=800, tokens=1_000, last=400, problems=12)
 FITTING = Fitting(tokens=1_500, groups=4, micro=1, each=8, warm_steps=2)
 SETTING = Setting(
     split="dev", annotator=TINY, ablation=1_000, test=4, each=2, pooled=4, rolled=2, rollouts=2, taught=6, seeds=1,

@@ -295,7 +295,7 @@ def ablations(
         "one line of the reference at most": (one := single(seen, reading), one.written),
     }
     if setting.ablation:
-        short = replace(setting.annotator, first=0, tokens=setting.ablation)
+        short = replace(setting.annotator, first=0, tokens=setting.ablation, last=0)
         earlier = trained(setting.annotator, progress)
         for name, recipe in {
             "no reference": replace(short, reference=False),

@@ -21,23 +21,24 @@ from anystep.language.train.tune import Tuning, kept, tune
 from anystep.tasks.chains import CHAIN_END, STEP_END, Alphabet, Problem, Verdict, family_of, problems, stray
 from anystep.tasks.chains.family import split
 from anystep.tasks.chains.merged import merge
-from anystep.tasks.chains.notes import Note, asked, note, write
+from anystep.tasks.chains.notes import LETTERS, Note, asked, note, write
 from anystep.tasks.chains.outcome import final
 from anystep.tasks.chains.planted import KINDS, plant
 
 CONTEXT = 320
 LONGEST = 170  # tokens of notes
-Form = Literal["notes", "labels", "one"]
+Form = Literal["notes", "labels"]
 
 
 @dataclass(frozen=True)
 class SpareRecipe:
-    """Everything that decides an annotator. `problems` problems with `each` candidates; tokens are padded ones.
+    """Everything that decides an annotator. `problems` problems with `each` candidates a round; tokens are padded ones.
 
-    It learns in two rounds: for `first` tokens notes without what the candidate says and is to reach, then for `tokens`
-    all of them, with `emphasis` on the verdicts, which are few among what is written and the last to be learned. mix,
-    levels: weights of families and levels; countdown has no level 3. reference: whether it is shown one. form: whole
-    notes, labels alone, or notes in which a line stands for at most one of the reference's ("one").
+    It learns in three rounds: for `first` tokens notes without what the candidate says and is to reach; for `tokens`
+    all of them, with `emphasis` on the verdicts, which are few among what is written and the last to be learned; and
+    for `last` tokens with `letters` times the weight on alignments, which have suffered from that. mix, levels:
+    weights of families and levels; countdown has no level 3. reference: whether it is shown one. form: whole notes, or
+    labels alone.
     """
 
     start: str = "chainlm-2m"
@@ -48,7 +49,9 @@ class SpareRecipe:
     levels: Mapping[int, float] = field(default_factory=lambda: {1: 0.6, 2: 0.4})
     first: int = 1_200_000
     tokens: int = 700_000
+    last: int = 180_000
     emphasis: float = 10.0
+    letters: float = 5.0
     batch: int = 12
     matrix_rate: float = 2e-3
     other_rate: float = 2e-3
@@ -109,15 +112,15 @@ def forced(prompt: str, chain: str, reference: str) -> str:
     return chain if mine is None or right is None else chain[: -len(mine) - 1] + right + CHAIN_END
 
 
-def examples(recipe: SpareRecipe, first: bool = False) -> list[tuple[str, str]]:
-    """What the annotator reads and should write, in its first or its second round."""
-    seed = recipe.seed if first else recipe.seed + 7
+def examples(recipe: SpareRecipe, number: int) -> list[tuple[str, str]]:
+    """What the annotator reads and should write, in one of its rounds, counted from 0."""
+    seed = recipe.seed + 7 * number
     rng, found = Random(seed + 1), list[tuple[str, str]]()
     for problem, _ in zip(referenced("train", seed, recipe), range(recipe.problems), strict=False):
         for _ in range(recipe.each):
             chain = candidate(rng, problem.prompt, problem.chain)
             if len(chain) > 1 and len(split(chain)) <= 8:
-                found.append(example(problem.prompt, problem.chain, chain, recipe, first))
+                found.append(example(problem.prompt, problem.chain, chain, recipe, number == 0))
     return [pair for pair in found if len(pair[0]) + len(pair[1]) <= CONTEXT]
 
 
@@ -126,17 +129,9 @@ def example(prompt: str, reference: str, chain: str, recipe: SpareRecipe, first:
     notes = note(prompt, reference, chain)
     if first:
         notes = [replace(one, said="", aim=None) for one in notes]
-    if recipe.form == "one":
-        notes = [_single(one) for one in notes]
     if not recipe.reference:
         notes = [replace(one, aligned=()) for one in notes]
     return asked(prompt, reference if recipe.reference else None, chain), write(notes, recipe.form != "labels")
-
-
-def _single(one: Note) -> Note:
-    """The note with its operations taken as one, and at most one line of the reference."""
-    whole = ("".join(one.operations),) if one.operations else ()
-    return replace(one, operations=whole, values=one.values[-1:], aligned=one.aligned[:1])
 
 
 def train(recipe: SpareRecipe, say: Callable[[str], None] = print, earlier: Llama | None = None) -> tuple[Llama, Cost]:
@@ -146,13 +141,15 @@ def train(recipe: SpareRecipe, say: Callable[[str], None] = print, earlier: Llam
     if earlier is None:
         model.load_state_dict(start.state_dict())
     spent = Cost(0, 0, 0, 0.0, 0.0)
-    for first, tokens in ((True, recipe.first), (False, recipe.tokens)):
+    verdicts = dict.fromkeys("V!", recipe.emphasis)
+    both = dict.fromkeys(LETTERS, recipe.letters) | dict.fromkeys("V!", 3.0)
+    rounds = ((recipe.first, {}), (recipe.tokens, verdicts), (recipe.last, both))
+    for number, (tokens, emphasis) in enumerate(rounds):
         if tokens:
-            emphasis = {} if first else {"V": recipe.emphasis, "!": recipe.emphasis}
             tuning = Tuning(
                 tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, seed=recipe.seed + 2, emphasis=emphasis
             )
-            spent = _sum(spent, tune(model, alphabet, examples(recipe, first), tuning, say))
+            spent = _sum(spent, tune(model, alphabet, examples(recipe, number), tuning, say))
     return model.eval(), spent
 
 

@@ -1,17 +1,16 @@
-"""What follows from notes on a chain, whatever verdict they give: labels from their evidence.
+"""What follows from notes on a chain: labels from their evidence, and from their verdicts where evidence is silent.
 
-A note's evidence can speak against its line where its own verdict does not. It does so where the operations, worked out
-anew, come to another result than the line states; where the line goes on from another than the one before; where it
-stands for other lines of the reference than those whose turn it is (arithmetic and lists have one way); where a number
-is used that is not noted as left; where the target is not among what is noted as in reach; and where the chain ends
-before it should. All of it compares texts: nothing is computed here, so evidence that is wrong misleads.
+A note's evidence speaks against its line where the operations, worked out anew, come to another result than the line
+states; where the line that it goes on from ends on another value than it starts from, or is not the one before; where
+it stands for lines of the reference that do something else, or whose turn it is not (arithmetic and lists have one
+way); where a number is used that is not left; where the target is not among what is noted as in reach; and where the
+chain ends too early. All of it compares texts: nothing is computed here, so evidence that is wrong misleads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 
 from anystep.tasks.chains.family import Verdict, split
 from anystep.tasks.chains.merged import Line, lines
@@ -19,51 +18,72 @@ from anystep.tasks.chains.notes import Note
 
 
 def concluded(prompt: str, reference: str | None, chain: str, notes: Sequence[Note | None]) -> list[Note | None]:
-    """The notes with verdicts that their evidence allows: a line is wrong where its note says so or its evidence does,
-    and behind a wrong one all are. Without a reference alignments are not weighed."""
-    own, ends = lines(prompt, chain), [last for _, last in split(chain)]
-    weighed = len(split(reference)) if reference is not None and prompt[0] != "C" else None
-    found: list[Note | None] = []
-    used, wrong = 0, False
-    for number, line, last, one in zip(count(), own, ends, notes, strict=False):
-        if one is None:
-            found.append(None)
-            continue
-        before = notes[number - 1] if number else None
-        verdict = one.verdict if one.verdict is not Verdict.RIGHT else _evidence(prompt, line, one, before, number)
-        if verdict is Verdict.RIGHT and weighed is not None:
-            mine = tuple(range(used, used + len(line.operations)))
-            verdict = Verdict.ILLEGAL if one.aligned != mine else verdict
-            used += len(mine)
-            if verdict is Verdict.RIGHT and last != (used == weighed):
-                verdict = Verdict.ENDING
-        if verdict is Verdict.RIGHT and prompt[0] == "C" and last and one.left != ():
-            verdict = Verdict.ENDING
-        found.append(replace(one, verdict=Verdict.AFTER if wrong else verdict))
-        wrong = wrong or verdict is not Verdict.RIGHT
+    """The notes with verdicts that their evidence allows; behind a wrong line all are wrong.
+
+    A note's own verdict stands where evidence is silent: in countdown while two numbers are left, or where it does not
+    say what the last can reach. Without a reference alignments are not weighed.
+    """
+    weigh = _countdown if prompt[0] == "C" else _in_turn
+    verdicts = weigh(prompt, reference, lines(prompt, chain), [last for _, last in split(chain)], notes)
+    found, wrong = list[Note | None](), False
+    for one, verdict in zip(notes, verdicts, strict=True):
+        found.append(one and replace(one, verdict=Verdict.AFTER if wrong else verdict))
+        wrong = wrong or (one is not None and verdict is not Verdict.RIGHT)
     return found
 
 
-def _evidence(prompt: str, line: Line, one: Note, before: Note | None, number: int) -> Verdict:
-    """What a note's own fields say of its line."""
-    if not line.operations or not one.values or one.values[-1] != line.said:
+def _in_turn(
+    prompt: str, reference: str | None, own: Sequence[Line], ends: Sequence[bool], notes: Sequence[Note | None]
+) -> list[Verdict]:
+    """Arithmetic and lists: one operation after the other, as the reference has them."""
+    theirs = None if reference is None else [line.operations[0] for line in lines(prompt, reference)]
+    found, used = list[Verdict](), 0
+    for number, (line, last, one) in enumerate(zip(own, ends, notes, strict=True)):
+        verdict = Verdict.RIGHT if one is None else _worked(prompt, own, number, one)
+        if one is not None and verdict is Verdict.RIGHT and theirs is not None:
+            turn = tuple(range(used, used + len(line.operations)))
+            if one.aligned != turn or tuple(theirs[used : used + len(turn)]) != one.operations:
+                verdict = Verdict.ILLEGAL
+            elif last != (turn[-1] == len(theirs) - 1):
+                verdict = Verdict.ENDING
+        used += len(line.operations)
+        found.append(verdict)
+    return found
+
+
+def _countdown(
+    prompt: str, reference: str | None, own: Sequence[Line], ends: Sequence[bool], notes: Sequence[Note | None]
+) -> list[Verdict]:
+    """Countdown: each number once, and the target in reach."""
+    numbers, _, aim = prompt[1:-1].partition(">")
+    left, found = numbers.split(" "), list[Verdict]()
+    for number, (line, last, one) in enumerate(zip(own, ends, notes, strict=True)):
+        verdict = Verdict.RIGHT if one is None else _worked(prompt, own, number, one)
+        for used in [*([line.left] if number == 0 else []), *(operation[1:] for operation in line.operations)]:
+            if used in left:
+                left.remove(used)
+            elif verdict is Verdict.RIGHT:
+                verdict = Verdict.ILLEGAL
+        if one is not None and verdict is Verdict.RIGHT:
+            if not left:
+                verdict = Verdict.RIGHT if line.said == aim and last else Verdict.ENDING
+            elif last:
+                verdict = Verdict.ENDING
+            elif len(left) == 1 and one.reach is not None:
+                verdict = Verdict.RIGHT if aim in [value[1:] for value in one.reach] else Verdict.DOOMED
+            else:
+                verdict = one.verdict
+        found.append(verdict)
+    return found
+
+
+def _worked(prompt: str, own: Sequence[Line], number: int, one: Note) -> Verdict:
+    """What a note says of its line alone: its result, and what it goes on from."""
+    line = own[number]
+    if not line.operations or one.operations != line.operations or one.values[-1] != line.said:
         return Verdict.FALSE
-    if one.premise != number:
-        return Verdict.ILLEGAL
-    if prompt[0] != "C":
-        return Verdict.RIGHT
-    numbers = [operation[1:] for operation in line.operations]
-    if before is None and number == 0:
-        numbers, there = [line.left, *numbers], prompt[1:].partition(">")[0].split(" ")
-    else:
-        there = [] if before is None or before.left is None else [str(n) for n in before.left]
-    for used in numbers:
-        if used not in there:
-            return Verdict.ILLEGAL
-        there.remove(used)
-    aim = prompt[:-1].partition(">")[2]
-    if one.left == () and line.said != aim:
-        return Verdict.DOOMED
-    if one.reach is not None and aim not in [value[1:] for value in one.reach]:
-        return Verdict.DOOMED
-    return Verdict.RIGHT
+    before = own[number - 1].said if number else None
+    if number == 0 and prompt[0] == "A":
+        before = prompt[1:].partition("+")[0].partition("-")[0].partition("*")[0]
+    starts = one.start if before is None else before
+    return Verdict.RIGHT if one.premise == number and one.start == starts else Verdict.ILLEGAL

@@ -27,10 +27,10 @@ MARK_OF = {verdict: mark for mark, verdict in MARKS.items()}
 BESIDE, BEGIN = "|", "#"
 UNKNOWN = "_"
 FORM = re.compile(
-    r"([\d_]):(\d*)((?:(?:[-+*]\d+)+=(?:\d+|_))*|(?:[rsxlih]+(?:\d+|_))*)(?:/(\d+))?"
+    r"([\d_]):(\d*)((?:[-+*]\d+=(?:\d+|_))*|(?:[rsxlih](?:\d+|_))*)(?:/(\d+))?"
     r"(?:<([\d ]*)((?:[-+*]\d+)*)(?:>(\d+))?)?([a-g]*)(V|![fidea])"
 )
-DONE = re.compile(r"((?:[-+*]\d+)+)=(\d+|_)|([rsxlih]+)(\d+|_)")
+DONE = re.compile(r"([-+*]\d+)=(\d+|_)|([rsxlih])(\d+|_)")
 
 
 @dataclass(frozen=True)
