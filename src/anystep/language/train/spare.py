@@ -143,6 +143,7 @@ def train(recipe: SpareRecipe, say: Callable[[str], None] = print, earlier: Llam
     spent = Cost(0, 0, 0, 0.0, 0.0)
     verdicts = dict.fromkeys("V!", recipe.emphasis)
     both = dict.fromkeys(LETTERS, recipe.letters) | dict.fromkeys("V!", 3.0)
+    rounds: tuple[tuple[int, dict[str, float]], ...]
     rounds = ((recipe.first, {}), (recipe.tokens, verdicts), (recipe.last, both))
     for number, (tokens, emphasis) in enumerate(rounds):
         if tokens:
