@@ -59,16 +59,30 @@ def ends() -> Path:
     return folder / "ends.json"
 
 
+own = cache(tally_engine)
+
+
+def its_own() -> Process:
+    return LanguageProcess(own(), "Which?", unit="step", stop="Y", max_tokens=3, chat=False)
+
+
+def asking_itself() -> Reward:
+    return verify.self_evaluation(own(), ask="Good?", scale={"Y": 1.0, "N": 0.0}, chat=False)
+
+
 VERIFIERS = {
     "chain_outcome": Verifier(lambda: verify.chain_outcome(ends()), chain),
     "chain_steps": Verifier(verify.chain_steps, chain),
     "chain_steps, last": Verifier(lambda: verify.chain_steps(aggregate="last"), chain),
     "chain_steps, calibrated": Verifier(calibrated, chain),
     "equations": Verifier(lambda: verify.equations("How many?"), chain, reads=False),
+    "natural_program, rules": Verifier(lambda: verify.natural_program(premises="#1a=9"), chain, reads=False),
     "oracle": Verifier(lambda: verify.oracle(TASK), chain, reads=False),
     "tests": Verifier(lambda: verify.tests(PROGRAM), chain, reads=False),
     "judge": Verifier(judging(), bytes_),
     "judge, sampling": Verifier(judging(samples=2, max_tokens=2), bytes_),
+    "self_evaluation": Verifier(asking_itself, its_own),
+    "win_rate": Verifier(lambda: verify.win_rate(verify.pairwise(tally_engine()), ["+", "-"]), bytes_),
 }
 METHODS: dict[str, Callable[[Reward], Any]] = {
     "best_of_n": lambda r: search.best_of_n(n=3, reward=r),

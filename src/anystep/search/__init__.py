@@ -2,7 +2,14 @@
 
 from anystep.search.astar import astar
 from anystep.search.beam import beam
-from anystep.search.decide import best_reward, first_finished, majority, reward_majority, weighted_majority
+from anystep.search.decide import (
+    best_reward,
+    first_finished,
+    majority,
+    majority_above,
+    reward_majority,
+    weighted_majority,
+)
 from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
 from anystep.search.refine import refine
@@ -18,6 +25,7 @@ __all__ = [
     "first_finish",
     "first_finished",
     "majority",
+    "majority_above",
     "mcts",
     "particle_filter",
     "refine",

@@ -6,10 +6,12 @@ A decision's `support` is its own share of votes or weight, not a calibrated con
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anystep.errors import UsageError
 from anystep.population import Decision, Population, Verdict
 from anystep.process import Floats
 
@@ -48,6 +50,18 @@ def _reward_majority(population: Population) -> Verdict:
     return _vote(population, np.maximum(np.nan_to_num(population.scores), 0.0))
 
 
+@dataclass(frozen=True)
+class _MajorityAbove:
+    """A value, so that two decisions of one threshold are equal."""
+
+    threshold: float
+
+    def __call__(self, population: Population) -> Verdict:
+        passed = population.done & (np.nan_to_num(population.scores, nan=-np.inf) >= self.threshold)
+        said = [passed[row] and answer is not None for row, answer in enumerate(population.answers or ())]
+        return _vote(population, np.array(said, dtype=np.float64)) if any(said) else _majority(population)
+
+
 def _first_finished(population: Population) -> Verdict:
     done: NDArray[np.int64] = np.flatnonzero(population.done)
     return Verdict(int(done[0]) if len(done) else None)
@@ -64,6 +78,18 @@ weighted_majority = Decision("weighted_majority", _weighted_majority)
 
 reward_majority = Decision("reward_majority", _reward_majority, scores=True)
 """The answer with the largest total reward, for rewards in [0, 1]."""
+
+
+def majority_above(threshold: float) -> Decision:
+    """The answer that most finished states give whose score is `threshold` or more; if there is none, most of all.
+
+    A verifier's veto: with a reward that is the least of a chain's steps, a chain votes if every step passes.
+    Source: unanimity-plurality voting in Ling et al., "Deductive Verification of Chain-of-Thought Reasoning" (2023).
+    """
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or np.isnan(threshold):
+        raise UsageError(f"majority_above(threshold={threshold!r}): a number, such as majority_above(0.5).")
+    return Decision(f"majority_above({threshold})", _MajorityAbove(float(threshold)), scores=True)
+
 
 first_finished = Decision("first_finished", _first_finished)
 """The finished state that comes first in the population."""

@@ -3,23 +3,48 @@
 from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.equations import equations
-from anystep.verify.judges import Judge, judge, judge_for
+from anystep.verify.judges import (
+    Judge,
+    Pairwise,
+    SelfEvaluation,
+    WinRate,
+    bradley_terry,
+    judge,
+    judge_for,
+    pairwise,
+    self_evaluation,
+    win_rate,
+)
+from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 from anystep.verify.spare import Spare, spare
 from anystep.verify.tests import Tests, tests
+from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
     "ChainOutcome",
     "ChainSteps",
     "Judge",
+    "NaturalProgram",
+    "Pairwise",
+    "SelfEvaluation",
     "Spare",
     "Tests",
+    "UncertaintyHead",
+    "WinRate",
+    "bradley_terry",
     "chain_outcome",
     "chain_steps",
     "equations",
     "judge",
     "judge_for",
+    "natural_program",
     "oracle",
+    "pairwise",
+    "self_evaluation",
     "spare",
     "tests",
+    "uncertainty_head",
+    "verified_majority",
+    "win_rate",
 ]

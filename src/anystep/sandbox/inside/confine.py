@@ -22,12 +22,14 @@ class Confinement:
     """What a program's process is put under beside its limits.
 
     calls: a filter on system calls. alone: it has a pid namespace. ours: see `limit`; without it, and without a pid
-    namespace, children are counted with all of the user's. files: what keeps it from other files than its scratch.
+    namespace, children are counted with all of the user's. modes: see `seccomp.filter_for`. files: what keeps it from
+    other files than its scratch.
     """
 
     calls: bool
     alone: bool
     ours: int | None
+    modes: bool = True
     files: Callable[[str], None] = lambda scratch: None
 
 
@@ -130,8 +132,8 @@ def limit(limits: dict[str, Any], ours: int | None) -> None:
             resource.setrlimit(kind, (soft, hard))  # macOS knows RLIMIT_AS and refuses to set it
 
 
-def forsake(processes: int, alone: bool) -> None:
+def forsake(processes: int, alone: bool, modes: bool) -> None:
     """Linux: no capabilities, no new privileges, no look from outside, and the filter on system calls."""
     k.drop_capabilities(machine_numbers()["capset"])
     k.prctl(k.PR_SET_DUMPABLE, 0)
-    seccomp.install(seccomp.filter_for(processes, os.getpid(), alone))
+    seccomp.install(seccomp.filter_for(processes, os.getpid(), alone, modes))

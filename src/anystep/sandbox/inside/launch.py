@@ -46,7 +46,7 @@ def start_init() -> tuple[int, int]:
             confine.own_only(1)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-            confine.forsake(0, alone=True)
+            confine.forsake(0, alone=True, modes=True)
             os.read(0, 1)
         finally:
             os._exit(0)
@@ -94,5 +94,5 @@ def become(request: dict[str, Any], scratch: str, by: Confinement) -> NoReturn:
     confine.limit(request["limits"], by.ours)
     by.files(scratch)
     if by.calls:
-        confine.forsake(request["limits"]["processes"], by.alone)
+        confine.forsake(request["limits"]["processes"], by.alone, by.modes)
     program.become(request)

@@ -39,7 +39,7 @@ class Namespaces:
     def enter(self, library: list[str], folder: str) -> None:
         namespaces.enter(library)
         for own in (1, 2):  # what init and the program will be
-            seccomp.filter_for(0, own, True)
+            seccomp.filter_for(0, own, True, True)
 
     @contextmanager
     def program(self, request: dict[str, Any], askers: dict[int, int]) -> Iterator[Watch]:
@@ -66,7 +66,7 @@ class Folder:
 
     def __init__(self) -> None:
         self.folder = ""
-        self.by = Confinement(calls=sys.platform == "linux", alone=False, ours=None)
+        self.by = Confinement(calls=sys.platform == "linux", alone=False, ours=None, modes=False)
 
     def enter(self, library: list[str], folder: str) -> None:
         self.folder = folder
@@ -120,7 +120,7 @@ class Landlock(Folder):
     def enter(self, library: list[str], folder: str) -> None:
         landlock.version()  # raises where there is none
         self.folder = confine.private(library, folder)
-        self.by = Confinement(True, False, None, lambda scratch: landlock.restrict(library, scratch))
+        self.by = Confinement(True, False, None, False, lambda scratch: landlock.restrict(library, scratch))
 
 
 class Process(Folder):

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from anystep.errors import AnystepError
+from anystep.tasks._draw import digest
 from anystep.tasks.code.problem import Checked, Problem
 from anystep.tasks.code.relay import harness, relayed
 from anystep.tasks.code.values import same, spelled
@@ -50,8 +51,10 @@ def shares(asked: Sequence[Asked], box: Sandbox | None = None) -> list[float]:
 
 def behaviours(asked: Sequence[Asked], box: Sandbox | None = None) -> list[str | None]:
     """What each text's program returns on the arguments that its problem shows, in one spelling: programs that behave
-    alike there have one key. None where there is no program, or where it returns nothing on any of them."""
-    return [_behaviour(outcomes) for outcomes in _judged(asked, _outcomes, box)]
+    alike there have one key. None where there is no program, or where it returns nothing on any of them. Where a
+    problem shows none, programs that load are told apart by what they say."""
+    found = _judged(asked, _outcomes, box)
+    return [_behaviour(problem, text, outcomes) for (problem, text), outcomes in zip(asked, found, strict=True)]
 
 
 def score_many(tasks: Sequence[Task], texts: Sequence[str]) -> list[float]:
@@ -118,8 +121,12 @@ def _share(problem: Problem, outcomes: Any) -> float:
     return sum(outcome.ok and same(outcome.value, case.expected) for case, outcome in told) / len(told)
 
 
-def _behaviour(outcomes: Any) -> str | None:
-    if outcomes is None or isinstance(outcomes, Unscored) or not any(outcome.ok for outcome in outcomes[1:]):
+def _behaviour(problem: Problem, text: str, outcomes: Any) -> str | None:
+    if outcomes is None or isinstance(outcomes, Unscored):
+        return None
+    if not problem.shown:
+        return f"program {digest(problem.program(text)):016x}" if outcomes[0].ok else None
+    if not any(outcome.ok for outcome in outcomes[1:]):
         return None
     return " | ".join(map(_worded, outcomes[1:]))
 

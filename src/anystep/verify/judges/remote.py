@@ -35,8 +35,8 @@ class Remote:
 
     remote = True
 
-    def __init__(self, server: Endpoint, name: str | None = None, chat: bool | None = None) -> None:
-        self.own, self.name, self.chat = server, name or f"{server.name}.judge", chat
+    def __init__(self, server: Endpoint, name: str, chat: bool | None = None) -> None:
+        self.own, self.name, self.chat = server, name, chat
 
     def weigh(self, asks: Sequence[Ask], begun: str, scale: Scale, limit: Limit, rows: Rows) -> Weighed:
         return self.read([self.prompt(ask, begun) for ask in asks], scale, limit, rows)
