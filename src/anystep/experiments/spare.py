@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,33 +51,36 @@ COMBINE: dict[str, Callable[[Sequence[float]], float]] = {"last": lambda p: p[-1
 
 @dataclass(frozen=True)
 class Setting:
-    """How much of everything. annotator: its recipe; ablation: padded tokens of each ablated one and of the whole one
-    that stands beside them. test: problems with varied candidates; pooled: problems whose pools rewards choose from;
-    rolled: those of them that rollouts label, too, `rollouts` a step; taught: training problems with pools, of
-    `samples` samples and `planted` chains with a wrong step and a right end each. seeds: of each reward. greedy:
-    countdown problems for offline training's accuracy. combine: how a step reward's numbers become one.
+    """How much of everything. annotator: its recipe. ablation: padded tokens that two ablated ones are trained on for,
+    to be tried on `ablated` problems. test: problems with varied candidates, `each` a problem; pooled: problems whose
+    pools rewards choose from; rolled: those of them that rollouts label, too, `rollouts` a step. taught: training
+    problems with pools, their families weighed by `mix`. A pool has `samples` samples of the policy and `planted`
+    chains with a wrong step and a right end. seeds: of each reward; tuned: of each policy. greedy: countdown problems
+    for offline training's accuracy. combine: how a step reward's numbers become one.
     """
 
     split: str = "test"
     annotator: SpareRecipe = field(default_factory=SpareRecipe)
     ablation: int = 60_000
     ablated: int = 80
-    test: int = 240
+    test: int = 200
     each: int = 3
-    pooled: int = 240
+    pooled: int = 200
     rolled: int = 40
     rollouts: int = 8
-    taught: int = 320
+    taught: int = 360
+    mix: Mapping[str, float] = field(default_factory=lambda: {"C": 0.7, "A": 0.15, "L": 0.15})
     samples: int = 6
     planted: int = 2
     seeds: int = 3
+    tuned: int = 2
     fitting: Fitting = field(
         default_factory=lambda: Fitting(
             tokens=50_000, groups=4, micro=1, each=8, pairs=0.5, matrix_rate=1.5e-3, other_rate=1.5e-3, warm_steps=5
         )
     )
     orpo: Orpo = field(default_factory=Orpo)
-    greedy: int = 300
+    greedy: int = 240
     combine: str = "product"
 
 
@@ -96,9 +99,8 @@ def run(seed: int = 0, progress: Callable[[str], None] = print, setting: Setting
     )  # fmt: skip
     checks += cost(held_out[: setting.rolled], write, annotator, setting, told)
     progress(str(checks[-1]))
-    taught = pools(
-        distinct("train", setting.taught, seed + 2, setting.annotator), write, setting.samples, setting.planted, seed
-    )
+    shown = distinct("train", setting.taught, seed + 2, replace(setting.annotator, mix=setting.mix))
+    taught = pools(shown, write, setting.samples, setting.planted, seed)
     labels = noted(taught, annotator).labelling.labels
     checks += rewards(taught, labels, held_out, seed, setting, told, progress)
     checks += offline(taught, labels, seed, setting, told, progress)
@@ -228,7 +230,7 @@ def rewards(
 
 def pooled(setting: Setting, arm: str) -> dict[str, Any]:
     """What decides the training pools and, for annotated ones, their labels."""
-    shown = {name: getattr(setting, name) for name in ("taught", "samples", "planted")}
+    shown = {name: getattr(setting, name) for name in ("taught", "mix", "samples", "planted")}
     return shown | {"annotator": asdict(setting.annotator) if arm == "spare" else None}
 
 
@@ -255,7 +257,7 @@ def offline(
     scores: dict[str, list[Floats]] = {"start": [greedy(start, alphabet, asked)]}
     rest: dict[str, list[Floats]] = {"start": [greedy(start, alphabet, others)]}
     for arm, some in pairs.items():
-        for s in range(setting.seeds):
+        for s in range(setting.tuned):
             recipe = replace(setting.orpo, seed=seed + s)
 
             def make(some: Any = some, recipe: Orpo = recipe) -> Any:
