@@ -23,8 +23,8 @@ from anystep.tasks.chains.outcome import outcome
 TINY = SpareRecipe(first=800, tokens=1_000, last=400, problems=12)
 FITTING = Fitting(tokens=1_500, groups=4, micro=1, each=8, warm_steps=2)
 SETTING = Setting(
-    split="dev", annotator=TINY, ablation=1_000, ablated=3, test=4, each=2, pooled=4, rolled=2, rollouts=2, taught=6, seeds=1,
-    tuned=1, fitting=FITTING, orpo=Orpo(tokens=1_500, batch=8), greedy=6,
+    split="dev", annotator=TINY, ablation=1_000, ablated=3, test=4, each=2, pooled=4, rolled=2, rollouts=2, taught=6,
+    seeds=1, tuned=1, fitting=FITTING, orpo=Orpo(tokens=1_500, batch=8), greedy=6,
 )  # fmt: skip
 
 

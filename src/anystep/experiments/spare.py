@@ -61,26 +61,26 @@ class Setting:
 
     split: str = "test"
     annotator: SpareRecipe = field(default_factory=SpareRecipe)
-    ablation: int = 60_000
-    ablated: int = 80
-    test: int = 200
+    ablation: int = 30_000
+    ablated: int = 50
+    test: int = 160
     each: int = 3
-    pooled: int = 200
-    rolled: int = 40
+    pooled: int = 120
+    rolled: int = 30
     rollouts: int = 8
-    taught: int = 360
+    taught: int = 240
     mix: Mapping[str, float] = field(default_factory=lambda: {"C": 0.7, "A": 0.15, "L": 0.15})
     samples: int = 6
     planted: int = 2
     seeds: int = 3
-    tuned: int = 2
+    tuned: int = 1
     fitting: Fitting = field(
         default_factory=lambda: Fitting(
-            tokens=50_000, groups=4, micro=1, each=8, pairs=0.5, matrix_rate=1.5e-3, other_rate=1.5e-3, warm_steps=5
+            tokens=30_000, groups=3, micro=1, each=8, pairs=0.5, matrix_rate=1.5e-3, other_rate=1.5e-3, warm_steps=5
         )
     )
     orpo: Orpo = field(default_factory=Orpo)
-    greedy: int = 240
+    greedy: int = 200
     combine: str = "product"
 
 

@@ -35,7 +35,7 @@ class Orpo:
     """How long and how fast: `tokens` counts padded ones of both sides, `batch` pairs an update; `weight` is the odds
     ratio's, beside the likelihood of the chosen."""
 
-    tokens: int = 60_000
+    tokens: int = 40_000
     batch: int = 16
     weight: float = 0.5
     matrix_rate: float = 3e-4
