@@ -32,7 +32,7 @@ READ = {"step reward, product": np.prod, "step reward, last": lambda p: p[-1], "
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--problems", type=int, default=80)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

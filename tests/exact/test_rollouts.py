@@ -23,7 +23,7 @@ def test_a_step_is_right_where_rollouts_end_right(monkeypatch: Any, rule: Any, e
     """The sampler is played: from the shared prefix one of three rollouts ends right, from the others none or all."""
     asked: list[str] = []
 
-    def played(model: Any, alphabet: Any, prompts: list[str], n: int, seed: int = 0) -> list[list[str]]:
+    def played(model: Any, alphabet: Any, prompts: list[str], n: int, seed: int, rows: int) -> list[list[str]]:
         asked.extend(prompts)
         ends = {"48-2=46\n": ["?=42.", "?=1.", "?=2."], "46-9=37\n": ["37+5=42."] * 3, "46-9=36\n": ["36+5=41."] * 3}
         return [next(v for k, v in ends.items() if p.endswith(k)) for p in prompts]

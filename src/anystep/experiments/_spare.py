@@ -24,6 +24,7 @@ from anystep.tasks.chains.notes import Note, asked, note, read
 from anystep.tasks.chains.outcome import outcome
 from anystep.tasks.chains.planted import plant
 
+ROWS = 128  # texts that are written side by side, whoever labels
 LONG = 8  # lines: longer chains are left out
 Labels = tuple[bool | None, ...]
 
@@ -119,7 +120,7 @@ def noted(some: Sequence[Pool], annotator: Any, reference: bool = True, explaine
     began = time.process_time()
     asks = {(p.prompt, c): asked(p.prompt, p.problem.chain if reference else None, c) for p in some for c in p.chains}
     every = sorted(set(asks.values()))
-    texts = dict(zip(every, annotated(annotator[0], annotator[1], every), strict=True))
+    texts = dict(zip(every, annotated(annotator[0], annotator[1], every, ROWS), strict=True))
     raw = [[read(texts[asks[p.prompt, c]], len(split(c))) for c in p.chains] for p in some]
     notes = raw
     if explained:

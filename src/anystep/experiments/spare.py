@@ -18,6 +18,7 @@ import numpy as np
 from anystep.bench.interval import bootstrap_mean, level
 from anystep.experiments._figures import held, paired, table
 from anystep.experiments._spare import (
+    ROWS,
     Labels,
     Pool,
     Reading,
@@ -168,7 +169,7 @@ def by_family(seen: Sequence[Pool], reading: Reading) -> str:
 def cost(some: Sequence[Pool], write: Any, annotator: Any, setting: Setting, told: list[str]) -> Iterator[Check]:
     """What one reading takes, against rollouts of the same chains by the same sampler on the same core."""
     ours = noted(some, annotator).labelling
-    theirs = rolled_out(write[0], write[1], [(p.prompt, p.chains) for p in some], setting.rollouts)
+    theirs = rolled_out(write[0], write[1], [(p.prompt, p.chains) for p in some], setting.rollouts, rows=ROWS)
     r = setting.rollouts
     yield Check(f"tokens read and written over those of {r} rollouts a step", ours.tokens / theirs.tokens, "<=", 0.4)
     yield Check(f"CPU seconds over those of {r} rollouts a step", ours.cpu_seconds / theirs.cpu_seconds, "<=", 0.4)
@@ -178,7 +179,8 @@ def cost(some: Sequence[Pool], write: Any, annotator: Any, setting: Setting, tol
         figures = [str(f) for f in f1(table_)]
         rows.append([name, one.read, one.written, f"{one.cpu_seconds:.1f}", *figures])
     told.append(
-        f"{len(some)} pools of {len(some[0].chains)} chains, {setting.samples} of the policy's samples each.\n\n"
+        f"{len(some)} pools of {len(some[0].chains)} chains, {setting.samples} of them samples of the policy; "
+        f"{ROWS} texts side by side.\n\n"
         + table(["labels by", "tokens read", "written", "CPU seconds", "F1 of wrong steps", "F1, mean"], rows)
     )
 

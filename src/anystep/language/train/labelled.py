@@ -83,7 +83,7 @@ class OutcomeRecipe(Fitting):
     """ChainLM's outcome reward: `own` training problems, of each `drawn` samples of the policy and `strayed` chains
     that go wrong on purpose, labelled by their ends."""
 
-    tokens: int = 240_000
+    tokens: int = 160_000
     each: int = 8
     groups: int = 8
     micro: int = 1
@@ -93,7 +93,7 @@ class OutcomeRecipe(Fitting):
     warm_steps: int = 10
     reads: Reads = "every"
     mix: dict[str, float] = field(default_factory=lambda: {"C": 0.45, "P": 0.45, "A": 0.05, "L": 0.05})
-    own: int = 1_000
+    own: int = 800
     drawn: int = 6
     strayed: int = 2
 

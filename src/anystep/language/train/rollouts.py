@@ -39,15 +39,17 @@ def rolled_out(
     r: int = 8,
     rule: Literal["any", "most"] = "any",
     seed: int = 0,
+    rows: int = 512,
 ) -> Labelling:
     """Labels for every step of finished chains, (prompt, chains) a problem, from `r` rollouts of unfinished prefixes.
 
-    The last step's label is whether the chain ends right. Ends are checked, not steps, as where no checker is at hand.
+    About `rows` of them are drawn side by side. The last step's label is whether the chain ends right. Ends are
+    checked, not steps, as where no checker is at hand.
     """
     began = time.process_time()
     prefixes = {p + head: p for p, chains in problems for chain in chains for head in heads(chain)}
     starts = sorted(prefixes)
-    drawn = sample_many(model, alphabet, starts, r, seed=seed)
+    drawn = sample_many(model, alphabet, starts, r, seed=seed, rows=rows)
     hits = {
         start: sum(outcome(prefixes[start], start[len(prefixes[start]) :] + text) for text in some)
         for start, some in zip(starts, drawn, strict=True)
