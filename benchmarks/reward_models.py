@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,11 @@ from anystep.tasks.chains.outcome import outcome
 from anystep.tasks.planted import planted
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-READ = {"step reward, product": np.prod, "step reward, last": lambda p: p[-1], "outcome reward": lambda p: p[-1]}
+READ: dict[str, Callable[[Sequence[float]], float]] = {
+    "step reward, product": math.prod,
+    "step reward, last": lambda p: p[-1],
+    "outcome reward": lambda p: p[-1],
+}
 
 
 def main() -> None:
