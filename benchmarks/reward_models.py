@@ -38,7 +38,7 @@ READ: dict[str, Callable[[Sequence[float]], float]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--problems", type=int, default=80)
+    parser.add_argument("--problems", type=int, default=40)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -23,7 +23,7 @@ def chain_outcome(model: str | Path | None = None) -> ChainOutcome:
 
     It was told how chains ended, never which step was wrong: a chain that reaches the right value by a false step is
     right to it. Use it where steps cannot be labelled. model: the card of one of your own; the default is trained
-    the first time, from ChainLM's own samples, in about two minutes of one core, and kept in the cache folder.
+    the first time, from ChainLM's own samples, in about one minute of one quiet core, and kept in the cache folder.
     Preserves nothing; as a potential (`.log_odds()`) the target that results is p(x) times the odds of a right end.
     Source: Cobbe et al., "Training Verifiers to Solve Math Word Problems" (2021).
     """

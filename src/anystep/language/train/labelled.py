@@ -83,7 +83,7 @@ class OutcomeRecipe(Fitting):
     """ChainLM's outcome reward: `own` training problems, of each `drawn` samples of the policy and `strayed` chains
     that go wrong on purpose, labelled by their ends."""
 
-    tokens: int = 160_000
+    tokens: int = 120_000
     each: int = 8
     groups: int = 8
     micro: int = 1
@@ -93,7 +93,7 @@ class OutcomeRecipe(Fitting):
     warm_steps: int = 10
     reads: Reads = "every"
     mix: dict[str, float] = field(default_factory=lambda: {"C": 0.45, "P": 0.45, "A": 0.05, "L": 0.05})
-    own: int = 800
+    own: int = 500
     drawn: int = 6
     strayed: int = 2
 
@@ -115,7 +115,7 @@ def outcomes(recipe: OutcomeRecipe, split_name: str = "train") -> list[Labelled]
 def outcome_reward(recipe: OutcomeRecipe | None = None, say: Callable[[str], None] = print) -> Path:
     """The card of ChainLM's outcome reward; trained once, then kept by the hash of its recipe.
 
-    `verify.chain_outcome()` reads it. With the default recipe training takes about two minutes of one core.
+    `verify.chain_outcome()` reads it. With the default recipe training takes about one minute of one quiet core.
     """
     recipe = recipe or OutcomeRecipe()
 
