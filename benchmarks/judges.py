@@ -138,6 +138,7 @@ def itself(engine: Engine, n: int, each: int) -> None:
         options = {k: v for k, v in task.generation.items() if k != "unit"}
         process = LanguageProcess(engine, task.prompt, unit="completion", extract=task.extract, **options)
         (answer,) = drive(Run(process, search.sample(n=each), seed=3))
+        assert answer.population is not None
         states = answer.population.states
         own, other = verify.self_evaluation(engine), verify.judge_for(task, engine)
         for (name, found), reward in zip(rows.items(), (own, other), strict=True):

@@ -34,6 +34,7 @@ from anystep.verify.asked import asked_by
 FILE = Path(__file__).resolve().parent.parent / "docs" / "verdicts.json"
 PROBLEMS, SAMPLES = 400, 64
 EACH = 8  # samples a problem that count as the model's own; all of them are chosen from
+HARD, EASY = 0.2, 0.8  # problems of which fewer, or more, samples than this share are right
 WANTED = 0.05  # the false-positive rate that a threshold is asked for
 
 Record = dict[str, Any]
@@ -120,6 +121,10 @@ def chain_steps(aggregate: str) -> Record:
         "map": sample_map.as_dict(),
         "winner": [p.as_dict() for p in calibrate.pressure(test, right, 0.5)],
         "winner_by_samples": [p.as_dict() for p in calibrate.pressure(test, right, 0.5, map=sample_map)],
+        "excess": {
+            "hard": excess(test, sampled("test"), sample_map, lambda share: share < HARD),
+            "easy": excess(test, sampled("test"), sample_map, lambda share: share > EASY),
+        },
         "winner_by_winners": [winner_fit(dev, test, n, sample_map) for n in SIZES],
         "threshold": held,
     }
@@ -132,11 +137,15 @@ def winner_fit(dev: Sequence[np.ndarray], test: Sequence[np.ndarray], n: int, sa
     said, right, problem = winners(test, sampled("test"), n)
     by = problem.tolist()
     maps = {"samples": sample_map(said), "winners": own_map(said)}
-    return {
-        "n": n,
-        **{k: asdict(calibrate.ece(v, right, groups=by)) for k, v in maps.items()},
-        "map": own_map.as_dict(),
-    }
+    errors = {k: asdict(calibrate.ece(v, right, groups=by)) for k, v in maps.items()}
+    return {"n": n, **errors, "auroc": asdict(calibrate.auroc(said, right, by)), "map": own_map.as_dict()}
+
+
+def excess(scores: Sequence[np.ndarray], some: Sequence[Pool], map: Any, kept: Callable[[float], bool]) -> list[Record]:
+    """How much more a map of samples says of the winner than is true, on problems of one difficulty, at each n."""
+    pairs = [(s, p.right) for s, p in zip(scores, some, strict=True) if kept(p.right.mean())]
+    found = calibrate.pressure([s for s, _ in pairs], [right for _, right in pairs], map=map)
+    return [{"n": one.n, "problems": len(pairs), **asdict(one.excess)} for one in found]
 
 
 for _aggregate in ("product", "last", "min"):

@@ -76,16 +76,16 @@ def winner(data: Record) -> str:
 
 def curse(data: Record) -> str:
     """What a map of single samples says of the winner, what is true, and the error left by a map of winners."""
-    head = ["verifier", "n", "it says", "it is right", "ECE, map of samples", "ECE, map of winners"]
+    head = ["verifier", "n", "it says", "it is right", "too much, hard", "too much, easy", "AUROC"]
     rows = []
     for name, record in _sampled(data).items():
-        pairs = zip(record["winner_by_samples"], record["winner_by_winners"], strict=True)
-        for i, (said, fits) in enumerate(pairs):
-            cells = [f"{100 * said['says']['value']:.1f}", f"{100 * said['right']['value']:.1f}"]
-            rows.append(
-                [name if i == 0 else "", str(said["n"]), *cells, _plain(fits["samples"]), _plain(fits["winners"])]
-            )
-    return _table(head, rows)
+        hard, easy = record["excess"]["hard"], record["excess"]["easy"]
+        pairs = zip(record["winner_by_samples"], hard, easy, record["winner_by_winners"], strict=True)
+        for i, (said, more, less, fits) in enumerate(pairs):
+            means = [f"{100 * said['says']['value']:.1f}", f"{100 * said['right']['value']:.1f}"]
+            figures = [_percent(more), _percent(less), *(_plain(fits[k]) for k in ("auroc", "samples", "winners"))]
+            rows.append([name if i == 0 else "", str(said["n"]), *means, *figures])
+    return _table([*head, "ECE, map of samples", "ECE, map of winners"], rows)
 
 
 def threshold(data: Record) -> str:

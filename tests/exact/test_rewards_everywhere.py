@@ -79,6 +79,7 @@ VERIFIERS = {
     "natural_program, rules": Verifier(lambda: verify.natural_program(premises="#1a=9"), chain, reads=False),
     "oracle": Verifier(lambda: verify.oracle(TASK), chain, reads=False),
     "tests": Verifier(lambda: verify.tests(PROGRAM), chain, reads=False),
+    "uncertainty_head": Verifier(verify.uncertainty_head, chain),
     "judge": Verifier(judging(), bytes_),
     "judge, sampling": Verifier(judging(samples=2, max_tokens=2), bytes_),
     "self_evaluation": Verifier(asking_itself, its_own),

@@ -124,12 +124,12 @@ def _runs(method: Any, seeds: range) -> tuple[list[Any], list[float]]:
 
 def test_samples_are_calibrated_and_the_best_of_eight_is_not_until_it_is_fitted_itself() -> None:
     """By construction the score is the share right of single samples; on a hard problem it misleads eight times."""
-    single, right = _runs(search.best_of_n(n=1, reward=REWARD), range(600))
+    single, right = _runs(search.best_of_n(n=1, reward=REWARD), range(400))
     one = calibrate.reliability([figure(a) for a in single], right)
-    answers, labels = _runs(BEST, range(600))
+    answers, labels = _runs(BEST, range(400))
     best = calibrate.reliability([figure(a) for a in answers], labels)
     assert one.ece.low == 0.0
-    hard = [figure(a) for a, s in zip(answers, range(600), strict=True) if s % 2]
+    hard = [figure(a) for a, s in zip(answers, range(400), strict=True) if s % 2]
     assert np.mean(hard) > 0.44 and best.auroc.value < 0.6  # it looks as good where nothing is right
     found = calibrate.winner(BEST, answers, labels)
     assert found.held_out.ece.low == 0.0 and found.raw is not None
@@ -153,7 +153,7 @@ def test_a_calibrated_method_is_the_same_method_with_a_confidence() -> None:
 def test_votes_are_calibrated_by_their_share() -> None:
     vote = search.self_consistency(n=9)
     answers, _ = _runs(vote, range(120))
-    labels = [float(a.value == EnumerableLM(seed=s).horizon or (a.support or 0) > 0.3) for s, a in enumerate(answers)]
+    labels = [float((a.support or 0) > 0.3) for a in answers]
     found = calibrate.winner(vote, answers, labels)
     again = _one(Run(EnumerableLM(seed=5), found.method, seed=5))
     assert again.confidence == pytest.approx(float(found.map([answers[5].support])[0]))

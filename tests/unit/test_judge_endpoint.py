@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from anystep import Budget, Ledger, Limit, Run, drive, search
+from anystep.errors import Unsupported
 from anystep.language.endpoint import Endpoint, EndpointProcess, Prices
 from anystep.language.endpoint.deltas import deltas
 from anystep.testing import check_reward
@@ -146,7 +147,7 @@ def test_a_label_that_the_server_hides_is_no_zero() -> None:
 
 def test_a_server_without_log_probabilities_is_refused_or_read_by_samples() -> None:
     with served(offers=Offers(logprobs="refused")) as (fake, server):
-        with pytest.raises(Exception, match="gives none"):
+        with pytest.raises(Unsupported, match=r"toy.judge reads label probabilities, and .*: judge\(..., samples=3\)"):
             judge(server, scale=YN).of("Which?", ["+"])
         found = judge(server, scale=YN, samples=8, max_tokens=20).of("Which?", ["++++++"])
         assert found.values[0] > 0.5

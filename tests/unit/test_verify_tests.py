@@ -140,6 +140,8 @@ def test_equal_programs_are_one_vote_and_those_without_a_value_none():
     assert len({*keys[:4]}) == 4
     part = code.behaviours([(SQUARE, "def square(n):\n    return 4 // n\n")])
     assert part == ["2 | 1 | !ZeroDivisionError | -4"]
+    long, longer = code.behaviours([(SQUARE, f"def square(n):\n    return [n] * {k}") for k in (900, 901)])
+    assert long is not None and longer is not None and len(long) < 1_000 and long != longer
     silent = replace(SQUARE, key="silent", shown=())
     one, again, other, broken = code.behaviours(
         [(silent, text) for text in (WHOLE[0], WHOLE[0][10:], WHOLE[1], "1 / 0\n" + WHOLE[0][10:])]

@@ -50,6 +50,7 @@ from anystep.verify.uncertainty import uncertainty_head
 ROW = 41
 MOST = 10_000_000
 PROBLEMS, SAMPLES = 48, 8
+FEW_EPOCHS = 10
 WHOLE = replace(SMOLLM2.head.inside, attention=3, probabilities=4)
 
 
@@ -107,8 +108,10 @@ def run(
     learn = [*sets.train, *sets.dev]
     features = read(engine, learn, whole)
     progress(f"{len(learn):,} chains read, {time.perf_counter() - began:.0f} s")
-    tests = {family: read(engine, chains, whole) for family, chains in sets.tests.items()}
-    heads = fitted(engine, sets, features, recipe, whole, progress)
+    own = cut(features, columns(whole, recipe.inside, engine.config))
+    head = fit(engine, sets.train, recipe, sets.dev, own, lambda line: None)
+    progress(f"the head: {head.cost}")
+    tests = {family: read(engine, chains, recipe.inside) for family, chains in sets.tests.items()}
     tuned, cost = kept_or_fitted(
         engine, exact or (lambda: base(engine.name)), sets.train, sets.dev,
         step_model or StepModelRecipe(), progress, lambda y, odds: auroc(odds.numpy(), (~y).numpy()).value,
@@ -121,17 +124,18 @@ def run(
         found = flat(list(by_chain(reads := lower(engine, chains, layers), judged(tuned, reads))))
         seconds["step model"] += time.process_time() - at
         rivals[family] = {"step model": found}
-    dev_final = [x[:, -engine.config.dim :] for x in features[len(sets.train) :]]
-    plain = chosen(surprises(engine, dev_final, sets.dev), wrong(sets.dev))
-    probe = probed(features, sets, columns(whole, recipe.inside, engine.config))
+    dim = engine.config.dim
+    plain = chosen(surprises(engine, [x[:, -dim:] for x in own[len(sets.train) :]], sets.dev), wrong(sets.dev))
+    probe = probed(own, sets)
     scores = {}
     for family, chains in sets.tests.items():
-        by = {**rivals[family], **by_heads(heads, tests[family], chains, whole, engine, seconds)}
-        said = surprises(engine, [x[:, -engine.config.dim :] for x in tests[family]], chains)
+        at = time.process_time()
+        by = {"head": flat(head.module.log_odds(tests[family], relative(chains))), **rivals[family]}
+        seconds["head"] += time.process_time() - at
+        said = surprises(engine, [x[:, -dim:] for x in tests[family]], chains)
         by |= {name: said[form] for name, form in plain.items()}
-        by["linear probe"] = probe(cut(tests[family], columns(whole, recipe.inside, engine.config)), chains)
+        by["linear probe"] = probe(tests[family], chains)
         scores[family] = Scores(chains, wrong(chains), owners(chains), by)
-    head = heads["head"]
     checks = [
         Check("numbers of the model that differ after training and use", fingerprint(engine.model) != before, "==", 0),
         Check("parameters of the head", head.module.parameters_in_all, "<", MOST),
@@ -139,7 +143,8 @@ def run(
         *best_of(scores, sets.unseen),
         *costs(engine, head, sets),
     ]
-    notes = told(engine, sets, heads, scores, plain, cost, seconds, features, whole, progress)
+    ablations = ablated(engine, sets, features, recipe, whole, progress)
+    notes = told(engine, sets, head, scores, plain, cost, seconds, ablations)
     return Result("uncertainty_head", ROW, tuple(checks), time.perf_counter() - began, seed, notes)
 
 
@@ -178,60 +183,53 @@ def cut(features: Sequence[Tensor], some: Tensor) -> list[Tensor]:
 
 
 def variants(recipe: HeadRecipe, whole: Inside) -> dict[str, HeadRecipe]:
-    """The head and what is left of it without what is its own."""
-    paper = Inside(attention=whole.attention, probabilities=whole.probabilities)
+    """The head and what is left of it without what is its own, all on as few chains, seen more often."""
+    recipe = replace(recipe, epochs=FEW_EPOCHS)
     return {
-        "head": recipe,
-        "attention and probabilities, as in the paper": replace(recipe, inside=paper),
+        "the head": recipe,
+        "attention and probabilities, as in the paper": replace(
+            recipe, inside=Inside(attention=whole.attention, probabilities=whole.probabilities)
+        ),
         "attention only": replace(recipe, inside=Inside(attention=whole.attention)),
         "probabilities only": replace(recipe, inside=Inside(probabilities=whole.probabilities)),
-        "hidden states only": replace(recipe, inside=replace(recipe.inside, shortlist=())),
         "no encoder": replace(recipe, layers=0),
     }
 
 
-def fitted(
+@dataclass(frozen=True)
+class Ablations:
+    """AUROC on dev of heads taught on few chains: by the checker, and by the model's own labels; and how often those
+    are the checker's."""
+
+    chains: int
+    dev: dict[str, Interval]
+    same: float
+
+
+def ablated(
     engine: Engine,
     sets: Sets,
     features: Sequence[Tensor],
     recipe: HeadRecipe,
     whole: Inside,
     progress: Callable[[str], None],
-) -> dict[str, Head]:
-    """Every variant, and the head taught by the model's own judgement of the first chain of each problem, beside one
-    taught by the checker on the same."""
-    heads = {}
-    for name, each in variants(recipe, whole).items():
-        own = cut(features, columns(whole, each.inside, engine.config))
-        head = heads[name] = fit(engine, sets.train, each, sets.dev, own, lambda line: None)
-        said = flat(head.module.log_odds(own[len(sets.train) :], relative(sets.dev)))
-        progress(f"{name}: dev {auroc(said, wrong(sets.dev), owners(sets.dev))}, {head.cost}")
+) -> Ablations:
+    """Every variant on the first chain of every other problem, and the head on the labels the model gave those."""
     first = {chain.problem: i for i, chain in reversed(list(enumerate(sets.train)))}
-    some = sorted(first.values())
+    some = sorted(first.values())[::2]
     few = [sets.train[i] for i in some]
-    own = cut([features[i] for i in some], columns(whole, recipe.inside, engine.config))
-    own_dev = cut(features[len(sets.train) :], columns(whole, recipe.inside, engine.config))
-    taught = {"self-labels, a chain a problem": self_judged(engine, few, sets.asked, sets.words)}
-    for name, labelled in {**taught, "checker, a chain a problem": few}.items():
-        heads[name] = fit(engine, labelled, recipe, sets.dev, [*own, *own_dev], lambda line: None)
-    return heads
-
-
-def by_heads(
-    heads: Mapping[str, Head],
-    features: Sequence[Tensor],
-    chains: Sequence[Chain],
-    whole: Inside,
-    engine: Engine,
-    seconds: dict[str, float],
-) -> dict[str, Floats]:
-    found = {}
-    for name, head in heads.items():
-        own = cut(features, columns(whole, head.inside, engine.config))
-        at = time.process_time()
-        found[name] = flat(head.module.log_odds(own, relative(chains)))
-        seconds["head"] += (time.process_time() - at) * (name == "head")
-    return found
+    ours = self_judged(engine, few, sets.asked, sets.words)
+    pairs = zip(flat([c.labels for c in ours]), flat([c.labels for c in few]), strict=True)
+    taught = {name: (each, few) for name, each in variants(recipe, whole).items()}
+    taught["self-labels"] = (taught["the head"][0], ours)
+    dev, features_dev = {}, features[len(sets.train) :]
+    for name, (each, chains) in taught.items():
+        own = cut([*(features[i] for i in some), *features_dev], columns(whole, each.inside, engine.config))
+        head = fit(engine, chains, each, sets.dev, own, lambda line: None)
+        said = flat(head.module.log_odds(own[len(few) :], relative(sets.dev)))
+        dev[name] = auroc(said, wrong(sets.dev), owners(sets.dev))
+        progress(f"{name}: dev {dev[name]}")
+    return Ablations(len(few), dev, float(np.mean([a == b for a, b in pairs])))
 
 
 def chosen(said: Mapping[str, Floats], y: Floats) -> dict[str, str]:
@@ -243,11 +241,11 @@ def chosen(said: Mapping[str, Floats], y: Floats) -> dict[str, str]:
     return {kind: form for kind, (_, form) in best.items()}
 
 
-def probed(features: Sequence[Tensor], sets: Sets, some: Tensor) -> Probe:
+def probed(features: Sequence[Tensor], sets: Sets) -> Probe:
     """The probe whose ridge, of three, ranks dev's steps best."""
-    own, n = cut(features, some), len(sets.train)
-    tried = [Probe.fit(own[:n], sets.train, ridge) for ridge in (1e-3, 1e-2, 1e-1)]
-    return max(tried, key=lambda p: auroc(p(own[n:], sets.dev), wrong(sets.dev)).value)
+    n = len(sets.train)
+    tried = [Probe.fit(features[:n], sets.train, ridge) for ridge in (1e-3, 1e-2, 1e-1)]
+    return max(tried, key=lambda p: auroc(p(features[n:], sets.dev), wrong(sets.dev)).value)
 
 
 def areas(scores: Mapping[str, Scores], unseen: str) -> Iterator[Check]:
@@ -322,16 +320,14 @@ def states_of(engine: Engine, chains: Sequence[Chain]) -> Sequences:
 def told(
     engine: Engine,
     sets: Sets,
-    heads: Mapping[str, Head],
+    head: Head,
     scores: Mapping[str, Scores],
     plain: Mapping[str, str],
     cost: Mapping[str, Any],
     seconds: Mapping[str, float],
-    features: Sequence[Tensor],
-    whole: Inside,
-    progress: Callable[[str], None],
+    ablations: Ablations,
 ) -> str:
-    """All figures: ranking, choosing, calibration, planted errors, self-labels and costs."""
+    """All figures: ranking, choosing, calibration, planted errors, ablations, self-labels and costs."""
     names = list(next(iter(scores.values())).by)
     rank = [[name, *(str(s.area(name)) for s in scores.values())] for name in names]
     wrongs = [f"{len(s.wrong)}, {s.wrong.mean():.2f} wrong" for s in scores.values()]
@@ -344,21 +340,20 @@ def told(
     for name in ("head", "step model", "perplexity", "linear probe", "oracle"):
         choice.append([name, *(str(bootstrap_mean([p.best(name) for p in some])) for some in found.values())])
     lines.append(table([f"accuracy, best of {SAMPLES} by", *scores], choice))
-    lines.append(table(["calibration of a step's probability", *scores], calibration(heads["head"], scores)))
-    head, module = heads["head"], heads["head"].module
+    lines.append(table(["calibration of a step's probability", *scores], calibration(head, scores)))
     lines += [f"Planted errors, {f}:\n{on_planted(engine, head, some)}" for f, some in sets.planted.items()]
+    taught = f"AUROC on dev, taught on {ablations.chains} chains"
+    lines.append(table([taught, ""], [[name, str(area)] for name, area in ablations.dev.items()]))
     steps = sum(len(s.wrong) for s in scores.values())
-    taught = self_labels(engine, sets)
     lines.append(
-        f"Self-labels: {taught:.3f} of the training steps that the model judged itself it labels as the checker does; "
-        f"required only from 0.7. Forms of the surprises, chosen on dev: {', '.join(plain.values())}. "
-        f"Head: {module.parameters_in_all:,} parameters, {head.cost['cpu_seconds']:.0f} s of processor to fit, "
-        f"temperature {float(module.temperature):.2f}. Step model: {cost['parameters']:,} parameters learned, "
+        f"Self-labels: {ablations.same:.3f} of the steps that the model judged itself it labels as the checker does; "
+        f"required only from 0.7. Forms of the surprises, chosen on dev: {', '.join(plain.values())}. Head: "
+        f"{head.module.parameters_in_all:,} parameters, {head.cost['cpu_seconds']:.0f} s of processor to fit, "
+        f"temperature {float(head.module.temperature):.2f}. Step model: {cost['parameters']:,} parameters learned, "
         f"{cost['tokens']:,} tokens in {cost['cpu_seconds']:.0f} s of processor. Processor time a step: head "
         f"{1e3 * seconds['head'] / steps:.2f} ms, step model {1e3 * seconds['step model'] / steps:.2f} ms (question "
         "included). Intervals are 95%, bootstrapped over problems."
     )
-    progress(lines[-1])
     return "\n\n".join(lines)
 
 
@@ -383,11 +378,3 @@ def on_planted(engine: Engine, head: Head, chains: Sequence[Chain]) -> str:
     kinds = ["right" if label else "false result" for label in labels]
     problems = [chain.problem for chain in chains]
     return str(verdicts(reward, states_of(engine, chains), labels, groups=kinds, problems=problems))
-
-
-def self_labels(engine: Engine, sets: Sets) -> float:
-    """How often the model's own labels are the checker's, on the first chain of each problem."""
-    first = list({chain.problem: chain for chain in reversed(sets.train)}.values())
-    ours = self_judged(engine, first, sets.asked, sets.words)
-    same = [a == b for x, y in zip(ours, first, strict=True) for a, b in zip(x.labels, y.labels, strict=True)]
-    return float(np.mean(same))

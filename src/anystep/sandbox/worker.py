@@ -26,7 +26,7 @@ NEEDED = ("inside", "values.py", "wire.py")  # of our own files, what a worker r
 OURS = "/box/anystep/sandbox"  # where they are in bwrap's root
 SCRATCH = "/scratch"  # in bwrap's root, where /tmp may hold the library or this package
 ZYGOTE = HERE / "inside" / "zygote.py"
-PATIENCE = 30.0  # seconds beyond a program's own time before a worker that is silent is given up
+PATIENCE = 60.0  # seconds beyond a program's own time before a worker that is silent is given up
 
 
 class Lost(Exception):
@@ -60,7 +60,7 @@ class Worker:
             theirs.close()
             if myself >= 0:
                 os.close(myself)
-        self.line = ours
+        self.line, self.owner = ours, os.getpid()
         try:
             why = values.loads(self._receive(PATIENCE))
         except Lost:
@@ -108,6 +108,8 @@ class Worker:
             clear(self.folder)
 
     def _asked(self, data: bytes, limits: Limits) -> dict[str, Any]:
+        if os.getpid() != self.owner:
+            raise Lost("it belongs to the process that this one was forked from")
         self._send(data)
         try:
             return dict(values.loads(self._receive(limits.wall + PATIENCE)))

@@ -2,6 +2,7 @@
 
 from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
+from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
 from anystep.verify.judges import (
     Judge,
@@ -24,6 +25,7 @@ from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 __all__ = [
     "ChainOutcome",
     "ChainSteps",
+    "CollaborativeCotPot",
     "Judge",
     "NaturalProgram",
     "Pairwise",
@@ -35,6 +37,7 @@ __all__ = [
     "bradley_terry",
     "chain_outcome",
     "chain_steps",
+    "collaborative_cot_pot",
     "equations",
     "judge",
     "judge_for",

@@ -48,7 +48,7 @@ class Mixer(nn.Module):
 
     def __init__(self, hidden: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.before, self.after = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
         self.qkv, self.out = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
         self.mlp = nn.Sequential(nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden))
@@ -58,10 +58,8 @@ class Mixer(nn.Module):
         rows, time, hidden = x.shape
         q, k, v = self.qkv(self.before(x)).view(rows, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mask = seen[:, None, None]
-        mixed = nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
-        x = x + self.drop(self.out(mixed.transpose(1, 2).reshape(rows, time, hidden)))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = x + self.out(mixed.transpose(1, 2).reshape(rows, time, hidden))
         return x + self.drop(self.mlp(self.after(x)))
 
 

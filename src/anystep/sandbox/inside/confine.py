@@ -48,10 +48,13 @@ def become_nobody(user: int = NOBODY) -> None:
 
 
 def end_with(parent: int) -> None:
-    """Be killed when the parent, of this process id, ends; a parent of one thread, for that is what the kernel sees."""
+    """Be killed when the parent, of this process id, ends.
+
+    A parent of one thread, since it is the thread that the kernel watches. One outside our pid namespace has the id 0.
+    """
     if sys.platform == "linux":
         k.prctl(k.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if os.getppid() not in (parent, 0):
         os._exit(1)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anystep.sandbox import Outcome, Sandbox
 
 KEPT = 4_096  # judgements that are remembered
+LONGEST = 200  # characters of a value in a vote; what is longer is told by its beginning and a digest
 
 Asked = tuple[Problem, str]  # a problem, and a model's text about it
 Judge = Callable[["Sandbox", Problem, str], Any]
@@ -134,7 +135,8 @@ def _behaviour(problem: Problem, text: str, outcomes: Any) -> str | None:
 def _worded(outcome: Outcome) -> str:
     """What one call came to: its value in the one spelling, or why there is none."""
     if outcome.ok:
-        return spelled(outcome.value)
+        said = spelled(outcome.value)
+        return said if len(said) <= LONGEST else f"{said[:LONGEST]}... {digest(said):016x}"
     raised = outcome.status == "error" and outcome.detail
     return f"!{outcome.detail.split(':')[0].strip() if raised else outcome.status}"
 

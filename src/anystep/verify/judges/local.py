@@ -174,15 +174,15 @@ class Local:
         return found
 
     def _beginning(self, label: str) -> set[int]:
-        """Tokens of which one is the label, or its beginning."""
-        found = set[int]()
+        """The first tokens of the label, however it is cased and whether or not a space stands before it."""
+        tokenizer, found = self.own.tokenizer, set[int]()
         for form in forms(label):
             try:
-                tokens = self.own.tokenizer.encode(form)
+                first = tokenizer.encode(form)[0]
             except UsageError:
                 continue  # a letter that this alphabet lacks
-            if len(tokens) == 1 and tokens[0] not in self.plain.forbidden and form.strip():
-                found.add(tokens[0])
+            if tokenizer.decode([first]).strip() and first not in self.plain.forbidden:
+                found.add(first)
         return found
 
 

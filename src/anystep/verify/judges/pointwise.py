@@ -87,8 +87,8 @@ class Judge(Reward):
 
     def of(self, question: str, candidates: Sequence[str], limit: Limit | None = None) -> Verdicts:
         """Verdicts on plain texts; without a limit at whatever they cost."""
-        asked = self.question or question
-        return self._judged([(asked, text) for text in candidates], limit or Limit(Ledger(), self.name))
+        about = self.question or question
+        return self._judged([(about, text) for text in candidates], limit or Limit(Ledger(), self.name))
 
     def _judged(self, pairs: list[tuple[str, str]], limit: Limit) -> Verdicts:
         n = len(pairs)

@@ -55,9 +55,11 @@ class Scale:
         return f"{', '.join(self.labels[:-1])} or {self.labels[-1]}"
 
     def begins(self, text: str) -> int | None:
-        """Which label a first token's text begins, and no other; None where it begins none, or several."""
+        """Which label a first token's text is, or begins by two letters at least ("I" begins too much else), and no
+        other; None where it begins none, or several."""
         said = text.strip()
-        found = [i for i, label in enumerate(self.labels) if said and _cased(label).startswith(_cased(said, label))]
+        some = [i for i, label in enumerate(self.labels) if len(said) >= min(2, len(label))]
+        found = [i for i in some if _cased(self.labels[i]).startswith(_cased(said, self.labels[i]))]
         return found[0] if len(found) == 1 else None
 
     def expected(self, mass: Floats) -> Floats:
@@ -85,7 +87,7 @@ class Scale:
         """The label of a written verdict: the last one behind `Verdict:`, else the text if it is a label and nothing
         more. None where there is none: it is not guessed from words in between."""
         labels = "|".join(map(re.escape, self.labels))
-        behind = re.findall(rf"verdict[\s*_:\"'`(]*({labels})\b(?!\s*(?:or\b|,|/))", text, re.IGNORECASE)
+        behind = re.findall(rf"verdict[\s*_:\"'`(]*({labels})(?!\w)(?!\s*(?:or\b|,|/))", text, re.IGNORECASE)
         said = (behind[-1] if behind else text).strip(" \t\n*_.!\"'`()").casefold()
         return next((i for i, label in enumerate(self.labels) if label.casefold() == said), None)
 
@@ -96,9 +98,9 @@ def _cased(text: str, label: str | None = None) -> str:
 
 
 def forms(label: str) -> Sequence[str]:
-    """How a reply may begin a label: in its own case or others, after a space or not, whole or its first letters."""
+    """How a reply may write a label: in its own case or others, after a space or not."""
     cases = dict.fromkeys((label, label.capitalize(), label.lower(), label.upper()) if len(label) > 1 else (label,))
-    return [space + case[:n] for case in cases for n in range(len(case), 0, -1) for space in ("", " ")]
+    return [space + case for case in cases for space in ("", " ")]
 
 
 TRUE_FALSE = Scale(("True", "False"), (1.0, 0.0))

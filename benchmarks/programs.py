@@ -1,8 +1,8 @@
-"""How far can visible tests be trusted, and what are they worth? `python benchmarks/code.py` (10 minutes of one core).
+"""How far can visible tests be trusted, and what are they worth? `python benchmarks/programs.py` (10 minutes of one core).
 
-    python benchmarks/code.py planted      # no model: programs with one planted slip, judged by shown and hidden tests
-    python benchmarks/code.py generated    # SmolLM2-135M-Instruct on generated problems of level 1
-    python benchmarks/code.py humaneval    # the same model on some of HumanEval: pass@1 and pass@k
+    python benchmarks/programs.py planted      # no model: programs with one planted slip, judged by shown and hidden tests
+    python benchmarks/programs.py generated    # SmolLM2-135M-Instruct on generated problems of level 1
+    python benchmarks/programs.py humaneval    # the same model on some of HumanEval: pass@1 and pass@k
 
 Without a name, all three. The hidden tests are the truth everywhere; no method sees them. Intervals are over problems,
 for what is measured on one problem is not independent.
