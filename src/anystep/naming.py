@@ -46,6 +46,12 @@ def _chain_steps(task: Question, aggregate: Any = "product") -> Reward:
     return verify.chain_steps(aggregate=aggregate)
 
 
+def _collaborative_cot_pot(task: Question, rest: float = 0.5) -> Reward:
+    from anystep import verify
+
+    return verify.collaborative_cot_pot(rest=rest)
+
+
 def _equations(task: Question) -> Reward:
     from anystep import verify
 
@@ -106,6 +112,7 @@ def _uncertainty_head(task: Question, asks: Asks, aggregate: Any = "product") ->
 
 _REWARDS: dict[str, MakeReward] = {
     "chain_steps": _chain_steps,
+    "collaborative_cot_pot": _collaborative_cot_pot,
     "equations": _equations,
     "judge": _judge,
     "natural_program": _natural_program,
