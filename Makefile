@@ -32,6 +32,7 @@ pytest: $(VENV)/.dev
 # Pages that are written from data; a test fails while they are stale.
 docs: $(VENV)/.dev
 	$(BIN)/python tools/pages.py
+	$(BIN)/python tools/verdicts_page.py
 	$(BIN)/python tools/cli_page.py
 
 lock: $(VENV)/.dev

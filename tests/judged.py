@@ -1,4 +1,4 @@
-"""Texts as the states that a reward sees, and a judge that remembers nothing."""
+"""Texts as the states that a reward sees."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from anystep.ledger import Limit
-from anystep.process import Scored
-from anystep.verify.judges import Judge
 
 
 @dataclass(frozen=True)
@@ -36,15 +32,3 @@ class Written:
 
 def written(*candidates: str, question: str = "Which?") -> Written:
     return Written(tuple((question, text) for text in candidates))
-
-
-class Forgetful(Judge):
-    """Pays anew each time, so that a check meets its payments."""
-
-    def __call__(self, states: Any, limit: Limit) -> Scored:
-        self.forget()
-        return super().__call__(states, limit)
-
-
-def forgetful(reward: Judge) -> Forgetful:
-    return Forgetful(**{name: getattr(reward, name) for name in reward.__dataclass_fields__})

@@ -36,47 +36,81 @@ _METHODS: dict[str, Callable[..., Method]] = {
 
 def rewards() -> dict[str, MakeReward]:
     """Rewards by the name a method's text uses, each made for a task, with options where it takes some."""
+    return dict(_REWARDS)
 
-    def chain_steps(task: Question, aggregate: Any = "product") -> Reward:
-        from anystep import verify
 
-        return verify.chain_steps(aggregate=aggregate)
+def _chain_steps(task: Question, aggregate: Any = "product") -> Reward:
+    from anystep import verify
 
-    def judge(
-        task: Question,
-        asks: Asks,
-        model: str | None = None,
-        rubric: str | None = None,
-        samples: int = 0,
-        partial: bool = False,
-    ) -> Reward:
-        from anystep import verify
+    return verify.chain_steps(aggregate=aggregate)
 
-        own = {} if rubric is None else {"rubric": rubric}
-        return verify.judge_for(task, asks(model), samples=samples, partial=partial, **own)
 
-    def equations(task: Question) -> Reward:
-        from anystep import verify
+def _equations(task: Question) -> Reward:
+    from anystep import verify
 
-        if isinstance(task, Task):
-            return verify.equations(str(task.meta.get("question", task.prompt)))
-        return verify.equations(task if isinstance(task, str) else str(task[-1].get("content", "")))
+    if isinstance(task, Task):
+        return verify.equations(str(task.meta.get("question", task.prompt)))
+    return verify.equations(task if isinstance(task, str) else str(task[-1].get("content", "")))
 
-    def oracle(task: Question) -> Reward:
-        from anystep import verify
 
-        if not isinstance(task, Task):
-            raise UsageError("oracle checks a task's known answer: give --task NAME, or a reward such as equations.")
-        return verify.oracle(task)
+def _judge(
+    task: Question,
+    asks: Asks,
+    model: str | None = None,
+    rubric: str | None = None,
+    samples: int = 0,
+    partial: bool = False,
+) -> Reward:
+    from anystep import verify
 
-    def tests(task: Question, all: bool = False) -> Reward:
-        from anystep import verify
+    own = {} if rubric is None else {"rubric": rubric}
+    return verify.judge_for(task, asks(model), samples=samples, partial=partial, **own)
 
-        if not isinstance(task, Task):
-            raise UsageError("tests runs the examples of a programming problem: give --task programs or humaneval.")
-        return verify.tests(task, all=all)
 
-    return {"chain_steps": chain_steps, "equations": equations, "judge": judge, "oracle": oracle, "tests": tests}
+def _natural_program(task: Question, asks: Asks, model: str | None = None, aggregate: Any = "product") -> Reward:
+    from anystep import verify
+
+    return verify.natural_program(asks(model), aggregate=aggregate)
+
+
+def _oracle(task: Question) -> Reward:
+    from anystep import verify
+
+    if not isinstance(task, Task):
+        raise UsageError("oracle checks a task's known answer: give --task NAME, or a reward such as equations.")
+    return verify.oracle(task)
+
+
+def _self_evaluation(task: Question, asks: Asks, about: Any = "right") -> Reward:
+    from anystep import verify
+
+    return verify.self_evaluation(asks(None), about)
+
+
+def _tests(task: Question, all: bool = False) -> Reward:
+    from anystep import verify
+
+    if not isinstance(task, Task):
+        raise UsageError("tests runs the examples of a programming problem: give --task programs or humaneval.")
+    return verify.tests(task, all=all)
+
+
+def _uncertainty_head(task: Question, asks: Asks, aggregate: Any = "product") -> Reward:
+    from anystep import verify
+
+    return verify.uncertainty_head(asks(None), aggregate=aggregate)
+
+
+_REWARDS: dict[str, MakeReward] = {
+    "chain_steps": _chain_steps,
+    "equations": _equations,
+    "judge": _judge,
+    "natural_program": _natural_program,
+    "oracle": _oracle,
+    "self_evaluation": _self_evaluation,
+    "tests": _tests,
+    "uncertainty_head": _uncertainty_head,
+}
 
 
 def methods() -> dict[str, Callable[..., Method]]:

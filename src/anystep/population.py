@@ -99,11 +99,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Decision:
-    """Turns a weighted population into an answer. `scores` says that it reads rewards, so a run must have them paid."""
+    """Turns a weighted population into an answer. `scores` says that it reads rewards, so a run must have them paid;
+    `plain` is the decision that this one only adds a confidence to, which holds for one method."""
 
     name: str
     function: Callable[[Population], Verdict]
     scores: bool = False
+    plain: Decision | None = None
 
     def __call__(self, population: Population) -> Verdict:
         return self.function(population)

@@ -266,6 +266,13 @@ def test_tests_that_fail_to_run_are_no_verdict():
     assert math.isnan(found) and "could not be judged" in found.why  # type: ignore[attr-defined]
 
 
+def test_a_value_that_hangs_the_tests_is_wrong_not_unscored():
+    looping = problem(
+        Checked("def check(candidate):\n    n = candidate(1, 2)\n    while n != 3:\n        n += 0\n"), "loop"
+    )
+    assert code.verdicts([(looping, fenced(ADD)), (looping, fenced("def add(a, b):\n    return 4"))]) == [1.0, 0.0]
+
+
 def test_relayed_tests_may_compute_call_often_and_name_the_candidate():
     many = "import random\ndef check(candidate):\n    for _ in range(50):\n"
     many += "        a, b = random.random(), random.randint(0, 9)\n"

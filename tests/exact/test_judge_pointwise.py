@@ -12,11 +12,11 @@ from anystep import Budget, Ledger, Limit, Run, drive, search
 from anystep.errors import UsageError
 from anystep.language import LanguageProcess
 from anystep.language.engine.tokenizer import Alphabet
-from anystep.testing import check_reward, counted_torch, reward_checks
-from anystep.testing.checks_reward import merged_is_alone
+from anystep.ledger import JointLimit
+from anystep.testing import check_reward, counted_torch
 from anystep.testing.limits import unlimited
 from anystep.verify.judges import MissingVerdict, judge, judge_for
-from judged import forgetful, written
+from judged import written
 from models import tiny_engine
 from tally import probability, tally_engine
 
@@ -46,9 +46,6 @@ def test_it_keeps_the_laws_of_rewards(options: dict[str, Any]) -> None:
     states = written("++", "-", "+", "a b c", "+-", "---")
     made = judge(engine, scale=YN, **options)
     check_reward(made, states, hook=lambda: counted_torch(engine.model))
-    for check in reward_checks:
-        if check is not merged_is_alone:  # who comes first pays for what two runs share
-            check(forgetful(made), states, lambda: counted_torch(engine.model))
 
 
 def test_a_model_that_cannot_read_the_rubric_says_so_at_once() -> None:
@@ -170,3 +167,44 @@ def test_a_judge_is_made_for_a_task_and_a_wrong_call_says_what_was_meant() -> No
         with pytest.raises(UsageError, match=line) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"samples": 2, "max_tokens": 2}])
+def test_two_runs_in_one_batch_are_judged_as_alone(options: dict[str, Any]) -> None:
+    states = written("++", "-", "+", "++")
+    alone = judge(tally_engine(), scale=YN, **options)(states, unlimited()).values
+    limits = [Limit(Ledger(), "one"), Limit(Ledger(), "other")]
+    engine = tally_engine()
+    with counted_torch(engine.model) as work:
+        found = judge(engine, scale=YN, **options)(states, JointLimit(limits, [2, 2]))
+    assert np.allclose(found.values, alone, atol=1e-5)
+    assert all(limit.used.tokens > 0 for limit in limits)
+    assert sum(limit.used.evaluations for limit in limits) == work.evaluations
+
+
+def test_a_run_that_was_taken_up_again_finds_what_was_read() -> None:
+    made, states = judge(tally_engine(), scale=YN), written("++", "-")
+    made(states, unlimited())
+    made.forget()
+    made.warm(states)
+    limit = unlimited()
+    made(states, limit)
+    assert limit.used.prompt == 0
+
+
+def test_its_words_are_not_shown_as_a_states_output() -> None:
+    shown: list[Any] = []
+    ledger = Ledger(show=lambda key, piece: shown.append(piece))
+    judge(tally_engine(), scale=YN, samples=2, max_tokens=2)(written("+"), Limit(ledger, "judge"))
+    assert shown == [] and ledger.by["judge"].generated == 4
+
+
+def test_a_candidate_that_grew_is_read_from_where_it_grew() -> None:
+    made = judge(tally_engine(), scale=YN, partial=True)
+    short, long = "one + two", "one + two and + three"
+    made.of("Which?", [short])
+    tokens = [made.asked.tokens(made.ask("Which?", text), "") for text in (short, long)]
+    common = next(i for i, (a, b) in enumerate(zip(*tokens, strict=False)) if a != b)
+    grown = made.of("Which?", [long])
+    assert grown.cost.prompt == len(tokens[1]) - common
+    assert np.isclose(grown.values[0], probability(long), atol=1e-5)

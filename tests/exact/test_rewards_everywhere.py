@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,16 +46,31 @@ def judging(**options: Any) -> Callable[[], Reward]:
     return lambda: verify.judge(tally_engine(), scale={"Y": 1.0, "N": 0.0}, **options)
 
 
+own = functools.cache(tally_engine)
+
+
+def its_own() -> Process:
+    return LanguageProcess(own(), "Which?", unit="step", stop="Y", max_tokens=3, chat=False)
+
+
+def asking_itself() -> Reward:
+    return verify.self_evaluation(own(), ask="Good?", scale={"Y": 1.0, "N": 0.0}, chat=False)
+
+
 VERIFIERS = {
     "chain_steps": Verifier(verify.chain_steps, chain),
     "chain_steps, last": Verifier(lambda: verify.chain_steps(aggregate="last"), chain),
     "chain_steps, calibrated": Verifier(calibrated, chain),
+    "collaborative_cot_pot": Verifier(verify.collaborative_cot_pot, chain),
     "equations": Verifier(lambda: verify.equations("How many?"), chain, reads=False),
     "natural_program, rules": Verifier(lambda: verify.natural_program(premises="#1a=9"), chain, reads=False),
     "oracle": Verifier(lambda: verify.oracle(TASK), chain, reads=False),
     "tests": Verifier(lambda: verify.tests(PROGRAM), chain, reads=False),
+    "uncertainty_head": Verifier(verify.uncertainty_head, chain),
     "judge": Verifier(judging(), bytes_),
     "judge, sampling": Verifier(judging(samples=2, max_tokens=2), bytes_),
+    "self_evaluation": Verifier(asking_itself, its_own),
+    "win_rate": Verifier(lambda: verify.win_rate(verify.pairwise(tally_engine()), ["+", "-"]), bytes_),
 }
 METHODS: dict[str, Callable[[Reward], Any]] = {
     "best_of_n": lambda r: search.best_of_n(n=3, reward=r),

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from anystep import Budget, Ledger, Limit, Run, drive, search
+from anystep.errors import Unsupported
 from anystep.language.endpoint import Endpoint, EndpointProcess, Prices
-from anystep.testing import check_reward, reward_checks
+from anystep.language.endpoint.deltas import deltas
+from anystep.testing import check_reward
 from anystep.testing.counting import Work
 from anystep.testing.limits import unlimited
 from anystep.testing.server import OPENAI, FakeServer, Offers, Piece, Request, Said, says, status
 from anystep.verify.judges import MissingVerdict, judge
-from judged import forgetful, written
+from judged import written
 
 YN = {"Yes": 1.0, "No": 0.0}
 
@@ -96,8 +98,6 @@ def test_it_keeps_the_laws_of_rewards(options: dict[str, Any]) -> None:
         made = judge(server, scale=YN, **options)
         states = written("++", "-")
         check_reward(made, states, hook=lambda: counted(fake))
-        for check in reward_checks:
-            check(forgetful(made), states, lambda: counted(fake))
 
 
 def test_sampled_verdicts_are_drawn_by_the_content() -> None:
@@ -147,7 +147,7 @@ def test_a_label_that_the_server_hides_is_no_zero() -> None:
 
 def test_a_server_without_log_probabilities_is_refused_or_read_by_samples() -> None:
     with served(offers=Offers(logprobs="refused")) as (fake, server):
-        with pytest.raises(Exception, match="gives none"):
+        with pytest.raises(Unsupported, match=r"toy.judge reads label probabilities, and .*: judge\(..., samples=3\)"):
             judge(server, scale=YN).of("Which?", ["+"])
         found = judge(server, scale=YN, samples=8, max_tokens=20).of("Which?", ["++++++"])
         assert found.values[0] > 0.5
@@ -170,3 +170,22 @@ def test_a_budget_that_runs_out_leaves_nan() -> None:
         limit = Limit(Ledger(Budget(calls=2)), "critic")
         found = made.of("Which?", ["+", "-", "++", "+++"], limit)
         assert np.isnan(found.values).sum() >= 2 and not found.errors and limit.used.calls <= 2
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ({"content": [{"token": "a", "logprob": -1, "top_logprobs": [{"token": "a", "logprob": -1}]}]}, (("a", -1.0),)),
+        ({"content": [{"token": "a", "top_logprobs": [1, None, {"token": 3}, {"token": "b", "logprob": "x"}]}]}, ()),
+        ({"content": [{"token": "a", "logprob": 0, "top_logprobs": [{"token": "a", "logprob": 7}]}]}, (("a", 0.0),)),
+        ({"content": [{"token": "a", "logprob": 0, "top_logprobs": {"a": 0}}]}, ()),
+        ({"content": [7], "top_logprobs": [{"a": -1.5}]}, ()),
+        ({"token_logprobs": [-1.5], "top_logprobs": [{"a": -1.5, "b": float("nan"), "c": True}]}, (("a", -1.5),)),
+        ({"top_logprobs": [None]}, ()),
+        ({"top_logprobs": []}, ()),
+        ("no", ()),
+    ],
+)
+def test_whatever_a_server_tells_of_likely_tokens_is_read_or_left(told: Any, wanted: Any) -> None:
+    choice = {"index": 0, "delta": {"content": "a"}, "logprobs": told}
+    assert [delta.likely for delta in deltas({"choices": [choice]})] == [wanted]

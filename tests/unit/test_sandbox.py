@@ -267,3 +267,65 @@ def test_arguments_that_are_no_literals_are_the_callers_mistake(box: Sandbox) ->
         with pytest.raises(UsageError, match="no literal"):
             session.call("f", (object(),))
         assert session.call("f", (1,)).value == 1
+
+
+def test_files_that_do_not_fit_are_told(box: Sandbox) -> None:
+    limits = Limits(scratch=1 << 16, wall=20.0)
+    big, many, clash = box.run(
+        [
+            Program("print(1)", files={"x": bytes(1 << 17)}, limits=limits),
+            Program("print(1)", files={f"{i}": b"1" for i in range(3000)}),
+            Program("print(1)", files={"a": b"", "a/b": b""}),
+        ]
+    )
+    assert (big.status, clash.status) == ("scratch", "scratch") and "65536" in big.detail
+    assert many.status in ("scratch", "ok")  # a mount bounds their number; a folder is measured now and then
+    assert box.run(["print(2)"])[0].stdout == "2\n"
+
+
+def test_sessions_that_hold_every_worker_of_their_own_thread_are_no_deadlock(box: Sandbox) -> None:
+    with (
+        Sandbox(workers=1, limits=box.limits) as own,
+        own.open("x = 1"),
+        pytest.raises(UsageError, match="hold all 1 workers"),
+    ):
+        own.run(["print(1)"])
+    with Sandbox(workers=1, limits=box.limits) as own:
+        own.open("x = 1").close()
+        assert own.run(["print(1)"])[0].ok
+
+
+def test_a_session_of_a_process_s_parent_is_closed_to_it(box: Sandbox) -> None:
+    with box.open("def f(): return 1") as session:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 0 if session.call("f").status == "killed" and box.run(["print(1)"])[0].ok else 2
+                session.close()
+                box.close()
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert session.call("f").value == 1
+
+
+def test_odd_text_goes_in_and_comes_out(box: Sandbox) -> None:
+    text = "\ud800 \x00 é\n"
+    (echo,) = box.run([Program("import sys; print(ascii(sys.stdin.read()))", stdin=text)])
+    assert echo.ok and "\\xe9" in echo.stdout
+    assert [o.status for o in box.run(["x = '\ud800'", "x = '\0'"])] == ["error", "error"]
+
+
+def test_an_interrupt_stops_the_programs_that_have_not_begun(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def interrupted(program: Program) -> None:
+        begun.append(program)
+        raise KeyboardInterrupt
+
+    with Sandbox(workers=2, limits=box.limits) as own:
+        monkeypatch.setattr(own, "_one", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            own.run(["print(1)"] * 50)
+    assert len(begun) <= 2

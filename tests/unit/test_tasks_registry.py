@@ -10,7 +10,7 @@ from anystep.tasks.equations import read_chain
 from anystep.tasks.word_problems import LEVELS, word_problems
 
 
-@pytest.mark.parametrize("name", ["procbench", "word-problems", "programs"])
+@pytest.mark.parametrize("name", ["procbench", "word-problems", "programs", "lines"])
 def test_the_same_call_gives_the_same_tasks_and_splits_share_none(name):
     one, again = tasks.load(name, 40, seed=3), tasks.load(name, 40, seed=3)
     assert [t.prompt for t in one] == [t.prompt for t in again]
@@ -24,6 +24,9 @@ def test_a_pinned_item_keeps_its_content():
     assert tasks.load("word-problems", 1, level=1)[0].meta["question"] == (
         "Leo has 3 bags with 6 stickers in each. Leo gives 3 stickers to Eva. How many stickers does Leo have now?"
     )
+    (program,) = tasks.load("programs", 1, level=1)
+    assert program.meta["question"] == "Return the list of the numbers in xs, each with its sign changed."
+    assert program.meta["problem"].shown[1].arguments == ([16, 6, -6, 20, 8],)
 
 
 def test_word_problems_are_sound():
@@ -85,7 +88,7 @@ def test_chains_are_loaded_when_asked_for(monkeypatch):
 
 
 def test_names_are_what_load_takes():
-    own = {"chains", "procbench", "word-problems", "programs", "humaneval"}
+    own = {"chains", "lines", "procbench", "word-problems", "programs", "humaneval"}
     assert set(tasks.names()) == {*own, "reasoning-gym:<dataset>"}
 
 

@@ -113,3 +113,7 @@ def test_what_does_not_fit_is_refused() -> None:
         calibrate.verdicts([verify.equations("a"), verify.equations("b")], Written((("a", "b"),)), [1])
     with pytest.raises(UsageError, match="one label, kind and problem a state"):
         calibrate.judged("x", [0.5], [1, 0])
+    with pytest.raises(UsageError, match="0 rewards for 0 states"):
+        calibrate.verdicts(verify.equations("a"), Written(()), [])
+    with pytest.raises(UsageError, match="labels are 0 or 1, wrong or right; got 0.5"):
+        calibrate.judged("x", [0.5, 0.5], [1, 0.5])

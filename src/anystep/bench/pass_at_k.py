@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from anystep.bench.interval import Interval, bootstrap_mean
 from anystep.bench.report import Report
+from anystep.calibrate.interval import Interval, bootstrap_mean
 from anystep.errors import UsageError
 
 Counts = tuple[int, int]  # samples of a problem, and how many of them are right

@@ -22,7 +22,7 @@ class Calibrated(Reward):
     """`map` of another reward's value, in [0, 1]. A run that has paid for the reward has paid for this one.
 
     Its value is the share of right ones among states like those it was fitted on: drawn as those were, and no further
-    along or less far. The best of many states, chosen by it, is right less often than it says: see `calibrate.winner`.
+    along or less far. Of the best of many states, chosen by it, it says nothing reliable: see `calibrate.winner`.
     """
 
     reward: Reward

@@ -21,6 +21,7 @@ from anystep.language.train.figures import within_auroc
 from anystep.process import Floats
 
 RESAMPLES = 1_000
+FEWEST = 10  # items a bin of equal mass: there are fewer bins where it would have less
 Groups = Sequence[Hashable]
 
 
@@ -80,7 +81,8 @@ def reliability(
 ) -> Reliability:
     """All figures of probabilities (n,) in [0, 1] against labels (n,) of 0 and 1; items scored NaN are left out.
 
-    by: bins of equal numbers of items ("mass") or of equal width. Raises UsageError for scores outside [0, 1].
+    by: bins of equal numbers of items ("mass", of ten at least) or of equal width. Raises UsageError for scores
+    outside [0, 1].
     """
     p, y, own = probabilities(scores, labels, groups)
     edges = edges_of(p, bins, by)
@@ -203,6 +205,7 @@ def edges_of(p: Floats, bins: int, by: str) -> Floats:
         raise UsageError(f"bins={bins!r}, by={by!r}: call reliability(scores, labels, bins=15, by='mass'), or 'width'.")
     if by == "width" or not len(p):
         return np.linspace(0.0, 1.0, bins + 1)
+    bins = min(bins, max(1, len(p) // FEWEST))
     inner = np.quantile(p, np.arange(1, bins) / bins, method="inverted_cdf")
     return np.concatenate([[0.0], np.unique(inner[(inner > 0) & (inner < 1)]), [1.0]])
 

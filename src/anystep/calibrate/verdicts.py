@@ -130,7 +130,7 @@ def verdicts(
     an answer to, by default its prompt. budget: what scoring may spend in all; what it refused stays unscored.
     """
     many = [reward] * len(states) if isinstance(reward, Reward) else list(reward)
-    if len(many) != len(states):
+    if len(many) != len(states) or not many:
         raise UsageError(f"verdicts: {len(many)} rewards for {len(states)} states; give one, or one a state.")
     values, cost, seconds = scored(many, states, budget)
     own = states.prompts() if problems is None else problems
@@ -140,7 +140,7 @@ def verdicts(
 
 
 def scored(rewards: Sequence[Reward], states: Any, budget: Budget | None = None) -> tuple[Floats, Cost, float]:
-    """Every state's score by its own reward, what all of it cost, and the seconds of processor time.
+    """Every state's score by its own reward, what all of it cost, and the seconds of this process's processor time.
 
     Equal rewards score their states together, 256 at a time, after dropping what they have cached: the cost is that of
     checking these states and nothing before.
@@ -174,6 +174,8 @@ def judged(
     own = np.array(range(len(x)) if problems is None else _numbered(problems), dtype=np.int64)
     if not (len(x) == len(y) == len(own)) or (groups is not None and len(groups) != len(x)):
         raise UsageError(f"verdicts: {len(x)} scores, {len(y)} labels: give one label, kind and problem a state.")
+    if not np.isin(y, (0.0, 1.0)).all():
+        raise UsageError(f"verdicts: labels are 0 or 1, wrong or right; got {y[~np.isin(y, (0.0, 1.0))][0]}.")
     there = ~np.isnan(x)
     good, bad, passed = there & (y > 0), there & (y == 0), x >= threshold
     kinds = np.array(["wrong"] * len(x) if groups is None else list(groups), dtype=object)
@@ -238,17 +240,13 @@ def on_planted(
     tokenizer and prompts: see `states_of`; the prompt of a chat task is its last message where none is given. answers:
     label by the answer alone, so that a right answer by a wrong way counts as right.
     """
-    told = [asked(case) for case in cases] if prompts is None else prompts
+    from anystep.verify.asked import asked_by  # verify's own imports load a model's engine, and bench imports this room
+
+    told = [asked_by(case.task) for case in cases] if prompts is None else prompts
     states = states_of(zip(told, (case.text for case in cases), strict=True), tokenizer)
     labels = [float(case.answer if answers else case.right) for case in cases]
     kinds = [case.kind for case in cases]
     return verdicts(reward, states, labels, threshold, kinds, [case.task.id for case in cases], name, budget)
-
-
-def asked(case: Planted) -> str:
-    """What a case's task asks, as text."""
-    prompt = case.task.prompt
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
 def _row(passed: NDArray[np.bool_], own: NDArray[np.int64], rows: NDArray[np.bool_]) -> tuple[int, Interval]:

@@ -1,8 +1,9 @@
 """How sure of the answer that a search chose? A method that says so, calibrated on its own recorded runs.
 
-A reward that is calibrated on single samples says too much of the best of n: the search picks what the reward
-over-scores, the more the larger n (the winner's curse). So the winner's own figure is calibrated, for one method with
-its options, on runs whose answers were checked.
+A reward that is calibrated on single samples is not calibrated on the best of n. The samples of a problem share its
+difficulty: where all are wrong the search picks what the reward over-scores, the more the larger n (the winner's
+curse), and where most are right a low score says little against the best. So the winner's own figure is calibrated, for
+one method with its options, on runs whose answers were checked.
 """
 
 from __future__ import annotations
@@ -90,9 +91,8 @@ def sure(method: Method, map: Map) -> Method:
 
     A map belongs to the method, model and kind of problem that it was fitted on.
     """
-    old = method.decision.function
-    plain = old.decision if isinstance(old, Sure) else method.decision
-    return method.deciding(Decision(f"{plain.name} with confidence by {map!r}", Sure(plain, map), plain.scores))
+    plain = method.decision.plain or method.decision
+    return method.deciding(Decision(f"{plain.name} with confidence by {map!r}", Sure(plain, map), plain.scores, plain))
 
 
 def figure(answer: Answer) -> float:

@@ -5,5 +5,17 @@ from anystep.sandbox.limits import Limits, Program
 from anystep.sandbox.outcome import Outcome
 from anystep.sandbox.pool import Sandbox, shared
 from anystep.sandbox.session import Session
+from anystep.sandbox.throughput import Throughput, throughput
 
-__all__ = ["Boundary", "Limits", "Outcome", "Program", "Sandbox", "Session", "boundary", "shared"]
+__all__ = [
+    "Boundary",
+    "Limits",
+    "Outcome",
+    "Program",
+    "Sandbox",
+    "Session",
+    "Throughput",
+    "boundary",
+    "shared",
+    "throughput",
+]

@@ -43,6 +43,8 @@ class Sandbox:
         self._closed = False
         self._idle: list[Worker] = []
         self._lent = 0
+        self._held: list[int] = []  # the threads of open sessions
+        self._every: weakref.WeakSet[Worker] = weakref.WeakSet()
         self._changed = threading.Condition()
         self._process = os.getpid()
         _every.add(self)
@@ -60,7 +62,9 @@ class Sandbox:
 
         def work() -> None:
             try:
-                for i in turns:  # shared: a list's iterator hands each turn to one thread
+                for i in turns:  # shared: an iterator hands each turn to one thread
+                    if problems:
+                        break
                     outcomes[i] = self._one(todo[i])
             except BaseException as problem:
                 problems.append(problem)
@@ -76,9 +80,20 @@ class Sandbox:
         return [o for o in outcomes if o is not None]
 
     def open(self, program: Program | str) -> Session:
-        """Start a program that defines functions and keep it for calls. It holds one worker until it is closed."""
+        """Start a program that defines functions and keep it for calls. It holds one worker until it is closed.
+
+        Raises UsageError where all workers are held by sessions that this very thread has open.
+        """
         program = Program(program) if isinstance(program, str) else program
-        return Session(self._take(), program, program.limits or self.limits, self._give_back)
+        worker, thread = self._take(), threading.get_ident()
+
+        def give_back(worker: Worker, sound: bool) -> None:
+            if thread in self._held:  # not so in a process forked since
+                self._held.remove(thread)
+            self._give_back(worker, sound)
+
+        self._held.append(thread)
+        return Session(worker, program, program.limits or self.limits, give_back)
 
     def close(self) -> None:
         """End all workers and what runs on them. It may be called twice."""
@@ -112,6 +127,11 @@ class Sandbox:
         """A worker for one program, when one is free."""
         with self._changed:
             while not self._closed and not self._idle and self._lent >= self.workers:
+                if self._held.count(threading.get_ident()) >= self.workers:
+                    raise UsageError(
+                        f"this thread's open sessions hold all {self.workers} workers; close one, "
+                        f"or call Sandbox(workers={self.workers + 1})."
+                    )
                 self._changed.wait()
             if self._closed:
                 raise UsageError("the sandbox is closed; run programs within `with Sandbox() as box:`.")
@@ -119,7 +139,9 @@ class Sandbox:
             if self._idle:
                 return self._idle.pop()
         try:
-            return Worker(self.boundary.name)
+            worker = Worker(self.boundary.name)
+            self._every.add(worker)
+            return worker
         except BaseException:
             self._returned()
             raise
@@ -142,13 +164,16 @@ class Sandbox:
 
     def _forked(self) -> None:
         """In a process forked from ours: the workers are our parent's, and so may be the lock."""
-        for worker in self._idle:
+        for worker in self._every:
             worker.forget()
-        self._idle, self._lent = [], 0
+        self._idle, self._lent, self._held = [], 0, []
+        self._every = weakref.WeakSet()
         self._changed, self._process = threading.Condition(), os.getpid()
 
 
 def _after_fork() -> None:
+    global _sharing
+    _sharing = threading.Lock()
     for box in list(_every):
         box._forked()
 
@@ -165,6 +190,6 @@ def shared() -> Sandbox:
     global _shared
     with _sharing:
         if _shared is None:
-            _shared = Sandbox(workers=os.cpu_count() or 2)
+            _shared = Sandbox(workers=os.cpu_count() or 1)
             atexit.register(_shared.close)
         return _shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -52,7 +53,7 @@ class Session:
         if worker is None:
             return
         try:
-            if self.alive:
+            if self.alive and worker.owner == os.getpid():
                 worker.close_session()
         except Lost:
             self._sound = False

@@ -22,9 +22,11 @@ from anystep.sandbox.limits import Limits, Program
 from anystep.sandbox.outcome import Outcome
 
 HERE = Path(__file__).parent
+NEEDED = ("inside", "values.py", "wire.py")  # of our own files, what a worker runs
+OURS = "/box/anystep/sandbox"  # where they are in bwrap's root
 SCRATCH = "/scratch"  # in bwrap's root, where /tmp may hold the library or this package
 ZYGOTE = HERE / "inside" / "zygote.py"
-PATIENCE = 30.0  # seconds beyond a program's own time before a worker that is silent is given up
+PATIENCE = 60.0  # seconds beyond a program's own time before a worker that is silent is given up
 
 
 class Lost(Exception):
@@ -36,7 +38,7 @@ class Worker:
 
     def __init__(self, room: str) -> None:
         # Where scratch lies on a disk a folder of ours, which the worker's keeper clears, or we do.
-        self.folder = tempfile.mkdtemp(prefix="anystep-sandbox-") if ROOMS[room].keeper else None
+        self.folder = tempfile.mkdtemp("", "anystep-sandbox-", place(room)) if ROOMS[room].keeper else None
         ours, theirs = socket.socketpair()
         myself = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
         passed = [fd for fd in (theirs.fileno(), myself) if fd >= 0]
@@ -58,7 +60,7 @@ class Worker:
             theirs.close()
             if myself >= 0:
                 os.close(myself)
-        self.line = ours
+        self.line, self.owner = ours, os.getpid()
         try:
             why = values.loads(self._receive(PATIENCE))
         except Lost:
@@ -106,6 +108,8 @@ class Worker:
             clear(self.folder)
 
     def _asked(self, data: bytes, limits: Limits) -> dict[str, Any]:
+        if os.getpid() != self.owner:
+            raise Lost("it belongs to the process that this one was forked from")
         self._send(data)
         try:
             return dict(values.loads(self._receive(limits.wall + PATIENCE)))
@@ -137,6 +141,12 @@ class Worker:
         return bytes(data)
 
 
+def place(room: str) -> str | None:
+    """Where a worker's folder is made: in memory if it can be; a root folder on a disk, to link the library into it."""
+    memory = "/dev/shm"
+    return memory if room != "chroot" and os.access(memory, os.W_OK | os.X_OK) else None
+
+
 def command(room: str, arguments: list[str]) -> list[str]:
     """The command that starts a worker. Raises OSError where a program that it needs is not there."""
     python = getattr(sys, "_base_executable", None) or sys.executable
@@ -152,12 +162,13 @@ def bubblewrapped(plain: list[str]) -> list[str]:
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise OSError("bwrap is not installed")
-    ours = [str(path) for path in (ZYGOTE.parent, HERE / "values.py", HERE / "wire.py")]
-    shown = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", plain[0], *system_paths(), *ours]
-    binds = [word for path in dict.fromkeys(shown) for word in ("--ro-bind-try", path, path)]
+    shown = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", plain[0], *system_paths()]
+    places = {path: path for path in shown} | {str(HERE / name): f"{OURS}/{name}" for name in NEEDED}
+    binds = [word for path, place in places.items() for word in ("--ro-bind-try", path, place)]
+    moved = [f"{OURS}/inside/zygote.py" if word == str(ZYGOTE) else word for word in plain]
     alone = ["--unshare-all", "--unshare-user", "--new-session", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
-    places = [*binds, "--tmpfs", SCRATCH, "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/"]
-    return [bwrap, *alone, *places, "--", *plain]
+    files = [*binds, "--tmpfs", SCRATCH, "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/"]
+    return [bwrap, *alone, *files, "--", *moved]
 
 
 def system_paths() -> list[str]:

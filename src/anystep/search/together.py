@@ -14,13 +14,15 @@ def together(*methods: Method) -> Method:
     """Drive several procedures at once: one merged batch a round, one budget, one population joined at the end.
 
     Each keeps its own randomness (its place here is part of its path), so it explores just as it would beside any
-    others. The decision is the first method's; change it with `.deciding(...)`. Evidence is not joined.
+    others. The decision is the first method's; change it with `.deciding(...)`. Evidence is not joined, and a
+    confidence that was calibrated for a member is not given.
     """
     if not methods or not all(isinstance(m, Method) for m in methods):
         raise UsageError("together() drives methods: call together(search.mcts(reward=r), search.mcts(reward=r)).")
     options = tuple((f"method{i}", m) for i, m in enumerate(methods))
     mass, end = any(m.needs_mass for m in methods), any(m.needs_end for m in methods)
-    return Method("together", options, _together, methods[0].decision, mass, end)
+    decision = methods[0].decision
+    return Method("together", options, _together, decision.plain or decision, mass, end)
 
 
 def _together(**options: Method) -> Exploring:

@@ -17,7 +17,7 @@ from anystep.tasks.task import Task
 from anystep.tasks.word_problems import word_problems
 
 _GYM = "reasoning-gym:"
-_NAMES = ("chains", "premises", "procbench", "word-problems", "programs", "humaneval", f"{_GYM}<dataset>")
+_NAMES = ("chains", "lines", "premises", "procbench", "word-problems", "programs", "humaneval", f"{_GYM}<dataset>")
 
 
 def names() -> tuple[str, ...]:
@@ -30,10 +30,10 @@ def load(name: str, n: int, seed: int = 0, split: str = "test", **options: Any) 
 
     `split` is "train", "dev" or "test"; no problem stands in two (reasoning-gym keeps no splits: there each gets seeds
     of its own, and small datasets may repeat items; "humaneval" has no "train" and no seeds). The options are those of
-    the generator: `families` and `level` of "chains"; `family`, `steps` and `metric` of "procbench"; `level` and
-    `style` of "premises" and "word-problems"; `level`, `style` and `shown` of "programs"; `style` of "humaneval"; a
-    dataset's own.
-    "programs-1" is "programs" of level 1, where a name is all that can be given.
+    the generator: `families` and `level` of "chains"; `family` of "lines"; `family`, `steps` and `metric` of
+    "procbench"; `level` and `style` of "premises" and "word-problems"; `level`, `style`, `shown` and `probes` of
+    "programs"; `style` and `probes` of "humaneval"; a dataset's own. "programs-1" is "programs" of level 1, where a
+    name is all that can be given.
 
     Raises UsageError, with the nearest name and the call that was meant, for an unknown name, split or option.
     """
@@ -86,6 +86,12 @@ def _procbench() -> tuple[set[str], Build]:
     return _options(ProcBench), lambda n, seed, split, options: ProcBench(seed=seed, split=split, **options).take(n)
 
 
+def _lines() -> tuple[set[str], Build]:
+    from anystep.tasks.lines import lines
+
+    return _options(lines), lambda n, seed, split, options: lines(n, seed=seed, split=split, **options)
+
+
 def _programs() -> tuple[set[str], Build]:
     from anystep.tasks.code import programs
 
@@ -101,6 +107,7 @@ def _humaneval() -> tuple[set[str], Build]:
 _SOURCES: dict[str, Callable[[], tuple[set[str], Build]]] = {
     "chains": _chains,
     "humaneval": _humaneval,
+    "lines": _lines,
     "premises": _premises,
     "procbench": _procbench,
     "programs": _programs,

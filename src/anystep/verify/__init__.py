@@ -1,23 +1,47 @@
 """Is it right? Rewards over language states: learned, computed without an answer key, and exact (labelled oracle)."""
 
 from anystep.verify.chain_steps import ChainSteps, chain_steps
+from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
-from anystep.verify.judges import Judge, judge, judge_for
+from anystep.verify.judges import (
+    Judge,
+    Pairwise,
+    SelfEvaluation,
+    WinRate,
+    bradley_terry,
+    judge,
+    judge_for,
+    pairwise,
+    self_evaluation,
+    win_rate,
+)
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 from anystep.verify.tests import Tests, tests
+from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
     "ChainSteps",
+    "CollaborativeCotPot",
     "Judge",
     "NaturalProgram",
+    "Pairwise",
+    "SelfEvaluation",
     "Tests",
+    "UncertaintyHead",
+    "WinRate",
+    "bradley_terry",
     "chain_steps",
+    "collaborative_cot_pot",
     "equations",
     "judge",
     "judge_for",
     "natural_program",
     "oracle",
+    "pairwise",
+    "self_evaluation",
     "tests",
+    "uncertainty_head",
     "verified_majority",
+    "win_rate",
 ]

@@ -152,9 +152,10 @@ def _likely(found: Any) -> tuple[tuple[str, float], ...]:
     first = places[0] if isinstance(places, list) and places else None
     if not isinstance(first, Mapping):
         return ()
-    told = first.get("top_logprobs")
-    entries = told if isinstance(told, list) else () if "token" in first else [*first.items()]
-    pairs: list[Any] = [(e.get("token"), e.get("logprob")) if isinstance(e, Mapping) else e for e in entries]
+    told, pairs = first.get("top_logprobs"), list[tuple[Any, Any]](first.items())
+    if "token" in first:  # a chat's
+        entries = told if isinstance(told, list) else ()
+        pairs = [(entry.get("token"), entry.get("logprob")) for entry in entries if isinstance(entry, Mapping)]
     return tuple((token, float(min(logp, 0.0))) for token, logp in pairs if isinstance(token, str) and _number(logp))
 
 

@@ -25,8 +25,8 @@ class Plain:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of `text`. Raises UsageError where this vocabulary cannot write it without a special token."""
-        tokens = self.tokenizer.encode(text) if self._names is None or not self._names.search(text) else None
-        if tokens is None or self.forbidden.intersection(tokens):
+        tokens = self.tokenizer.encode(text)
+        if self.forbidden.intersection(tokens):
             tokens = [token for part in self._parted(text) for token in self.tokenizer.encode(part)]
         if self.forbidden.intersection(tokens):  # a name made of another name's halves
             tokens = [token for character in text for token in self.tokenizer.encode(character)]

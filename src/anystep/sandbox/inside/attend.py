@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import select
-import time
 from typing import Any, NoReturn
 
 from anystep.sandbox import values, wire
-from anystep.sandbox.inside import confine, rooms
+from anystep.sandbox.inside import confine, launch, rooms
 from anystep.sandbox.inside.supervise import Watch
 
 
@@ -20,6 +19,9 @@ def attend(control: int, parent: int, zygote: int, room: rooms.Room) -> NoReturn
     confine.end_with(zygote)
     try:
         Attending(control, parent, room).run(values.loads(wire.receive(control)))
+    except launch.NoRoom as problem:
+        told = {"status": "scratch", "detail": str(problem), "value": None, "exit_code": None, "alive": False}
+        wire.send(control, values.dumps({**told, "stdout": b"", "stderr": b"", "cpu": 0.0, "wall": 0.0}))
     except wire.Closed:
         os._exit(1)
     os._exit(0)
@@ -33,7 +35,7 @@ class Attending:
         self.askers = {control: select.POLLHUP | select.POLLERR}
         if parent >= 0:
             self.askers[parent] = select.POLLIN  # how a process descriptor says that its process has ended
-        self.cpu, self.began = 0.0, time.monotonic()
+        self.cpu = self.wall = 0.0
 
     def run(self, request: dict[str, Any]) -> None:
         """Run a program, or a session call by call, and answer each."""
@@ -61,7 +63,6 @@ class Attending:
                 return "left"
             if not call:
                 return "closed"
-            self.began = time.monotonic()
             watch.ask(call)
             broken = watch.until(answered=True)
         return broken
@@ -79,7 +80,8 @@ class Attending:
 
     def report(self, watch: Watch, told: dict[str, Any], alive: bool) -> None:
         """Send what is to be told, with what it printed and what it took."""
-        cpu, wall = watch.cpu(), time.monotonic() - self.began
-        frame = {**told, **watch.take(), "alive": alive, "cpu": max(0.0, cpu - self.cpu), "wall": wall}
-        self.cpu = cpu
+        cpu, wall = watch.cpu(), watch.wall
+        spent = {"cpu": max(0.0, cpu - self.cpu), "wall": wall - self.wall}
+        frame = {**told, **watch.take(), **spent, "alive": alive}
+        self.cpu, self.wall = cpu, wall
         wire.send(self.control, values.dumps(frame))

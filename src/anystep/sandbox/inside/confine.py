@@ -22,12 +22,14 @@ class Confinement:
     """What a program's process is put under beside its limits.
 
     calls: a filter on system calls. alone: it has a pid namespace. ours: see `limit`; without it, and without a pid
-    namespace, children are counted with all of the user's. files: what keeps it from other files than its scratch.
+    namespace, children are counted with all of the user's. modes: see `seccomp.filter_for`. files: what keeps it from
+    other files than its scratch.
     """
 
     calls: bool
     alone: bool
     ours: int | None
+    modes: bool = True
     files: Callable[[str], None] = lambda scratch: None
 
 
@@ -46,10 +48,13 @@ def become_nobody(user: int = NOBODY) -> None:
 
 
 def end_with(parent: int) -> None:
-    """Be killed when the parent, of this process id, ends; a parent of one thread, for that is what the kernel sees."""
+    """Be killed when the parent, of this process id, ends.
+
+    A parent of one thread, since it is the thread that the kernel watches. One outside our pid namespace has the id 0.
+    """
     if sys.platform == "linux":
         k.prctl(k.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if os.getppid() not in (parent, 0):
         os._exit(1)
 
 
@@ -130,8 +135,8 @@ def limit(limits: dict[str, Any], ours: int | None) -> None:
             resource.setrlimit(kind, (soft, hard))  # macOS knows RLIMIT_AS and refuses to set it
 
 
-def forsake(processes: int, alone: bool) -> None:
+def forsake(processes: int, alone: bool, modes: bool) -> None:
     """Linux: no capabilities, no new privileges, no look from outside, and the filter on system calls."""
     k.drop_capabilities(machine_numbers()["capset"])
     k.prctl(k.PR_SET_DUMPABLE, 0)
-    seccomp.install(seccomp.filter_for(processes, os.getpid(), alone))
+    seccomp.install(seccomp.filter_for(processes, os.getpid(), alone, modes))

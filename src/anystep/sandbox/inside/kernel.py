@@ -56,6 +56,10 @@ def unshare(flags: int) -> None:
     _checked(_libc.unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
 
 
+def setns(fd: int, flags: int) -> None:
+    _checked(_libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), f"setns({flags:#x})")
+
+
 def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
     words = [x.encode() if x is not None else None for x in (source, target, kind)]
     result = _libc.mount(*words, ctypes.c_ulong(flags), data.encode() if data is not None else None)

@@ -1,4 +1,4 @@
-"""A program's process: how it is forked, what it gives up on the way, and the first process of its namespace."""
+"""A program's process: how it is forked, and what it gives up on the way."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ PIPES = ("stdin", "stdout", "stderr", "calls", "reply")  # in the order of the p
 TO_PROGRAM = ("stdin", "calls")
 
 
-def furnish(folder: str, files: dict[str, bytes]) -> None:
-    """Write a program's files into its scratch."""
+class NoRoom(Exception):
+    """A program's files do not fit into its scratch."""
+
+
+def furnish(folder: str, files: dict[str, bytes], most: int) -> None:
+    """Write a program's files, of so many bytes at most, into its scratch. Raises NoRoom."""
+    if sum(map(len, files.values())) > most:
+        raise NoRoom(f"its files have more than the {most} bytes of scratch")
     os.chdir(folder)
-    for name, content in files.items():
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(content)
+    try:
+        for name, content in files.items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_bytes(content)
+    except OSError as problem:
+        raise NoRoom(f"its files cannot be written: {problem}") from problem
 
 
 def ring_for_children() -> int:
@@ -31,27 +40,6 @@ def ring_for_children() -> int:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
     return bell
-
-
-def start_init() -> tuple[int, int]:
-    """The first process of the new pid namespace, which reaps orphans and ends with us, and the pipe it hangs on.
-
-    When it ends the kernel kills every process in its namespace, whatever they did to get away.
-    """
-    hold, lifeline = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.dup2(hold, 0)
-            confine.own_only(1)
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-            confine.forsake(0, alone=True)
-            os.read(0, 1)
-        finally:
-            os._exit(0)
-    os.close(hold)
-    return pid, lifeline
 
 
 def start(request: dict[str, Any], askers: dict[int, int], bell: int, scratch: str, by: Confinement) -> Watch:
@@ -65,8 +53,7 @@ def start(request: dict[str, Any], askers: dict[int, int], bell: int, scratch: s
         try:
             os.setsid()
             take_places([far[name] for name in PIPES])
-            if not by.alone:  # else the first process of its namespace sees to that
-                confine.end_with(supervisor)
+            confine.end_with(supervisor)
             become(request, scratch, by)
         except BaseException as problem:
             os.write(2, f"the program could not be started: {type(problem).__name__}: {problem}\n".encode())
@@ -74,7 +61,7 @@ def start(request: dict[str, Any], askers: dict[int, int], bell: int, scratch: s
             os._exit(70)  # never back into the supervisor's code
     for fd in far.values():
         os.close(fd)
-    stdin = request["stdin"].encode("utf-8", "surrogateescape")
+    stdin = request["stdin"].encode("utf-8", "surrogatepass")
     return Watch(pid, near, stdin, request["limits"], askers, bell)
 
 
@@ -94,5 +81,5 @@ def become(request: dict[str, Any], scratch: str, by: Confinement) -> NoReturn:
     confine.limit(request["limits"], by.ours)
     by.files(scratch)
     if by.calls:
-        confine.forsake(request["limits"]["processes"], by.alone)
+        confine.forsake(request["limits"]["processes"], by.alone, by.modes)
     program.become(request)

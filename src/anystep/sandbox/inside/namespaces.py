@@ -1,8 +1,9 @@
 """The strongest boundary: namespaces of our own, and a root that holds Python's library and nothing else.
 
-Around a worker: user, mount, network, IPC, host-name and cgroup namespaces, and a root on a tmpfs with the standard
-library bound into it, read-only. Around each program: a pid namespace that ends with it, an IPC namespace, and a
-scratch folder on a tmpfs of its own, gone with the last process that sees it. user_namespaces(7), pivot_root(2).
+Around a worker: user, mount, pid, network, IPC, host-name and cgroup namespaces, and a root on a tmpfs with the
+standard library bound into it, read-only. Around each program: a pid namespace whose first process is its supervisor,
+an IPC namespace, and a scratch folder on a tmpfs, all gone with the supervisor: when the first process of a pid
+namespace ends, the kernel kills the others, whatever they did to get away. user_namespaces(7), pid_namespaces(7).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 from pathlib import Path
 
 from anystep.sandbox.inside import kernel as k
-from anystep.sandbox.inside.confine import become_nobody
+from anystep.sandbox.inside.confine import become_nobody, end_with
 from anystep.sandbox.inside.scratch import FILES
 from anystep.sandbox.inside.syscalls import machine_numbers
 
@@ -21,13 +22,14 @@ INSIDE = 1000  # the user and group that programs are, of no power in- or outsid
 SCRATCH = "/tmp"
 HIDDEN = ("site-packages", "dist-packages")  # what others installed into the library's folder
 DEVICES = ("null", "zero", "urandom")
-PRIVATE = k.NEWUSER | k.NEWNS | k.NEWNET | k.NEWIPC | k.NEWUTS | k.NEWCGROUP
+PRIVATE = k.NEWUSER | k.NEWNS | k.NEWPID | k.NEWNET | k.NEWIPC | k.NEWUTS | k.NEWCGROUP
 
 
 def enter(library: list[str]) -> None:
-    """Move this process, of one thread, into namespaces of its own; as root, become nobody first.
+    """Go on, in namespaces of our own, as a child of this process, of one thread; as root, become nobody first.
 
-    library: the folders and files of the standard library. Raises OSError where the kernel or its settings refuse.
+    The process itself waits for the child and ends with it: nobody can move to another pid namespace, only its children
+    can. library: the folders and files of the standard library. Raises OSError where the kernel or its settings refuse.
     """
     myself = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)  # /proc will be out of sight when it is needed
     try:
@@ -44,8 +46,31 @@ def enter(library: list[str]) -> None:
             build_root(library)
     finally:
         os.close(myself)
+    go_on_in_child()
     with contextlib.suppress(OSError):  # a matter of taste, not of safety
         socket.sethostname("sandbox")
+
+
+def go_on_in_child() -> None:
+    """Return in a child, the first process of the new pid namespace; this process ends when it has ended."""
+    outside = os.getpid()
+    child = os.fork()
+    if child:
+        os.closerange(0, 1024)  # whoever asks must see the child's end, not ours
+        os.waitpid(child, 0)
+        os._exit(0)
+    end_with(outside)
+
+
+def fork() -> int:
+    """Fork a child into a pid namespace of its own; the next one will be in another."""
+    here = os.pidfd_open(os.getpid())
+    k.unshare(k.NEWPID)
+    child = os.fork()
+    if child:
+        k.setns(here, k.NEWPID)
+    os.close(here)
+    return child
 
 
 def map_user(myself: int, user: int | None = None, group: int | None = None) -> None:
@@ -106,7 +131,7 @@ def _times(target: str) -> int:
 
 
 def fresh_room(scratch: int) -> None:
-    """Give the program that this process is about to start a pid namespace and a scratch folder of its own."""
-    k.unshare(k.NEWNS | k.NEWPID | k.NEWIPC)
+    """Give the program that this process is about to start a scratch folder of its own."""
+    k.unshare(k.NEWNS | k.NEWIPC)
     size = f"size={max(scratch, 4096)},nr_inodes={FILES},mode=700,uid={INSIDE},gid={INSIDE}"
     k.mount("tmpfs", SCRATCH, "tmpfs", k.MS_NOSUID | k.MS_NODEV | k.MS_NOEXEC, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 from anystep.sandbox.inside import chroot, confine, landlock, launch, namespaces, seccomp
+from anystep.sandbox.inside import kernel as k
 from anystep.sandbox.inside.confine import Confinement
 from anystep.sandbox.inside.scratch import glances, wipe
 from anystep.sandbox.inside.supervise import Watch
@@ -27,6 +29,9 @@ class Room(Protocol):
         library: the folders and files of the standard library. folder: an empty one of its own, if it has a keeper.
         """
 
+    def fork(self) -> int:
+        """Fork a supervisor."""
+
     def program(self, request: dict[str, Any], askers: dict[int, int]) -> Any:
         """A context with the `Watch` of the request's program, which it starts; all of it ends with the context."""
 
@@ -38,22 +43,24 @@ class Namespaces:
 
     def enter(self, library: list[str], folder: str) -> None:
         namespaces.enter(library)
-        for own in (1, 2):  # what init and the program will be
-            seccomp.filter_for(0, own, True)
+        k.prctl(k.PR_SET_DUMPABLE, 0)  # a supervisor is in its program's pid namespace, and the same user
+        seccomp.filter_for(0, 2, True, True)  # made once for all: the program is the second process of its namespace
+
+    def fork(self) -> int:
+        return namespaces.fork()
 
     @contextmanager
     def program(self, request: dict[str, Any], askers: dict[int, int]) -> Iterator[Watch]:
         namespaces.fresh_room(request["limits"]["scratch"])
-        launch.furnish(namespaces.SCRATCH, request["files"])
-        bell = launch.ring_for_children()
-        init, lifeline = launch.start_init()
-        # The kernel counts the zygote, the supervisor, init and the program itself in the user namespace.
+        launch.furnish(namespaces.SCRATCH, request["files"], request["limits"]["scratch"])
+        # The kernel counts the zygote and its parent, the supervisor and the program itself in the user namespace.
         by = Confinement(calls=True, alone=True, ours=4)
         try:
-            yield launch.start(request, askers, bell, namespaces.SCRATCH, by)
+            yield launch.start(request, askers, launch.ring_for_children(), namespaces.SCRATCH, by)
         finally:
-            os.close(lifeline)
-            os.waitpid(init, 0)  # the kernel has then killed all that was in its namespace
+            with contextlib.suppress(OSError):
+                os.kill(-1, signal.SIGKILL)  # all others in the namespace
+            reap_all()
 
 
 class Folder:
@@ -66,10 +73,13 @@ class Folder:
 
     def __init__(self) -> None:
         self.folder = ""
-        self.by = Confinement(calls=sys.platform == "linux", alone=False, ours=None)
+        self.by = Confinement(calls=sys.platform == "linux", alone=False, ours=None, modes=False)
 
     def enter(self, library: list[str], folder: str) -> None:
         self.folder = folder
+
+    def fork(self) -> int:
+        return os.fork()
 
     @contextmanager
     def program(self, request: dict[str, Any], askers: dict[int, int]) -> Iterator[Watch]:
@@ -78,7 +88,7 @@ class Folder:
         if os.listdir(scratch):
             os._exit(1)  # something of an earlier program is left: no program starts here again
         try:
-            launch.furnish(scratch, request["files"])
+            launch.furnish(scratch, request["files"], request["limits"]["scratch"])
             by, allowed = self.by, request["limits"]["processes"]
             if by.calls and by.ours is None and allowed:
                 tasks = confine.user_s_tasks()
@@ -87,9 +97,7 @@ class Folder:
             watch.swollen = glances(scratch, request["limits"]["scratch"])
             yield watch
         finally:
-            with contextlib.suppress(ChildProcessError):
-                while True:
-                    os.waitpid(-1, 0)  # orphans, which were killed with the program's group
+            reap_all()
             os.chdir("/")
             os.chmod(scratch, 0o700)
             wipe(scratch)
@@ -120,7 +128,7 @@ class Landlock(Folder):
     def enter(self, library: list[str], folder: str) -> None:
         landlock.version()  # raises where there is none
         self.folder = confine.private(library, folder)
-        self.by = Confinement(True, False, None, lambda scratch: landlock.restrict(library, scratch))
+        self.by = Confinement(True, False, None, False, lambda scratch: landlock.restrict(library, scratch))
 
 
 class Process(Folder):
@@ -128,6 +136,13 @@ class Process(Folder):
 
     def enter(self, library: list[str], folder: str) -> None:
         self.folder = confine.private(library, folder)
+
+
+def reap_all() -> None:
+    """Wait for what the program has left behind, which was killed with it."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 ROOMS: dict[str, type[Room]] = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
+import stat
 import time
 from collections.abc import Callable
 
 GLANCE = 0.05  # seconds between two looks at the size of a folder
-FILES = 4096  # files and folders in one scratch
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+FILES = 1024  # files and folders in one scratch
 
 
 def glances(folder: str, most: int) -> Callable[[], bool]:
@@ -38,31 +39,44 @@ def over(folder: str, most: int) -> bool:
                     if entry.is_dir(follow_symlinks=False):
                         size -= entry.stat(follow_symlinks=False).st_size
                         todo.append(entry.path)
-        except PermissionError:
-            return True
-        except OSError:
+        except FileNotFoundError:
             continue  # it went while we looked
+        except OSError:
+            return True  # no permission, or its path is too long
     return False
 
 
 def wipe(folder: str) -> None:
     """Remove all that is in a folder, whatever its permissions and however deep. Whoever wrote it must have ended.
 
-    What lies in a folder within is moved up before that is removed, so no path grows long and nothing recurses.
+    It goes down and up by descriptors, since paths have a greatest length, and keeps one open, since so do tables.
     """
-    numbers = itertools.count()
-    while names := os.listdir(folder):
-        for path in (os.path.join(folder, name) for name in names):
-            if not _is_folder(path):
-                os.unlink(path)
+    here = os.open(folder, FOLDER)
+    above: list[tuple[str, list[str]]] = []  # the folders we are in, and what is left to remove beside each
+    left = os.listdir(here)
+    while left or above:
+        if left:
+            name = left.pop()
+            if not stat.S_ISDIR(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=here)
                 continue
-            os.chmod(path, 0o700)
-            for inner in (os.path.join(path, name) for name in os.listdir(path)):
-                if _is_folder(inner):
-                    os.chmod(inner, 0o700)  # to be moved, a folder must be writable itself
-                above = next(p for n in numbers if not os.path.lexists(p := os.path.join(folder, f"{n}")))
-                os.rename(inner, above)
-            os.rmdir(path)
+            os.chmod(name, 0o700, dir_fd=here)
+            above.append((name, left))
+            here = _instead(here, name)
+            left = os.listdir(here)
+        else:
+            name, left = above.pop()
+            here = _instead(here, "..")
+            os.rmdir(name, dir_fd=here)
+    os.close(here)
+
+
+def _instead(fd: int, name: str) -> int:
+    """Open a folder by its name in another, and close that."""
+    try:
+        return os.open(name, FOLDER, dir_fd=fd)
+    finally:
+        os.close(fd)
 
 
 def clear(folder: str) -> None:
@@ -70,7 +84,3 @@ def clear(folder: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         wipe(folder)
         os.rmdir(folder)
-
-
-def _is_folder(path: str) -> bool:
-    return os.path.isdir(path) and not os.path.islink(path)

@@ -29,6 +29,7 @@ AF_UNIX, SOCK_STREAM, SOCK_KIND = 1, 1, 0xF
 PR_SET_NAME, PR_GET_NAME = 15, 16
 TERMINAL_QUESTIONS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIO(N)CLEX
 FILE_QUESTIONS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)  # fcntl without F_SETOWN and F_SETSIG: they signal
+MODES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat")
 
 Instruction = tuple[int, int, int, int]  # code, steps to jump where true, where false, operand
 
@@ -53,12 +54,13 @@ def _one_of(argument: int, values: tuple[int, ...]) -> list[Instruction]:
     return [_load(argument), *tests, _refuse()]
 
 
-def _judged(processes: int, own: int, alone: bool) -> dict[str, list[Instruction]]:
+def _judged(processes: int, own: int, alone: bool, modes: bool) -> dict[str, list[Instruction]]:
     """What to do with the calls whose arguments matter; each list ends in a verdict on every path."""
     fork = [_return(ALLOW)] if processes else [_refuse(errno.EAGAIN)]
     clone = [_load(0), (ANY_BIT, 0, 1, NEW_NAMESPACES), _refuse(), _return(ALLOW)] if processes else fork
     signal = [_return(ALLOW)] if processes and alone else _one_of(0, (own,))
-    return {
+    kept = {} if modes else dict.fromkeys(MODES, [_refuse()])
+    return kept | {
         "clone": clone,
         "clone3": [_refuse(errno.ENOSYS)],  # its flags lie in memory, where no filter sees them: libc then uses clone
         "fork": fork,
@@ -83,20 +85,23 @@ def _judged(processes: int, own: int, alone: bool) -> dict[str, list[Instruction
 
 
 @cache
-def filter_for(processes: int, own: int, alone: bool) -> bytes:
+def filter_for(processes: int, own: int, alone: bool, modes: bool) -> bytes:
     """The filter's instructions for this machine.
 
     processes: children and threads allowed; none means that no call which makes one is let through. own: the program's
-    process id, the only one it may signal, unless it is `alone` with its children in a pid namespace.
+    process id, the only one it may signal, unless it is `alone` with its children in a pid namespace. modes: whether it
+    may change the permissions and times of files: not where it can reach files of its user's, Python's own for one.
     """
     arch = NATIVE[platform.machine().lower()]
     known = numbers(arch)
     code: list[Instruction] = [(LOAD, 0, 0, ARCH), (EQUAL, 1, 0, arch), _return(KILL), (LOAD, 0, 0, NR)]
     if arch == X86_64:
         code += [(AT_LEAST, 0, 1, X32), _return(KILL)]
-    for number in allowed(arch):
-        code += [(EQUAL, 0, 1, number), _return(ALLOW)]
-    for name, block in _judged(processes, own, alone).items():
+    judged = _judged(processes, own, alone, modes)
+    for name, number in allowed(arch).items():
+        if name not in judged:
+            code += [(EQUAL, 0, 1, number), _return(ALLOW)]
+    for name, block in judged.items():
         if name in known:
             code += [(EQUAL, 0, len(block), known[name]), *block]
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in [*code, _refuse()])

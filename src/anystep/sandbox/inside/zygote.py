@@ -22,12 +22,10 @@ from pathlib import Path
 from typing import NoReturn
 
 WARM = (  # what most programs import; and those with shared libraries, which no program will find in its root
-    "_hashlib _sqlite3 _uuid abc argparse array ast asyncio base64 binascii bisect bz2 calendar cmath collections "
-    "concurrent.futures contextlib copy csv ctypes dataclasses datetime decimal difflib doctest enum faulthandler "
-    "fractions functools hashlib heapq html inspect io itertools json keyword locale logging lzma math numbers "
-    "operator os pathlib pickle pprint queue random re secrets select shutil signal socket sqlite3 statistics string "
-    "struct subprocess sys tempfile textwrap threading time timeit traceback types typing unicodedata unittest uuid "
-    "warnings weakref zlib"
+    "_hashlib _sqlite3 _uuid abc array ast base64 binascii bisect bz2 calendar cmath collections contextlib copy "
+    "ctypes dataclasses datetime decimal enum fractions functools hashlib heapq inspect io itertools json keyword "
+    "lzma math numbers operator os pathlib pickle queue random re select signal socket statistics string struct "
+    "sys tempfile textwrap threading time traceback types typing unicodedata uuid warnings weakref zlib"
 )
 
 
@@ -54,7 +52,7 @@ def warm() -> None:
     gc.freeze()  # forks share what is never looked at again
 
 
-def serve(control: int, parent: int, attend: Callable[[], NoReturn]) -> NoReturn:
+def serve(control: int, parent: int, fork: Callable[[], int], attend: Callable[[], NoReturn]) -> NoReturn:
     """Fork a supervisor for each request until whoever asks has gone."""
     poller = select.poll()
     poller.register(control, select.POLLIN)
@@ -64,7 +62,7 @@ def serve(control: int, parent: int, attend: Callable[[], NoReturn]) -> NoReturn
         ready = dict(poller.poll())
         if parent in ready or ready[control] & (select.POLLHUP | select.POLLERR):
             os._exit(0)
-        pid = os.fork()
+        pid = fork()
         if pid == 0:
             attend()
         _, status = os.waitpid(pid, 0)
@@ -101,7 +99,7 @@ def main() -> NoReturn:
     os.umask(0o022)
     if room.keeper:
         keep(folder)
-    own, above = os.getpid(), os.getppid()
+    above = os.getppid()
     try:
         warm()
         room.enter(library(), folder)
@@ -111,7 +109,8 @@ def main() -> NoReturn:
         wire.send(control, values.dumps(str(problem)))
         os._exit(0)
     wire.send(control, values.dumps(""))
-    serve(control, parent, lambda: attend(control, parent, own, room))
+    own = os.getpid()
+    serve(control, parent, room.fork, lambda: attend(control, parent, own, room))
 
 
 if __name__ == "__main__":

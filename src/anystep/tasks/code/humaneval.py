@@ -22,12 +22,13 @@ STYLES = ("chat", "plain")
 SPLITS = {"dev": 32, "test": 132}  # by a hash of each problem's name; there is nothing to train on
 
 
-def humaneval(n: int, split: str = "test", style: str = "chat") -> list[Task]:
+def humaneval(n: int, split: str = "test", style: str = "chat", probes: int = 0) -> list[Task]:
     """The first `n` problems of a split of HumanEval, in their own order: 32 are "dev", 132 "test".
 
     style: "chat" asks an instructed model for a code block, "plain" gives the prompt as it is, to be continued. Shown
     are the examples that the prompt's docstring writes with literals; a problem may show none. `Task.score` is 1 where
-    the data set's own tests pass. `split="all"` is all 164 in order, to compare with published figures.
+    the data set's own tests pass. probes: how many arguments beside the shown ones a vote looks at. `split="all"` is
+    all 164 in order, to compare with published figures.
 
     Raises Unsupported where the package is missing, UsageError for an option that does not exist.
     Source: Chen et al., "Evaluating Large Language Models Trained on Code" (2021), arXiv 2107.03374.
@@ -41,7 +42,7 @@ def humaneval(n: int, split: str = "test", style: str = "chat") -> list[Task]:
     rows = [row for row in _rows() if split in ("all", _split(row["task_id"]))]
     if n > len(rows):
         raise UsageError(f"the {split} split of HumanEval has {len(rows)} problems: write humaneval({len(rows)})")
-    return [_task(row, style) for row in rows[:n]]
+    return [_task(row, style, probes) for row in rows[:n]]
 
 
 @functools.cache
@@ -60,7 +61,7 @@ def _split(name: str) -> str:
     return "dev" if digest("humaneval", name) % 5 == 0 else "test"
 
 
-def _task(row: dict[str, str], style: str) -> Task:
+def _task(row: dict[str, str], style: str, probes: int) -> Task:
     entry, before = row["entry_point"], row["prompt"]
     tests = f"{header(before, entry)}\n{row['test']}"
     problem = Problem(row["task_id"], entry, before, tuple(shown(before, entry)), Checked(tests))
@@ -70,6 +71,7 @@ def _task(row: dict[str, str], style: str) -> Task:
         family="humaneval",
         style=style,
         reference=before + row["canonical_solution"],
+        probes=probes,
         meta={"question": before},
     )
 

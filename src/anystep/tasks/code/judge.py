@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from anystep.errors import AnystepError
+from anystep.tasks._draw import digest
 from anystep.tasks.code.problem import Checked, Problem
 from anystep.tasks.code.relay import harness, relayed
 from anystep.tasks.code.values import same, spelled
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from anystep.sandbox import Outcome, Sandbox
 
 KEPT = 4_096  # judgements that are remembered
+LONGEST = 200  # characters of a value in a vote; what is longer is told by its beginning and a digest
 
 Asked = tuple[Problem, str]  # a problem, and a model's text about it
 Judge = Callable[["Sandbox", Problem, str], Any]
@@ -50,8 +52,10 @@ def shares(asked: Sequence[Asked], box: Sandbox | None = None) -> list[float]:
 
 def behaviours(asked: Sequence[Asked], box: Sandbox | None = None) -> list[str | None]:
     """What each text's program returns on the arguments that its problem shows, in one spelling: programs that behave
-    alike there have one key. None where there is no program, or where it returns nothing on any of them."""
-    return [_behaviour(outcomes) for outcomes in _judged(asked, _outcomes, box)]
+    alike there have one key. None where there is no program, or where it returns nothing on any of them. Where a
+    problem shows none, programs that load are told apart by what they say."""
+    found = _judged(asked, _outcomes, box)
+    return [_behaviour(problem, text, outcomes) for (problem, text), outcomes in zip(asked, found, strict=True)]
 
 
 def score_many(tasks: Sequence[Task], texts: Sequence[str]) -> list[float]:
@@ -118,8 +122,12 @@ def _share(problem: Problem, outcomes: Any) -> float:
     return sum(outcome.ok and same(outcome.value, case.expected) for case, outcome in told) / len(told)
 
 
-def _behaviour(outcomes: Any) -> str | None:
-    if outcomes is None or isinstance(outcomes, Unscored) or not any(outcome.ok for outcome in outcomes[1:]):
+def _behaviour(problem: Problem, text: str, outcomes: Any) -> str | None:
+    if outcomes is None or isinstance(outcomes, Unscored):
+        return None
+    if not problem.shown:
+        return f"program {digest(problem.program(text)):016x}" if outcomes[0].ok else None
+    if not any(outcome.ok for outcome in outcomes[1:]):
         return None
     return " | ".join(map(_worded, outcomes[1:]))
 
@@ -127,7 +135,8 @@ def _behaviour(outcomes: Any) -> str | None:
 def _worded(outcome: Outcome) -> str:
     """What one call came to: its value in the one spelling, or why there is none."""
     if outcome.ok:
-        return spelled(outcome.value)
+        said = spelled(outcome.value)
+        return said if len(said) <= LONGEST else f"{said[:LONGEST]}... {digest(said):016x}"
     raised = outcome.status == "error" and outcome.detail
     return f"!{outcome.detail.split(':')[0].strip() if raised else outcome.status}"
 

@@ -199,6 +199,7 @@ def frequent_words(r: Random) -> Spec:
         (["a"],),
         (["b", "a"],),
         (["bb", "a", "c"],),
+        (["", "", "a"],),
         (["c", "c", "b", "b", "aa", "aa"],),
     )
     return Spec(

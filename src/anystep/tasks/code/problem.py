@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from anystep.errors import UsageError
 from anystep.tasks.code.extract import extract_program
 from anystep.tasks.code.spec import Arguments
 from anystep.tasks.task import Task
@@ -15,10 +16,11 @@ CHAT = {"unit": "completion", "chat": True, "end": ("\n```\n\n",), "max_tokens":
 PLAIN = {
     "unit": "completion",
     "chat": False,
-    "end": ("\ndef ", "\nclass ", "\nif ", "\nprint", "\nassert", "\n#", "```", "\n@", "\n>>>"),
+    "end": ("\ndef ", "\nclass ", "\nif ", "```"),  # servers take four at most
     "max_tokens": 320,
     "temperature": 0.8,
 }
+MOST_PROBES = 100
 
 
 class Unknown:
@@ -91,17 +93,22 @@ def task_of(
     style: str,
     reference: str,
     level: int = 0,
+    probes: int = 0,
     meta: Mapping[str, Any] | None = None,
 ) -> Task:
-    """The task of writing this function; style: "chat" or "plain"."""
+    """The task of writing this function. style: "chat" or "plain". probes: how many more arguments a vote looks at."""
     from anystep.tasks.code.judge import behaviours, verdicts
+    from anystep.tasks.code.probe import probed
+
+    if isinstance(probes, bool) or not isinstance(probes, int) or not 0 <= probes <= MOST_PROBES:
+        raise UsageError(f"probes={probes!r}: a whole number up to {MOST_PROBES}, as in programs(10, probes=8)")
 
     return Task(
         id=id,
         family=family,
         prompt=prompt_of(problem, style),
         reference=reference,
-        extract=partial(_first, behaviours, problem),
+        extract=partial(_first, behaviours, probed(problem, probes) if probes else problem),
         score=partial(_first, verdicts, problem),
         generation=dict(CHAT if style == "chat" else PLAIN),
         level=level,

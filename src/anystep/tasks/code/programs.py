@@ -26,15 +26,22 @@ _FAMILIES: dict[int, tuple[Callable[[Random], Spec], ...]] = {
 
 
 def programs(
-    n: int, seed: int = 0, split: str = "test", level: int | None = None, style: str = "chat", shown: int = SHOWN
+    n: int,
+    seed: int = 0,
+    split: str = "test",
+    level: int | None = None,
+    style: str = "chat",
+    shown: int = SHOWN,
+    probes: int = 0,
 ) -> list[Task]:
     """`n` distinct problems: write a function that does what is described.
 
     level: 1 one operation, 2 two of them or a rule for an edge, 3 loops that remember; None mixes all. style: "chat"
     asks an instructed model for a code block, "plain" is a signature with its docstring for a model that continues.
     shown: how many examples are shown; they are typical and leave the edge cases out. `Task.extract` is what a program
-    returns on the examples' arguments, so programs that behave alike there are one vote; `Task.score` is 1 where every
-    hidden test passes. Each split's problems are its own: which one a problem is in depends on what it asks.
+    returns on the examples' arguments, and on `probes` more that are made from them, so programs that behave alike
+    there are one vote; `Task.score` is 1 where every hidden test passes. Each split's problems are its own: which one
+    a problem is in depends on what it asks.
 
     Raises UsageError for an option that does not exist, or where the split has too few problems.
     """
@@ -53,7 +60,7 @@ def programs(
         repeats = repeats + 1 if (key := (spec.scheme, spec.key)) in found else 0
         if key not in found:
             name = f"programs/{split}/{level or 'mix'}/{seed}/{len(found)}"
-            found[key] = _task(name, spec, each, style, shown)
+            found[key] = _task(name, spec, each, style, shown, probes)
         if len(found) == n:
             break
         if repeats > 500:
@@ -84,8 +91,8 @@ def _drawn(seed: int, split: str, level: int | None) -> Iterator[tuple[int, Spec
             yield each, spec
 
 
-def _task(name: str, spec: Spec, level: int, style: str, shown: int) -> Task:
-    examples, hidden = tests(spec, shown)
+def _task(name: str, spec: Spec, level: int, style: str, shown: int, probes: int) -> Task:
+    examples, hidden = cases_of(spec, shown)
     stub = _stub(spec, examples)
     problem = Problem(
         f"programs/{spec.scheme}/{digest(spec.says):016x}/{shown}", spec.name, stub, examples, Cases(hidden)
@@ -97,11 +104,12 @@ def _task(name: str, spec: Spec, level: int, style: str, shown: int) -> Task:
         style=style,
         reference=spec.source,
         level=level,
+        probes=probes,
         meta={"question": spec.says, "spec": spec},
     )
 
 
-def tests(spec: Spec, shown: int = SHOWN) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+def cases_of(spec: Spec, shown: int = SHOWN) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """A problem's shown and hidden tests, the same ones for one problem whatever the seed; no hidden one is shown."""
     solve = _solver(spec)
     r = rng("tests", spec.scheme, spec.key, spec.says)

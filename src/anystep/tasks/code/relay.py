@@ -61,11 +61,15 @@ def relayed(tests: Session, candidate: Session, entry: str) -> tuple[bool, str]:
     """Whether the tests pass with the candidate's function, and why not where they do not.
 
     tests: a session of `harness(code, entry)`. candidate: a session of the program. Raises RuntimeError where the
-    tests' process fails, which says nothing of the candidate.
+    tests' process fails before it was told a value, which says nothing of the candidate.
     """
     answer: tuple[Any, ...] = ()
     for _ in range(MOST_CALLS):
         told = tests.call("_next", answer)
+        if (
+            not told.ok and told.status != "value" and answer
+        ):  # what they were answered made them hang or fall: a right value does not
+            return False, f"the tests ended with {told.status}: {told.detail}"
         if not told.ok:
             raise RuntimeError(f"the tests ended with {told.status}: {told.detail}")
         match told.value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -37,6 +38,7 @@ class Asked(Protocol):
     name: str
     own: Any  # the engine or the endpoint
     remote: bool
+    chat: bool | None
 
     def weigh(self, asks: Sequence[Ask], begun: str, scale: Scale, limit: Limit, rows: Rows) -> Weighed:
         """Reads the label that the reply would begin with, without sampling. begun: what a model without a chat
@@ -92,28 +94,37 @@ class _QuietJoint(JointLimit):
         pass
 
 
-def asked(model: Any, name: str | None = None, chat: bool | None = None) -> Asked:
+def asked(model: Any, name: str | None = None, chat: bool | None = None, role: str = "judge") -> Asked:
     """The model as something to ask: a name or path that `language.load` takes, a server's URL, an engine, an endpoint.
 
-    name: what its costs are booked under. chat: whether it is asked through a chat template, by default where it has
-    one. Raises UsageError for what is none of these.
+    name: what its costs are booked under, by default "<model>.<role>". chat: whether it is asked through a chat
+    template, by default where it has one. Raises UsageError for what is none of these.
     """
     from anystep.language.endpoint import Endpoint
 
-    if isinstance(model, str) and model.startswith(("http://", "https://")):
-        model = Endpoint(model)
+    model = _loaded(model) if isinstance(model, str) else model
     if isinstance(model, Endpoint):
         from anystep.verify.judges.remote import Remote
 
-        return Remote(model, name, chat)
-    from anystep.language import load
+        return Remote(model, name or f"{model.name}.{role}", chat)
     from anystep.language.engine.engine import Engine
     from anystep.verify.judges.local import Local
 
-    model = load(model) if isinstance(model, str) else model
     if not isinstance(model, Engine):
         raise UsageError(
             f"a judge is a model, not {model!r:.40}: verify.judge('smollm2-135m'), an engine of language.load, or a "
             "server's URL."
         )
-    return Local(model, name, chat)
+    return Local(model, name or f"{model.name}.{role}", chat)
+
+
+@functools.cache
+def _loaded(name: str) -> Any:
+    """The model of this name, once: judges of one name are equal, and share what they have read."""
+    if name.startswith(("http://", "https://")):
+        from anystep.language.endpoint import Endpoint
+
+        return Endpoint(name)
+    from anystep.language import load
+
+    return load(name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from anystep.verify.judges.asking import Replies, Weighed, quiet
 from anystep.verify.judges.given import Ask, Given
 from anystep.verify.judges.scale import Scale, forms
 
+TURNS = ("<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<s>", "</s>")
 PLACE = "anystep:given:{}:"  # stands for a given text while the template is filled in
 
 
@@ -28,14 +31,14 @@ class Local:
 
     remote = False
 
-    def __init__(self, engine: Engine, name: str | None = None, chat: bool | None = None) -> None:
-        self.own, self.name = engine, name or f"{engine.name}.judge"
-        self.chat = engine.tokenizer.template is not None if chat is None else chat
+    def __init__(self, engine: Engine, name: str, chat: bool | None = None) -> None:
+        self.own, self.name = engine, name
+        self.chat: bool | None = engine.tokenizer.template is not None if chat is None else chat
         if self.chat and engine.tokenizer.template is None:
             raise UsageError(f"{engine.name} has no chat template: judge(model, chat=False) asks it in plain text.")
         self.framed = functools.lru_cache(maxsize=64)(self._framed)
         self.labelled = functools.lru_cache(maxsize=64)(self._labelled)
-        self.plain = Plain(engine.tokenizer, self._turns() if self.chat else ())
+        self.plain = _plain(engine.tokenizer, frozenset(self._turns()))
 
     def weigh(self, asks: Sequence[Ask], begun: str, scale: Scale, limit: Limit, rows: Rows) -> Weighed:
         written, errors = self._written(asks, begun)
@@ -146,14 +149,18 @@ class Local:
         return (tokens[0] if tokens[0][: len(begin)] == begin else begin + tokens[0], *tokens[1:])
 
     def _turns(self) -> set[int]:
-        """The special tokens of the template's turns, though the file may call them words."""
+        """The tokens of turns that the model's file may call words: those of its template, and well-known ones."""
         tokenizer = self.own.tokenizer
-        bare = set(tokenizer.encode(tokenizer.chat([{"role": "user", "content": "a"}])))
-        return {
-            token
-            for token in bare
-            if tokenizer.written(token).startswith(("<", "[")) and len(tokenizer.written(token)) > 2
-        }
+        found = set[int]()
+        if self.chat:
+            bare = tokenizer.encode(tokenizer.chat([{"role": "user", "content": "a"}]))
+            names = {token: tokenizer.written(token) for token in bare}
+            found = {token for token, name in names.items() if name.startswith(("<", "[")) and len(name) > 2}
+        for name in TURNS:
+            with contextlib.suppress(UsageError):  # letters that this alphabet lacks
+                tokens = tokenizer.encode(name)
+                found |= set(tokens) if len(tokens) == 1 else set()
+        return found
 
     def _labelled(self, scale: Scale) -> tuple[list[int], ...]:
         """The tokens that begin each label and no other."""
@@ -168,16 +175,22 @@ class Local:
         return found
 
     def _beginning(self, label: str) -> set[int]:
-        """Tokens of which one is the label, or its beginning."""
-        found = set[int]()
+        """The first tokens of the label, however it is cased and whether or not a space stands before it."""
+        tokenizer, found = self.own.tokenizer, set[int]()
         for form in forms(label):
             try:
-                tokens = self.own.tokenizer.encode(form)
+                first = tokenizer.encode(form)[0]
             except UsageError:
                 continue  # a letter that this alphabet lacks
-            if len(tokens) == 1 and tokens[0] not in self.plain.forbidden and form.strip():
-                found.add(tokens[0])
+            if tokenizer.decode([first]).strip() and first not in self.plain.forbidden:
+                found.add(first)
         return found
+
+
+@functools.lru_cache(maxsize=8)
+def _plain(tokenizer: Any, turns: frozenset[int]) -> Plain:
+    """Made once for all judges of a model: some vocabularies have thousands of special names."""
+    return Plain(tokenizer, turns)
 
 
 def _words(ask: Ask) -> tuple[str | None, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from anystep.errors import Unsupported
 from anystep.keys import Keys
 from anystep.language.endpoint import Endpoint, EndpointProcess
 from anystep.language.endpoint.process import Likely
@@ -35,8 +36,8 @@ class Remote:
 
     remote = True
 
-    def __init__(self, server: Endpoint, name: str | None = None, chat: bool | None = None) -> None:
-        self.own, self.name, self.chat = server, name or f"{server.name}.judge", chat
+    def __init__(self, server: Endpoint, name: str, chat: bool | None = None) -> None:
+        self.own, self.name, self.chat = server, name, chat
 
     def weigh(self, asks: Sequence[Ask], begun: str, scale: Scale, limit: Limit, rows: Rows) -> Weighed:
         return self.read([self.prompt(ask, begun) for ask in asks], scale, limit, rows)
@@ -75,6 +76,11 @@ class Remote:
         return f"{text}\n\n{begun}" if self.chat is False else ({"role": "user", "content": text},)
 
     def _process(self, **options: Any) -> EndpointProcess:
+        if options.get("logprobs") and self.own.probes["logprobs"].there is False:
+            raise Unsupported(
+                f"{self.name} reads label probabilities, and {self.own.url} tells none "
+                f"({self.own.probes['logprobs'].note}): judge(..., samples=3) reads what it writes."
+            )
         prompt: Any = "?" if self.chat is False else SOMETHING
         return EndpointProcess(self.own, prompt, chat=self.chat, name=self.name, **options)
 

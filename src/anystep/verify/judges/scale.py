@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,9 +55,11 @@ class Scale:
         return f"{', '.join(self.labels[:-1])} or {self.labels[-1]}"
 
     def begins(self, text: str) -> int | None:
-        """Which label a first token's text begins, and no other; None where it begins none, or several."""
-        said = text.strip().casefold()
-        found = [i for i, label in enumerate(self.labels) if said and label.casefold().startswith(said)]
+        """Which label a first token's text is, or begins by two letters at least ("I" begins too much else), and no
+        other; None where it begins none, or several."""
+        said = text.strip()
+        some = [i for i, label in enumerate(self.labels) if len(said) >= min(2, len(label))]
+        found = [i for i in some if _cased(self.labels[i]).startswith(_cased(said, self.labels[i]))]
         return found[0] if len(found) == 1 else None
 
     def expected(self, mass: Floats) -> Floats:
@@ -65,20 +68,39 @@ class Scale:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.where(total > 0, np.clip(mass @ np.array(self.grades) / total, 0.0, 1.0), np.nan))
 
+    def means(
+        self, asked: Sequence[Any], replies: Sequence[tuple[str, ...] | None], errors: Mapping[int, str]
+    ) -> tuple[dict[Any, tuple[float, int]], dict[int, str]]:
+        """For each thing asked about the mean grade of its replies, and how many could not be read; and why others have
+        none. None for replies: some of them are missing."""
+        read, lines = dict[Any, tuple[float, int]](), dict(errors)
+        for row, (what, texts) in enumerate(zip(asked, replies, strict=True)):
+            labels = [self.parsed(text) for text in texts or ()]
+            grades = [self.grades[label] for label in labels if label is not None]
+            if grades:
+                read[what] = float(np.mean(grades)), len(labels) - len(grades)
+            elif texts is not None:
+                lines[row] = f"none of {len(labels)} replies ends with a verdict: {self.named()}"
+        return read, lines
+
     def parsed(self, text: str) -> int | None:
         """The label of a written verdict: the last one behind `Verdict:`, else the text if it is a label and nothing
         more. None where there is none: it is not guessed from words in between."""
         labels = "|".join(map(re.escape, self.labels))
-        behind = re.findall(rf"verdict[\s*_:\"'`(]*({labels})\b(?!\s*(?:or\b|,|/))", text, re.IGNORECASE)
+        behind = re.findall(rf"verdict[\s*_:\"'`(]*({labels})(?!\w)(?!\s*(?:or\b|,|/))", text, re.IGNORECASE)
         said = (behind[-1] if behind else text).strip(" \t\n*_.!\"'`()").casefold()
         return next((i for i, label in enumerate(self.labels) if label.casefold() == said), None)
 
 
+def _cased(text: str, label: str | None = None) -> str:
+    """A label of one letter is told by its case too, for "a" begins many replies."""
+    return text if len(text if label is None else label) == 1 else text.casefold()
+
+
 def forms(label: str) -> Sequence[str]:
-    """How a reply may begin a label: in its own case or others, after a space or not, whole or its first letters."""
-    cases = dict.fromkeys((label, label.capitalize(), label.lower(), label.upper()))
-    return [space + case[:n] for case in cases for n in range(len(case), 0, -1) for space in ("", " ")]
+    """How a reply may write a label: in its own case or others, after a space or not."""
+    cases = dict.fromkeys((label, label.capitalize(), label.lower(), label.upper()) if len(label) > 1 else (label,))
+    return [space + case for case in cases for space in ("", " ")]
 
 
-YES_NO = Scale(("Yes", "No"), (1.0, 0.0))
 TRUE_FALSE = Scale(("True", "False"), (1.0, 0.0))
