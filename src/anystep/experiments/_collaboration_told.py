@@ -8,8 +8,8 @@ from random import Random
 
 import numpy as np
 
-from anystep.bench.interval import level
 from anystep.calibrate import auroc, auroc_within, ece, states_of, verdicts
+from anystep.calibrate.interval import level
 from anystep.experiments._collaboration import (
     Pool,
     by_tokens,

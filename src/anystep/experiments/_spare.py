@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from anystep.bench.interval import Interval
+from anystep.calibrate.interval import Interval
 from anystep.language.train.figures import best_of
 from anystep.language.train.rollouts import Labelling
 from anystep.language.train.sampler import sample_many

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from anystep.bench.interval import bootstrap_mean, level
+from anystep.calibrate.interval import bootstrap_mean, level
 from anystep.experiments._figures import held, paired, table
 from anystep.experiments._spare import (
     ROWS,
