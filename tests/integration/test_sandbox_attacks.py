@@ -287,7 +287,8 @@ def test_a_sandbox_that_is_closed_leaves_nothing(box: Sandbox) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox) -> None:
+@pytest.mark.parametrize("by", ["hand", "group"])
+def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox, by: str) -> None:
     script = (
         "import os, sys, threading, time\n"
         "from anystep.sandbox import Limits, Sandbox\n"
@@ -298,14 +299,18 @@ def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox) -> None:
         "box.run([code, code])\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), *sys.path])}
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment)
+    command = [sys.executable, "-c", script]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, start_new_session=True)
     assert parent.stdout is not None
     kept = parent.stdout.readline().decode().split()
     until = time.monotonic() + 30
     while len(everyone := family(parent.pid) - {parent.pid}) < 8 and time.monotonic() < until:
         time.sleep(0.05)
     assert len(everyone) >= 8, everyone  # for each worker: zygote, supervisor, the program and its child
-    parent.send_signal(signal.SIGKILL)
+    if by == "group":  # as a terminal that is closed, or timeout(1), does it
+        os.killpg(parent.pid, signal.SIGTERM)
+    else:
+        parent.kill()
     parent.wait()
     parent.stdout.close()
     assert not vanished(everyone)
