@@ -46,6 +46,12 @@ def _chain_steps(task: Question, aggregate: Any = "product") -> Reward:
     return verify.chain_steps(aggregate=aggregate)
 
 
+def _collaborative_cot_pot(task: Question, rest: float = 0.5) -> Reward:
+    from anystep import verify
+
+    return verify.collaborative_cot_pot(rest=rest)
+
+
 def _equations(task: Question) -> Reward:
     from anystep import verify
 
@@ -100,14 +106,13 @@ def _tests(task: Question, all: bool = False) -> Reward:
 
 def _uncertainty_head(task: Question, asks: Asks, aggregate: Any = "product") -> Reward:
     from anystep import verify
-    from anystep.verify.uncertainty import head_for
 
-    engine = asks(None)  # a text, perhaps a server's client's, starts no training
-    return verify.uncertainty_head(engine, head_for(engine, train=False), aggregate=aggregate)
+    return verify.uncertainty_head(asks(None), aggregate=aggregate)
 
 
 _REWARDS: dict[str, MakeReward] = {
     "chain_steps": _chain_steps,
+    "collaborative_cot_pot": _collaborative_cot_pot,
     "equations": _equations,
     "judge": _judge,
     "natural_program": _natural_program,

@@ -310,7 +310,8 @@ def work_of(made: CollaborativeCotPot) -> Any:
 def test_the_reward_keeps_the_contract_and_so_do_its_parts(
     loss: str, rest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[Agreement.__module__], "PROGRAM_TOKENS", 5)  # an untrained translator never ends
+    module = sys.modules["anystep.verify.collaborative_cot_pot"]  # whose name in its package is the factory's
+    monkeypatch.setattr(module, "PROGRAM_TOKENS", 5)  # an untrained translator never ends
     made = reward(loss, rest)
     check_reward(made, APART, lambda: work_of(made))
     check_reward(made.log_odds(), APART, lambda: work_of(made))

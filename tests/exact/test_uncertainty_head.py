@@ -143,9 +143,7 @@ def test_a_step_s_verdict_does_not_change_when_the_chain_goes_on(
         assert fresh.steps(states(engine, [chain], [end]), limit())[0] == pytest.approx(whole[: k + 1], abs=1e-5)
 
 
-def test_a_head_that_looks_ahead_is_another(engine: Engine, written: list[Chain]) -> None:
-    ahead = uncertainty.batches([torch.zeros(9, 4)], [[3, 9]], ahead=True)[0][2]
-    assert ahead.tolist() == [[True] * 9] * 2
+def test_a_row_marks_its_step_and_sees_no_further() -> None:
     blind = uncertainty.batches([torch.zeros(9, 4)], [[3, 9]])[0]
     assert blind[2].sum(1).tolist() == [3, 9] and blind[1].sum(1).tolist() == [3, 6]
 

@@ -200,6 +200,7 @@ SESSION_ATTACKS = {
     "closes_the_line": ("import os\ndef f(): os.closerange(3, 99)", "exit"),
     "loops": ("def f():\n    while True: pass", "cpu"),
     "memory": ("def f(): return [0] * (1 << 40)", "memory"),
+    "memory_bit_by_bit": ("kept = []\ndef f():\n    while True: kept.append([0])", "memory cpu"),
     "not_there": ("", "error"),
     "no_function": ("f = 3", "error"),
     "hostile_error": ("class E(Exception):\n    def __str__(self): raise E\ndef f(): raise E", "error"),
@@ -214,7 +215,8 @@ def test_a_hostile_session_is_contained(box: Sandbox, outside: Outside, name: st
     code, ends = SESSION_ATTACKS[name]
     worker = the_worker(box)
     before = idle_family(worker)
-    with box.open(Program(code, limits=Limits(cpu=0.4, wall=2.0))) as session:
+    wall = 2.0 if "timeout" in ends else 40.0
+    with box.open(Program(code, limits=Limits(cpu=0.4, wall=wall))) as session:
         assert session.opened.ok, session.opened
         outcome = session.call("f")
         assert outcome.status in ends.split(), outcome
@@ -285,7 +287,8 @@ def test_a_sandbox_that_is_closed_leaves_nothing(box: Sandbox) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox) -> None:
+@pytest.mark.parametrize("by", ["hand", "group"])
+def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox, by: str) -> None:
     script = (
         "import os, sys, threading, time\n"
         "from anystep.sandbox import Limits, Sandbox\n"
@@ -296,14 +299,18 @@ def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox) -> None:
         "box.run([code, code])\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), *sys.path])}
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment)
+    command = [sys.executable, "-c", script]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, start_new_session=True)
     assert parent.stdout is not None
     kept = parent.stdout.readline().decode().split()
     until = time.monotonic() + 30
     while len(everyone := family(parent.pid) - {parent.pid}) < 8 and time.monotonic() < until:
         time.sleep(0.05)
     assert len(everyone) >= 8, everyone  # for each worker: zygote, supervisor, the program and its child
-    parent.send_signal(signal.SIGKILL)
+    if by == "group":  # as a terminal that is closed, or timeout(1), does it
+        os.killpg(parent.pid, signal.SIGTERM)
+    else:
+        parent.kill()
     parent.wait()
     parent.stdout.close()
     assert not vanished(everyone)

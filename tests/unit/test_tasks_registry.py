@@ -88,7 +88,7 @@ def test_chains_are_loaded_when_asked_for(monkeypatch):
 
 
 def test_names_are_what_load_takes():
-    own = {"chains", "lines", "procbench", "word-problems", "programs", "humaneval"}
+    own = {"chains", "lines", "premises", "procbench", "word-problems", "programs", "humaneval"}
     assert set(tasks.names()) == {*own, "reasoning-gym:<dataset>"}
 
 

@@ -86,7 +86,8 @@ def checked(pools: Sequence[Pool], translator: Llama, runner: Runner) -> None:
 
     def said(program: str) -> str | float | None:
         text = code(program)
-        return None if text is None else printed[text]
+        found = None if text is None else printed[text]
+        return found if isinstance(found, str) else None  # one that could not be run agrees with nothing here
 
     for pool in pools:
         pool.programs = {chain: programs[chain] for chain in pool.chains if chain in programs}

@@ -190,6 +190,6 @@ def shared() -> Sandbox:
     global _shared
     with _sharing:
         if _shared is None:
-            _shared = Sandbox(workers=os.cpu_count() or 2)
+            _shared = Sandbox(workers=os.cpu_count() or 1)
             atexit.register(_shared.close)
         return _shared

@@ -1,5 +1,6 @@
 """Is it right? Rewards over language states: learned, computed without an answer key, and exact (labelled oracle)."""
 
+from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
@@ -17,20 +18,24 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.spare import Spare, spare
 from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
+    "ChainOutcome",
     "ChainSteps",
     "CollaborativeCotPot",
     "Judge",
     "NaturalProgram",
     "Pairwise",
     "SelfEvaluation",
+    "Spare",
     "Tests",
     "UncertaintyHead",
     "WinRate",
     "bradley_terry",
+    "chain_outcome",
     "chain_steps",
     "collaborative_cot_pot",
     "equations",
@@ -40,6 +45,7 @@ __all__ = [
     "oracle",
     "pairwise",
     "self_evaluation",
+    "spare",
     "tests",
     "uncertainty_head",
     "verified_majority",

@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from anystep.verify.chain_steps import finished
 
 # Programs to what each printed: None where it failed, NaN where it could not be run, which is not its fault.
 Runner = Callable[[Sequence[str]], Sequence[str | float | None]]
+SHIPPED = Training("preference", ("B", "C"))  # A is left as a reasoner that it has not seen
 KEPT = 100_000  # verdicts an Agreement remembers
 PROGRAM_TOKENS = 48
 _STATED = re.compile(r"=(\d+)\.?\s*$")
@@ -249,7 +251,7 @@ def in_sandbox(programs: Sequence[str]) -> list[str | float | None]:
 
 def agreement(translator: Engine, runner: Runner = in_sandbox) -> Agreement:
     """Chains against their programs, with a model that writes programs (`language.train.reasoners`)."""
-    return Agreement(f"agreement by {translator.name}", translator, runner)
+    return Agreement(f"agreement by {Path(translator.name).stem}", translator, runner)
 
 
 def ranker(judge: Verifier, name: str) -> Ranker:
@@ -268,15 +270,16 @@ def collaborative_cot_pot(
 ) -> CollaborativeCotPot:
     """The filter and the ranker for `tasks.quantities`; what is not trained yet is trained, and then kept.
 
-    training: the verifier's recipe; by default by preference on solutions of three reasoners. Preserves nothing; as a
-    potential (`.log_odds()`) the target that results is p(x) times the odds of the value at the finished chain.
+    training: the verifier's recipe; by default that of the one that ships: by preference, on solutions of the reasoners
+    B and C. Preserves nothing; as a potential (`.log_odds()`) the target that results is p(x) times the odds of the
+    value at the finished chain.
     Raises UsageError for a `rest` outside [0, 1).
     """
     from anystep.language import load
 
     if not 0 <= rest < 1:
         raise UsageError(f"collaborative_cot_pot(rest={rest!r}): a share such as 0.5, or 0 for a vote's weights.")
-    card = verifier_card(training or Training("preference", ("A", "B", "C")), reasoners, base)
+    card = verifier_card(training or SHIPPED, reasoners, base)
     return CollaborativeCotPot(
         agreement(load(reasoner_card(translator)), runner), ranker(verifier(card), card.stem), rest
     )

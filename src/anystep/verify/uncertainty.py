@@ -18,7 +18,6 @@ from anystep.language.loading import load as load_engine
 from anystep.language.prefill import paid, portions
 from anystep.language.train.checkpoint import WEIGHTS
 from anystep.language.train.uncertainty import Head, load
-from anystep.language.train.uncertainty_fit import SMOLLM2, kept, trained
 from anystep.language.train.worked import step_ends
 from anystep.ledger import Cost, Ledger, Limit
 from anystep.process import Reward, Scored
@@ -133,21 +132,11 @@ def _engine(name: str) -> Engine:
     return load_engine(name)
 
 
-def head_for(engine: Engine, train: bool = True) -> Head:
-    """The head that ships for a model known by name, or that its recipe has trained or, if it may, now trains.
-
-    Raises UsageError where there is none.
-    """
+def head_for(engine: Engine) -> Head:
+    """The head that ships for a model known by name; UsageError for any other."""
     path = WEIGHTS / SHIPPED.format(engine.name)
     if path.exists():
         return load(path)
-    if engine.name == SMOLLM2.model:
-        if not train and not kept(SMOLLM2).exists():
-            raise UsageError(
-                f"The uncertainty head of {engine.name} is not trained on this machine yet, which takes a while: call "
-                f"verify.uncertainty_head({engine.name!r}) once."
-            )
-        return trained(SMOLLM2, engine)
     raise UsageError(
         f"No uncertainty head is known for {engine.name}: train one with language.train.uncertainty_fit.fit(engine, "
         "chains, recipe) and write verify.uncertainty_head(engine, head)."
