@@ -79,6 +79,8 @@ def test_a_reward_takes_its_own_options_in_brackets() -> None:
         ("best_of_n(n=4, reward=judge(samples=999999))", "at most 64"),
         ("best_of_n(n=4, reward=chain_steps('min'))", "takes its options by name"),
         ("best_of_n(n=4, reward=chain_steps(aggregate=min))", r'a number or a text in quotes, such as aggregate="..."'),
+        ("best_of_n(n=4, reward=chain_steps(aggregate=['min']))", "a number or a text in quotes"),
+        ("best_of_n(n=4, reward=self_evaluation(about={}))", "a number or a text in quotes"),
         ("best_of_n(n=4, reward=chain_steps(aggregate=f(g(h=1))))", "is not a call"),
         ("best_of_n(n=4, reward=__import__('os').system('x'))", "is not a call"),
     ],
