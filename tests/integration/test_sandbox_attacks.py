@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -351,3 +352,20 @@ def test_a_file_is_not_cut_short_by_its_name_where_others_can_be_named(box: Sand
         ["import os\nopen('x', 'w').write('abc')\ntry: os.truncate('x', 1)\nexcept OSError: print('no')"]
     )
     assert outcome.stdout == ("no\n" if box.boundary.name in ("landlock", "process") else "")
+
+
+def test_a_supervisor_that_is_killed_leaves_none_of_its_program_s_children(box: Sandbox) -> None:
+    with Sandbox(workers=1, limits=Limits(processes=2, wall=20.0), only=box.boundary.name) as own:
+        worker = the_worker(own)
+        idle = at_rest(worker.process.pid)
+        code = "import os, time\nos.fork()\ntime.sleep(15)"
+        thread = threading.Thread(target=own.run, args=([code],))
+        thread.start()
+        until = time.monotonic() + 10
+        while len(made := family(worker.process.pid) - idle) < 3 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(made) == 3
+        os.kill(min(made), signal.SIGKILL)
+        thread.join()
+        assert not vanished(made | idle)
+        assert own.run("1")[0].ok
