@@ -228,7 +228,7 @@ def _reward(named: _Named, option: str, task: Question, own: Mapping[str, MakeRe
         if given not in can:
             told = f"it takes {', '.join(can)}" if can else f"write {option}={named.name}"
             raise UsageError(f"{named.name} has no option {given!r}; {told}.")
-        if isinstance(value, _Named):
+        if isinstance(value, (_Named, list, tuple, dict, set)):
             raise UsageError(f'{named.name}({given}=...) is a number or a text in quotes, such as {given}="...".')
     if "asks" not in takes:
         made = make(task, **named.options)

@@ -328,3 +328,26 @@ def test_a_supervisor_cannot_be_reached(box: Sandbox) -> None:
     )
     (outcome,) = box.run([code])
     assert "BREACH" not in outcome.stdout, outcome
+
+
+def test_scratch_is_bounded_between_the_calls_of_a_session_too(box: Sandbox) -> None:
+    code = """
+import signal
+def fill(*_):
+    for i in range(400):
+        open(f"x{i}", "wb").write(bytes(1 << 20))
+signal.signal(signal.SIGALRM, fill)
+def f():
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+"""
+    with box.open(Program(code, limits=Limits(scratch=1 << 20, wall=5.0))) as session:
+        assert session.call("f").ok
+        time.sleep(1.0)
+        assert session.call("f").status in ("scratch", "exit")  # a mount that is full, or a look at a folder
+
+
+def test_a_file_is_not_cut_short_by_its_name_where_others_can_be_named(box: Sandbox) -> None:
+    (outcome,) = box.run(
+        ["import os\nopen('x', 'w').write('abc')\ntry: os.truncate('x', 1)\nexcept OSError: print('no')"]
+    )
+    assert outcome.stdout == ("no\n" if box.boundary.name in ("landlock", "process") else "")

@@ -50,7 +50,7 @@ class Program:
     """Python source with what it reads. `Program("print(input())", stdin="hello")`.
 
     files: what lies in its scratch folder, the working directory, when it starts: relative names to bytes. limits: its
-    own, else the sandbox's. Raises UsageError for a name that leads out of the folder or cannot be one.
+    own, else the sandbox's. Raises UsageError for a name that leads out of the folder.
     """
 
     code: str
@@ -67,8 +67,6 @@ class Program:
                 raise UsageError(
                     f'files={{{name!r}: ...}} leads out of scratch; call Program(code, files={{"a.txt": b""}}).'
                 )
-            if any(0xD800 <= ord(c) < 0xDC80 or ord(c) > 0xDCFF for c in name if 0xD800 <= ord(c) < 0xE000):
-                raise UsageError(f'files={{{name!r:.40}: ...}} is no name; call Program(code, files={{"a.txt": b""}}).')
             if not isinstance(content, (bytes, bytearray)):
                 raise UsageError(
                     f'files={{{name!r}: ...}} is not bytes; call Program(code, files={{"a.txt": b"text"}}).'

@@ -215,7 +215,7 @@ def code(program: str) -> str | None:
     return f"{body}\nprint({assigned[1]})" if stop and assigned else None
 
 
-def agrees(chain: str, printed: str | None) -> bool:
+def agrees(chain: str, printed: str | float | None) -> bool:
     """Whether what a program printed is the number that the chain's last step states."""
     stated = _STATED.search(chain)
     try:
