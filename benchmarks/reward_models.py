@@ -1,4 +1,4 @@
-"""Outcome or step reward for ChainLM? `python benchmarks/reward_models.py` (a minute of one core, and another to train).
+"""What the outcome reward is worth beside the step reward: ranking, best of n, calibration and planted errors.
 
 Both start from the policy's trunk; the step reward is the one that ships, the outcome reward `verify.chain_outcome()`.
 Prints, on held-out problems with 64 samples each: how well right chains are told from wrong ones, best of n,
