@@ -28,7 +28,8 @@ def compare(
     task: Annotated[
         str | None,
         typer.Option(
-            help="The task: chains, word-problems, procbench, programs, humaneval, premises, lines, reasoning-gym:<dataset>."
+            help="The task: chains, word-problems, procbench, programs, humaneval, premises, lines or "
+            "reasoning-gym:<dataset>."
         ),
     ] = None,
     data: Annotated[
