@@ -1,4 +1,4 @@
-"""Outcome or step reward for ChainLM? `python benchmarks/reward_models.py` (8 minutes of one core, once trained).
+"""What the outcome reward is worth beside the step reward: ranking, best of n, calibration and planted errors.
 
 Both start from the policy's trunk; the step reward is the one that ships, the outcome reward `verify.chain_outcome()`.
 Prints, on held-out problems with 64 samples each: how well right chains are told from wrong ones, best of n,
@@ -24,7 +24,7 @@ from anystep.language.train.evaluate import Pool, pools
 from anystep.language.train.figures import best_of, pass_at
 from anystep.language.train.labelled import outcome_reward
 from anystep.language.train.reward import StepReward, step_reward
-from anystep.tasks.chains import Alphabet, chains
+from anystep.tasks.chains import chains
 from anystep.tasks.chains.outcome import outcome
 from anystep.tasks.planted import planted
 
@@ -56,7 +56,7 @@ def main() -> None:
         print(name, json.dumps(record[name], indent=1), flush=True)
     cases = planted(chains(options.problems, "test", 2), seed=0)
     for reward in (verify.chain_steps(), verify.chain_outcome()):
-        found = calibrate.on_planted(reward, cases, Alphabet(), threshold=0.5)
+        found = calibrate.on_planted(reward, cases, reward.engine.tokenizer, threshold=0.5)
         print(found, flush=True)
         record[f"planted, {reward.maker}"] = found.as_dict()
     if options.json:

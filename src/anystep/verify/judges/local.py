@@ -38,7 +38,7 @@ class Local:
             raise UsageError(f"{engine.name} has no chat template: judge(model, chat=False) asks it in plain text.")
         self.framed = functools.lru_cache(maxsize=64)(self._framed)
         self.labelled = functools.lru_cache(maxsize=64)(self._labelled)
-        words: Any = engine.tokenizer  # by identity: a vocabulary is one object
+        words: Any = engine.tokenizer  # told apart by identity
         self.plain = _plain(words, frozenset(self._turns()))
 
     def weigh(self, asks: Sequence[Ask], begun: str, scale: Scale, limit: Limit, rows: Rows) -> Weighed:
