@@ -1,6 +1,6 @@
-"""How far can visible tests be trusted, and what are they worth? `python benchmarks/programs.py` (10 minutes of one core).
+"""How far can visible tests be trusted, and what are they worth? `python benchmarks/programs.py` (6 core-minutes).
 
-    python benchmarks/programs.py planted      # no model: programs with one planted slip, judged by shown and hidden tests
+    python benchmarks/programs.py planted      # no model: programs with one slip, judged by shown and hidden tests
     python benchmarks/programs.py generated    # SmolLM2-135M-Instruct on generated problems of level 1
     python benchmarks/programs.py humaneval    # the same model on some of HumanEval: pass@1 and pass@k
 
@@ -20,7 +20,7 @@ import numpy as np
 from anystep import search, tasks, verify
 from anystep.answer import Answer
 from anystep.bench import pass_at_k
-from anystep.calibrate import bootstrap_mean, states_of, verdicts
+from anystep.calibrate import bootstrap_mean, paired_difference, states_of, verdicts
 from anystep.calibrate.verdicts import share
 from anystep.ledger import Ledger, Limit
 from anystep.population import Decision, Population
@@ -89,8 +89,8 @@ def generated() -> None:
     greedy = solve_many(some, model=engine_for(MODEL), method="greedy")
     print(f"{MODEL}, {len(some)} generated problems of level 1, {SAMPLES} samples each, temperature 0.8")
     spent = np.mean([a.cost.generated for a in greedy])
-    print(f"  greedy: {bootstrap_mean([t.score(a.text or '') for t, a in zip(some, greedy, strict=True)])}, "
-          f"{spent:.0f} tokens generated")  # fmt: skip
+    base = [t.score(a.text or "") for t, a in zip(some, greedy, strict=True)]
+    print(f"  greedy: {bootstrap_mean(base)}, {spent:.0f} tokens generated")
     for k in (1, 4, 16):
         print(f"  pass@{k}: {pass_at_k([(len(row), int(sum(row))) for row in truth], k)}")
     for n in (1, 4, 16):
@@ -98,7 +98,7 @@ def generated() -> None:
         for name, choose in CHOICES.items():
             right = [choose(t, a, n) for t, a in zip(some, answers, strict=True)]
             scores = [row[i] if i is not None else 0.0 for row, i in zip(truth, right, strict=True)]
-            print(f"    {name}: {bootstrap_mean(scores)}")
+            print(f"    {name}: {bootstrap_mean(scores)}, against greedy {paired_difference(scores, base)}")
     scored = [_shares(task, answer.population) for task, answer in zip(some, answers, strict=True)]
     flat = [(i, x == 1.0, t == 1.0) for i, row in enumerate(truth) for x, t in zip(scored[i], row, strict=True)]
     wrong, passed = [x for x in flat if not x[2]], [x for x in flat if x[1]]

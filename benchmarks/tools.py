@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from anystep import AnystepError, Run, drive, reward, search
-from anystep.bench.interval import level
+from anystep.calibrate.interval import level
 from anystep.language import LanguageProcess, load
 from anystep.language.tools import ToolProcess, tool
 from anystep.procedure import Method

@@ -24,7 +24,7 @@ import numpy as np
 from service import Service, ended
 
 from anystep import search, solve, tasks, verify
-from anystep.bench.interval import bootstrap_mean
+from anystep.calibrate.interval import bootstrap_mean
 from anystep.errors import AnystepError
 from anystep.keys import named
 from anystep.language.endpoint import Endpoint

@@ -17,6 +17,7 @@ from anystep.process import Reward, reward
 from anystep.tasks.task import Task
 
 HUGE = 10**6  # no option of a method that is written as text is this large
+MOST_SAMPLES = 64  # verdicts that a judge in a text samples of one candidate
 
 Question = str | Task | Sequence[dict[str, Any]]
 MakeReward = Callable[..., Reward]  # of the task, and of the options that its name was written with
@@ -45,6 +46,12 @@ def _chain_steps(task: Question, aggregate: Any = "product") -> Reward:
     return verify.chain_steps(aggregate=aggregate)
 
 
+def _collaborative_cot_pot(task: Question, rest: float = 0.5) -> Reward:
+    from anystep import verify
+
+    return verify.collaborative_cot_pot(rest=rest)
+
+
 def _equations(task: Question) -> Reward:
     from anystep import verify
 
@@ -63,6 +70,8 @@ def _judge(
 ) -> Reward:
     from anystep import verify
 
+    if isinstance(samples, int) and samples > MOST_SAMPLES:
+        raise UsageError(f"judge(samples={samples}) is out of reach; give at most {MOST_SAMPLES}.")
     own = {} if rubric is None else {"rubric": rubric}
     return verify.judge_for(task, asks(model), samples=samples, partial=partial, **own)
 
@@ -103,6 +112,7 @@ def _uncertainty_head(task: Question, asks: Asks, aggregate: Any = "product") ->
 
 _REWARDS: dict[str, MakeReward] = {
     "chain_steps": _chain_steps,
+    "collaborative_cot_pot": _collaborative_cot_pot,
     "equations": _equations,
     "judge": _judge,
     "natural_program": _natural_program,
@@ -218,7 +228,7 @@ def _reward(named: _Named, option: str, task: Question, own: Mapping[str, MakeRe
         if given not in can:
             told = f"it takes {', '.join(can)}" if can else f"write {option}={named.name}"
             raise UsageError(f"{named.name} has no option {given!r}; {told}.")
-        if isinstance(value, _Named):
+        if isinstance(value, (_Named, list, tuple, dict, set)):
             raise UsageError(f'{named.name}({given}=...) is a number or a text in quotes, such as {given}="...".')
     if "asks" not in takes:
         made = make(task, **named.options)

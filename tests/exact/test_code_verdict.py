@@ -316,3 +316,26 @@ class TestHumanEval:
         dev, test = ({task.id for task in code.humaneval(n, split)} for split, n in (("dev", 32), ("test", 132)))
         assert not dev & test and len(dev | test) == 164
         assert code.humaneval(2, "all")[1].id == "HumanEval/1"
+
+
+@pytest.mark.parametrize("hidden", [CASES, CHECK])
+def test_a_worker_that_is_lost_says_nothing_of_the_program(hidden: Cases | Checked) -> None:
+    """The machine's want, and not the program's fault: NaN with its reason, and asked again the next time."""
+
+    class Lost(sandbox.Session):
+        def __init__(self) -> None:
+            self.opened, self._worker = sandbox.Outcome("ok"), None
+
+        def call(self, name: str, args: tuple[object, ...] = ()) -> sandbox.Outcome:
+            return sandbox.Outcome("killed", detail="its worker was lost: it has ended")
+
+    class Box:
+        workers = 1
+
+        def open(self, program: str) -> Lost:
+            return Lost()
+
+    problem = Problem("lost", "add", "", (Case((1, 2), 3),), hidden)
+    for judged in (code.verdicts, code.shares):
+        (found,) = judged([(problem, ADD)], Box())  # type: ignore[arg-type]
+        assert math.isnan(found) and "its worker was lost" in found.why  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from anystep import Budget, Cost, Ledger, Limit, Run, search
+from anystep import Budget, Cost, Ledger, Limit, Run, sandbox, search
 from anystep.drive import drive
 from anystep.errors import UsageError
 from anystep.experiments import _collaboration as pools
@@ -26,6 +27,8 @@ from anystep.language.train.chainlm import untrained
 from anystep.language.train.grove import plant
 from anystep.language.train.reasoners import BASE, config, slipped, translate_prompt, translation
 from anystep.language.train.verifiers import LOSSES, Training, Verifier, graded, loss_of
+from anystep.ledger import JointLimit
+from anystep.sandbox import Outcome
 from anystep.tasks.quantities import Quantities, alphabet, chain_of, judge, plan, problems
 from anystep.testing import check_reward
 from anystep.testing.counting import Work, counted, counted_torch
@@ -230,6 +233,36 @@ def test_a_wrong_plan_passes_and_a_slip_does_not_and_partial_chains_are_checked_
     assert checker(some_states, limit()).values.tolist() == [1.0, 1.0, 0.0, 1.0, 0.0, 0.5]
 
 
+def test_a_program_that_could_not_be_run_is_no_verdict_and_is_tried_again() -> None:
+    class Down(Arithmetic):
+        down = True
+
+        def forward(self, programs: Sequence[str]) -> list[Any]:
+            return [math.nan for _ in programs] if self.down else super().forward(programs)
+
+    runner = Down()
+    checker, some_states = Exact(runner=runner), states((PROBLEM, RIGHT), (PROBLEM, SLIP))
+    assert np.isnan(checker(some_states, limit()).values).all()
+    runner.down = False
+    assert checker(some_states, limit()).values.tolist() == [1.0, 0.0]
+
+
+def test_what_the_sandbox_lost_was_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost:
+        def run(self, programs: list[str]) -> list[Outcome]:
+            return [Outcome("killed", detail="its worker was lost") for _ in programs]
+
+    monkeypatch.setattr(sandbox, "shared", Lost)
+    assert all(isinstance(said, float) for said in in_sandbox(["x=1+2\nprint(x)", "print(3)"]))
+
+
+def test_a_run_that_cannot_pay_takes_no_verdict_from_one_that_can() -> None:
+    poor, rich = Limit(Ledger(Budget(calls=1), reserve=0.0), "test"), limit()
+    poor.charge(Cost(calls=1))
+    twice = states((PROBLEM, RIGHT), (PROBLEM, RIGHT))
+    assert Exact(runner=Arithmetic())(twice, JointLimit([poor, rich], [1, 1])).values[1] == 1.0
+
+
 def test_what_a_program_is_and_what_agrees() -> None:
     assert code("x=1+2\ny=x*3.") == "x=1+2\ny=x*3\nprint(y)"
     assert code("x=1+2") is None and code("1+2.") is None and code("") is None
@@ -277,7 +310,8 @@ def work_of(made: CollaborativeCotPot) -> Any:
 def test_the_reward_keeps_the_contract_and_so_do_its_parts(
     loss: str, rest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anystep.verify.collaborative_cot_pot.PROGRAM_TOKENS", 5)  # an untrained translator never ends
+    module = sys.modules["anystep.verify.collaborative_cot_pot"]  # whose name in its package is the factory's
+    monkeypatch.setattr(module, "PROGRAM_TOKENS", 5)  # an untrained translator never ends
     made = reward(loss, rest)
     check_reward(made, APART, lambda: work_of(made))
     check_reward(made.log_odds(), APART, lambda: work_of(made))

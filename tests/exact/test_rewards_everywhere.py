@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from anystep import Budget, Run, calibrate, drive, search, tasks, verify
 from anystep.language import LanguageProcess
+from anystep.language.train import checkpoint, labelled
 from anystep.process import Process, Reward
 from anystep.solve import process_for
 from models import chain_engine
@@ -46,7 +49,17 @@ def judging(**options: Any) -> Callable[[], Reward]:
     return lambda: verify.judge(tally_engine(), scale={"Y": 1.0, "N": 0.0}, **options)
 
 
-own = functools.cache(tally_engine)
+@cache
+def ends() -> Path:
+    """The card of a miniature outcome reward."""
+    recipe = labelled.OutcomeRecipe(tokens=400, own=4, drawn=2, groups=4, micro=1)
+    model, _ = labelled.train(labelled.outcomes(recipe), recipe)
+    folder = Path(tempfile.mkdtemp())
+    checkpoint.save(model, checkpoint.Card("ends", "outcome-reward", model.trunk.config, model.alphabet), folder)
+    return folder / "ends.json"
+
+
+own = cache(tally_engine)
 
 
 def its_own() -> Process:
@@ -58,9 +71,11 @@ def asking_itself() -> Reward:
 
 
 VERIFIERS = {
+    "chain_outcome": Verifier(lambda: verify.chain_outcome(ends()), chain),
     "chain_steps": Verifier(verify.chain_steps, chain),
     "chain_steps, last": Verifier(lambda: verify.chain_steps(aggregate="last"), chain),
     "chain_steps, calibrated": Verifier(calibrated, chain),
+    "collaborative_cot_pot": Verifier(verify.collaborative_cot_pot, chain),
     "equations": Verifier(lambda: verify.equations("How many?"), chain, reads=False),
     "natural_program, rules": Verifier(lambda: verify.natural_program(premises="#1a=9"), chain, reads=False),
     "oracle": Verifier(lambda: verify.oracle(TASK), chain, reads=False),

@@ -25,6 +25,7 @@ from anystep.language.states import Sequences
 from anystep.language.train import uncertainty, uncertainty_fit
 from anystep.language.train.uncertainty import Head, Shape, UncertaintyHead
 from anystep.language.train.worked import Chain, step_ends, write
+from anystep.naming import named_method
 from anystep.run import Run
 from anystep.tasks.chains import chains
 from anystep.testing import check_reward
@@ -142,9 +143,7 @@ def test_a_step_s_verdict_does_not_change_when_the_chain_goes_on(
         assert fresh.steps(states(engine, [chain], [end]), limit())[0] == pytest.approx(whole[: k + 1], abs=1e-5)
 
 
-def test_a_head_that_looks_ahead_is_another(engine: Engine, written: list[Chain]) -> None:
-    ahead = uncertainty.batches([torch.zeros(9, 4)], [[3, 9]], ahead=True)[0][2]
-    assert ahead.tolist() == [[True] * 9] * 2
+def test_a_row_marks_its_step_and_sees_no_further() -> None:
     blind = uncertainty.batches([torch.zeros(9, 4)], [[3, 9]])[0]
     assert blind[2].sum(1).tolist() == [3, 9] and blind[1].sum(1).tolist() == [3, 6]
 
@@ -250,6 +249,22 @@ def test_a_chain_that_goes_on_pays_for_its_new_tokens_alone(written: list[Chain]
     again = limit()
     reward(states(engine, [chain]), again)
     assert again.used.evaluations == again.used.flops == 0
+
+
+def test_a_verdict_belongs_to_where_its_chain_begins(engine: Engine, head: Head, written: list[Chain]) -> None:
+    whole = states(engine, written[:1])
+    later = replace(whole, starts=(written[0].ends[0],))
+    reward = verify.uncertainty_head(engine, head)
+    first = reward.steps(whole, limit())[0]
+    alone = verify.uncertainty_head(engine, head).steps(later, limit())[0]
+    assert reward.steps(later, limit())[0] == pytest.approx(alone) and alone != pytest.approx(first[-len(alone) :])
+
+
+def test_a_text_starts_no_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: Engine) -> None:
+    monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path))
+    monkeypatch.setattr(engine, "name", uncertainty_fit.SMOLLM2.model)
+    with pytest.raises(UsageError, match="once"):
+        named_method("best_of_n(n=2, reward=uncertainty_head)", "1+1=", asks=lambda name: engine)
 
 
 @pytest.mark.parametrize("aggregate", ["product", "min", "last"])

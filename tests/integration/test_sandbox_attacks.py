@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -200,6 +201,7 @@ SESSION_ATTACKS = {
     "closes_the_line": ("import os\ndef f(): os.closerange(3, 99)", "exit"),
     "loops": ("def f():\n    while True: pass", "cpu"),
     "memory": ("def f(): return [0] * (1 << 40)", "memory"),
+    "memory_bit_by_bit": ("kept = []\ndef f():\n    while True: kept.append([0])", "memory cpu"),
     "not_there": ("", "error"),
     "no_function": ("f = 3", "error"),
     "hostile_error": ("class E(Exception):\n    def __str__(self): raise E\ndef f(): raise E", "error"),
@@ -214,7 +216,8 @@ def test_a_hostile_session_is_contained(box: Sandbox, outside: Outside, name: st
     code, ends = SESSION_ATTACKS[name]
     worker = the_worker(box)
     before = idle_family(worker)
-    with box.open(Program(code, limits=Limits(cpu=0.4, wall=2.0))) as session:
+    wall = 2.0 if "timeout" in ends else 40.0
+    with box.open(Program(code, limits=Limits(cpu=0.4, wall=wall))) as session:
         assert session.opened.ok, session.opened
         outcome = session.call("f")
         assert outcome.status in ends.split(), outcome
@@ -285,7 +288,8 @@ def test_a_sandbox_that_is_closed_leaves_nothing(box: Sandbox) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox) -> None:
+@pytest.mark.parametrize("by", ["hand", "group"])
+def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox, by: str) -> None:
     script = (
         "import os, sys, threading, time\n"
         "from anystep.sandbox import Limits, Sandbox\n"
@@ -296,14 +300,18 @@ def test_a_parent_that_is_killed_takes_everything_with_it(box: Sandbox) -> None:
         "box.run([code, code])\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), *sys.path])}
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment)
+    command = [sys.executable, "-c", script]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, start_new_session=True)
     assert parent.stdout is not None
     kept = parent.stdout.readline().decode().split()
     until = time.monotonic() + 30
     while len(everyone := family(parent.pid) - {parent.pid}) < 8 and time.monotonic() < until:
         time.sleep(0.05)
     assert len(everyone) >= 8, everyone  # for each worker: zygote, supervisor, the program and its child
-    parent.send_signal(signal.SIGKILL)
+    if by == "group":  # as a terminal that is closed, or timeout(1), does it
+        os.killpg(parent.pid, signal.SIGTERM)
+    else:
+        parent.kill()
     parent.wait()
     parent.stdout.close()
     assert not vanished(everyone)
@@ -321,3 +329,43 @@ def test_a_supervisor_cannot_be_reached(box: Sandbox) -> None:
     )
     (outcome,) = box.run([code])
     assert "BREACH" not in outcome.stdout, outcome
+
+
+def test_scratch_is_bounded_between_the_calls_of_a_session_too(box: Sandbox) -> None:
+    code = """
+import signal
+def fill(*_):
+    for i in range(400):
+        open(f"x{i}", "wb").write(bytes(1 << 20))
+signal.signal(signal.SIGALRM, fill)
+def f():
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+"""
+    with box.open(Program(code, limits=Limits(scratch=1 << 20, wall=5.0))) as session:
+        assert session.call("f").ok
+        time.sleep(1.0)
+        assert session.call("f").status in ("scratch", "exit")  # a mount that is full, or a look at a folder
+
+
+def test_a_file_is_not_cut_short_by_its_name_where_others_can_be_named(box: Sandbox) -> None:
+    (outcome,) = box.run(
+        ["import os\nopen('x', 'w').write('abc')\ntry: os.truncate('x', 1)\nexcept OSError: print('no')"]
+    )
+    assert outcome.stdout == ("no\n" if box.boundary.name in ("landlock", "process") else "")
+
+
+def test_a_supervisor_that_is_killed_leaves_none_of_its_program_s_children(box: Sandbox) -> None:
+    with Sandbox(workers=1, limits=Limits(processes=2, wall=20.0), only=box.boundary.name) as own:
+        worker = the_worker(own)
+        idle = at_rest(worker.process.pid)
+        code = "import os, time\nos.fork()\ntime.sleep(15)"
+        thread = threading.Thread(target=own.run, args=([code],))
+        thread.start()
+        until = time.monotonic() + 10
+        while len(made := family(worker.process.pid) - idle) < 3 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(made) == 3
+        os.kill(min(made), signal.SIGKILL)
+        thread.join()
+        assert not vanished(made | idle)
+        assert own.run("1")[0].ok

@@ -149,3 +149,11 @@ def test_no_text_raises_and_what_is_read_is_a_program_that_defines_the_function(
         ]
         assert "area" in [*names, *assigned]
         assert program(found) == found
+
+
+def test_a_tab_in_a_text_stays_one_and_a_byte_order_mark_is_no_code() -> None:
+    found = extract_program("\ufeffdef f(x):\n\treturn 'a\tb'", "f")
+    assert found is not None
+    space: dict[str, object] = {}
+    exec(found, space)
+    assert space["f"](1) == "a\tb"  # type: ignore[operator]

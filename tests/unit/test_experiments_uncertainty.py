@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,13 @@ from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Llama
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.language.internals import Inside
+from anystep.language.train.checkpoint import WEIGHTS
 from anystep.language.train.figures import within_auroc
-from anystep.language.train.uncertainty_fit import HeadRecipe, ModelRecipe, read, relative, trained
+from anystep.language.train.uncertainty import load as read_head
+from anystep.language.train.uncertainty_fit import CHAINLM, SMOLLM2, HeadRecipe, ModelRecipe, read, relative, trained
 from anystep.language.train.worked import Chain, ChainsRecipe, chains_of, write
 from anystep.tasks.chains import chains
+from anystep.verify.uncertainty import head_for
 from models import SYMBOLS, chain_engine, tiny_model
 
 WHOLE = Inside(attention=2, probabilities=4, values=(1, 3), final=True)
@@ -72,7 +76,15 @@ def test_it_has_a_check_for_every_clause_and_those_that_are_counts_pass(small: R
 
 def test_its_notes_tell_every_rival_and_ablation(small: Result) -> None:
     for words in (
-        *("step model", "linear probe", "no encoder", "attention only", "probabilities only", "self-labels"),
+        *(
+            "step model",
+            "linear probe",
+            "no encoder",
+            "attention only",
+            "probabilities only",
+            "self-labels",
+            "the head",
+        ),
         *("ECE before temperature", "wrong passed", "Planted errors", "majority of", "oracle", "Processor time a step"),
     ):
         assert words in small.notes, words
@@ -201,8 +213,11 @@ def test_a_recipe_s_chains_and_head_are_made_once(tmp_path: Path, monkeypatch: p
     assert trained(recipe, None, lambda line: None).digest != "" and head.model == "tiny"
 
 
-def test_the_shipped_head_is_of_the_shipped_model() -> None:
-    from anystep.verify.uncertainty import head_for
-
+def test_the_heads_that_ship_are_those_of_their_recipes() -> None:
     engine = load("chainlm-2m")
-    head_for(engine).fits(engine)
+    head = head_for(engine)
+    head.fits(engine)
+    assert head.inside == CHAINLM.head.inside and head.recipe == json.loads(json.dumps(asdict(CHAINLM)))
+    other = read_head(WEIGHTS / "smollm2-135m-uncertainty.safetensors")
+    assert other.inside == SMOLLM2.head.inside and other.recipe == json.loads(json.dumps(asdict(SMOLLM2)))
+    assert other.model == "smollm2-135m" and other.module.parameters_in_all < row.MOST

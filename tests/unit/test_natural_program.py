@@ -52,7 +52,7 @@ def test_it_is_a_reward_and_a_potential(options: dict[str, Any]) -> None:
         chain = task.meta["chain"]
         begun = chain[: chain.index("\n") + 1]
         # one step a state where steps share a context: how merged runs share passes depends on who else is there
-        rows += [(task.prompt, begun), (task.prompt, begun + "#9(" if "context" in options else chain)]
+        rows += [(str(task.prompt), begun), (str(task.prompt), begun + "#9(" if "context" in options else chain)]
     states = states_of(rows, engine().tokenizer)
     reward = verify.natural_program(engine(), **options)
     check_reward(reward, states, lambda: counted_torch(engine().model))

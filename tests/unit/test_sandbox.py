@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -218,8 +219,51 @@ def test_a_worker_that_is_killed_costs_one_outcome(box: Sandbox) -> None:
         time.sleep(0.3)
         worker.process.kill()
         thread.join()
-        assert found[0].status == "killed" and "worker was lost" in found[0].detail
+        assert found[0].lost and found[0].status == "killed" and "worker was lost" in found[0].detail
+        assert not own.run("import os; os.kill(os.getpid(), 9)")[0].lost
         assert own.run(["print(4)"])[0].stdout == "4\n"
+
+
+def test_a_session_that_is_forgotten_gives_its_worker_back(box: Sandbox) -> None:
+    with Sandbox(workers=1, limits=box.limits) as own:
+        assert own.open("def f(): return 1").opened.ok
+        gc.collect()
+        assert own._lent == 0 and own.run("print(1)")[0].ok
+
+
+def test_a_forked_process_leaves_its_parents_session_alone(box: Sandbox) -> None:
+    with box.open("def f(): return 1") as session:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                told = session.call("f")
+                session.close()
+                fine = not told.ok and box._lent == 0 and box.run("print(1)")[0].ok
+            finally:
+                os._exit(0 if fine else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert session.call("f").value == 1
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a": b"", "a/b": b""},
+        {"a" * 300: b""},
+        {"\ud800": b""},
+        {"a": bytes(2 << 20)},
+        {str(i): b"" for i in range(2000)},
+    ],
+)
+def test_files_that_do_not_fit_are_told_and_cost_no_worker(box: Sandbox, files: dict[str, bytes]) -> None:
+    with Sandbox(workers=1, limits=Limits(scratch=1 << 20)) as own:
+        assert own.run("1")[0].ok
+        (worker,) = own._idle
+        outcome = own.run(Program("print(1)", files=files))[0]
+        assert outcome.status == "scratch", outcome
+        with own.open(Program("1", files=files)) as session:
+            assert session.opened.status == "scratch" and session.call("f").status == "closed"
+        assert own._idle == [worker]
 
 
 def test_the_boundary_says_what_holds(box: Sandbox) -> None:
@@ -237,6 +281,8 @@ def test_the_boundary_says_what_holds(box: Sandbox) -> None:
         lambda: Limits(memory=1 << 20),
         lambda: Limits(output=1.5),  # type: ignore[arg-type]
         lambda: Limits(processes=-1),
+        lambda: Limits(wall=1e300),
+        lambda: Limits(memory=1 << 70),
         lambda: Program(b"1"),  # type: ignore[arg-type]
         lambda: Program("1", files={"../x": b""}),
         lambda: Program("1", files={"/x": b""}),

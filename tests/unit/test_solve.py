@@ -76,15 +76,18 @@ def test_a_reward_takes_its_own_options_in_brackets() -> None:
     [
         ("best_of_n(n=4, reward=chain_steps(aggregat='min'))", "no option 'aggregat'; it takes aggregate"),
         ("best_of_n(n=4, reward=equations(x=1))", "no option 'x'; write reward=equations"),
+        ("best_of_n(n=4, reward=judge(samples=999999))", "at most 64"),
         ("best_of_n(n=4, reward=chain_steps('min'))", "takes its options by name"),
         ("best_of_n(n=4, reward=chain_steps(aggregate=min))", r'a number or a text in quotes, such as aggregate="..."'),
+        ("best_of_n(n=4, reward=chain_steps(aggregate=['min']))", "a number or a text in quotes"),
+        ("best_of_n(n=4, reward=self_evaluation(about={}))", "a number or a text in quotes"),
         ("best_of_n(n=4, reward=chain_steps(aggregate=f(g(h=1))))", "is not a call"),
         ("best_of_n(n=4, reward=__import__('os').system('x'))", "is not a call"),
     ],
 )
 def test_a_rewards_options_are_read_and_never_evaluated(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
-        named_method(text, tasks.load("chains", 1)[0])
+        named_method(text, tasks.load("chains", 1)[0], asks=lambda name: tiny_engine())
 
 
 def test_a_judge_is_the_runs_own_model_unless_another_is_named() -> None:

@@ -1,6 +1,7 @@
 """Tuning a small model on pairs: what it learns, what it refuses, and that what was trained is kept."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +36,16 @@ def test_it_learns_the_pairs_and_counts_what_it_took() -> None:
     cost = tune(model, ALPHABET, PAIRS, Tuning.fresh(tokens=3_000), quiet)
     assert sample(model.eval(), ALPHABET, ["a?", "c?"], temperature=0.0) == ["bb.", "d."]
     assert cost.tokens >= 3_000 and cost.problems == cost.updates * 64
+
+
+def test_emphasis_decides_what_is_learned() -> None:
+    """A character of weight 0 is not learned; without emphasis it is."""
+    found = []
+    for emphasis in ({}, {"b": 0.0}):
+        model = untrained(SMALL, seed=0)
+        tune(model, ALPHABET, PAIRS, replace(Tuning.fresh(tokens=3_000), emphasis=emphasis), quiet)
+        found.append(sample(model.eval(), ALPHABET, ["a?", "c?"], temperature=0.0, longest=3))
+    assert found[0] == ["bb.", "d."] and "b" not in found[1][0] and found[1][1] == "d."
 
 
 def test_same_recipe_same_weights_and_nobody_elses_draws() -> None:

@@ -2,12 +2,12 @@
 
 from anystep.bench.compare import Comparison, Progress, compare
 from anystep.bench.entry import Entry, baselines, entry
-from anystep.bench.interval import Interval, bootstrap_mean, level, paired_difference, wilson
 from anystep.bench.pass_at_k import pass_at, pass_at_k, sampled
 from anystep.bench.plugin import MethodsFile, methods_file
 from anystep.bench.report import AtBudget, Item, Point, Report, equal_cost
 from anystep.bench.store import Store, is_store
 from anystep.bench.trial import Trial
+from anystep.calibrate.interval import Interval, bootstrap_mean, level, paired_difference, wilson
 
 __all__ = [
     "AtBudget",

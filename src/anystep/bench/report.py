@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from anystep.bench.interval import UNKNOWN, Interval, level, paired_difference
 from anystep.bench.trial import Trial, encodable, shortened
+from anystep.calibrate.interval import UNKNOWN, Interval, level, paired_difference
 from anystep.errors import UsageError
 from anystep.tasks.task import Task
 

@@ -47,7 +47,7 @@ class Written:
 
 def states_of(pairs: Iterable[tuple[str, str]], tokenizer: Any = None) -> Any:
     """States for a reward from (prompt, text) pairs: `language.Sequences` where a tokenizer is given, such as
-    `engine.tokenizer` or `tasks.chains.Alphabet()`, else states that hold text alone.
+    `engine.tokenizer`, else states that hold text alone.
 
     A prompt is taken as it is: put it through the chat template first, `tokenizer.chat(messages)`.
     """

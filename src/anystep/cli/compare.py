@@ -26,7 +26,11 @@ STORE = "comparison.anystep.db"
 def compare(
     context: typer.Context,
     task: Annotated[
-        str | None, typer.Option(help="The task: chains, word-problems, procbench, reasoning-gym:<dataset>.")
+        str | None,
+        typer.Option(
+            help="The task: chains, word-problems, procbench, programs, humaneval, premises, lines or "
+            "reasoning-gym:<dataset>."
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Problems of your own: a .jsonl, .json, .csv or .tsv file, one object a line.")

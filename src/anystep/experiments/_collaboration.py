@@ -84,9 +84,10 @@ def checked(pools: Sequence[Pool], translator: Llama, runner: Runner) -> None:
     runnable = sorted({text for program in every if (text := code(program)) is not None})
     printed = dict(zip(runnable, runner(runnable), strict=True))
 
-    def said(program: str) -> str | None:
+    def said(program: str) -> str | float | None:
         text = code(program)
-        return None if text is None else printed[text]
+        found = None if text is None else printed[text]
+        return found if isinstance(found, str) else None  # one that could not be run agrees with nothing here
 
     for pool in pools:
         pool.programs = {chain: programs[chain] for chain in pool.chains if chain in programs}
@@ -96,7 +97,7 @@ def checked(pools: Sequence[Pool], translator: Llama, runner: Runner) -> None:
         pool.independent = tuple(_whole(said(program)) for program in pool.written)
 
 
-def _whole(printed: str | None) -> str | None:
+def _whole(printed: str | float | None) -> str | None:
     """A printed number as an answer is written."""
     try:
         return None if printed is None else str(int(float(printed))) if float(printed).is_integer() else None

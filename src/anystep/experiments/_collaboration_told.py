@@ -8,8 +8,8 @@ from random import Random
 
 import numpy as np
 
-from anystep.bench.interval import level
 from anystep.calibrate import auroc, auroc_within, ece, states_of, verdicts
+from anystep.calibrate.interval import level
 from anystep.experiments._collaboration import (
     Pool,
     by_tokens,
@@ -51,13 +51,13 @@ def notes(
 
 
 def accuracies(pools: Mapping[str, list[Pool]], head: str, n: int) -> str:
-    """Every arm's share of right answers."""
-    every = [pool for own in pools.values() for pool in own]
-    by = {who: arms(own, head, n) for who, own in {**pools, "": every}.items()}
-    rows: list[list[object]] = [
-        [name, *(float(by[who][name].mean()) for who in pools), str(level(list(values)))]
-        for name, values in by[""].items()
-    ]
+    """Every arm's share of right answers; a verifier that was not trained for a reasoner has none there."""
+    by = {who: arms(own, head, n) for who, own in pools.items()}
+    rows: list[list[object]] = []
+    for name in dict.fromkeys(name for found in by.values() for name in found):
+        own = [found[name] for found in by.values() if name in found]
+        each = [float(found[name].mean()) if name in found else "" for found in by.values()]
+        rows.append([name, *each, str(level(list(np.concatenate(own))))])
     return table(["arm", *pools, "all"], rows)
 
 
@@ -121,14 +121,13 @@ def costs(pools: Sequence[Pool], head: str, n: int) -> str:
 
 def samples(pools: Sequence[Pool]) -> str:
     """How the parts rank the reasoners' own samples, and what those are."""
-    at = [(pool, pool.done(len(pool.chains))) for pool in pools]
-    labels = np.concatenate([pool.right[own] for pool, own in at])
-    kinds = np.array([pool.kinds[i] for pool, own in at for i in own])
-    whose = [pool.prompt for pool, own in at for _ in own]
-    columns = {"agreement": np.concatenate([pool.agree[own] for pool, own in at])}
-    columns |= {name: np.concatenate([pool.scores[name][own] for pool, own in at]) for name in pools[0].scores}
     rows: list[list[object]] = []
-    for name, values in columns.items():
+    for name in ["agreement", *dict.fromkeys(name for pool in pools for name in pool.scores)]:
+        at = [(p, p.done(len(p.chains))) for p in pools if name in p.scores or name == "agreement"]
+        labels = np.concatenate([pool.right[own] for pool, own in at])
+        kinds = np.array([pool.kinds[i] for pool, own in at for i in own])
+        whose = [pool.prompt for pool, own in at for _ in own]
+        values = np.concatenate([pool.scores.get(name, pool.agree)[own] for pool, own in at])
         against = []
         for kind in ("slip", "plan"):
             some = (kinds == "right") | (kinds == kind)
@@ -136,7 +135,8 @@ def samples(pools: Sequence[Pool]) -> str:
         error = str(ece(values, labels, groups=whose))
         within = str(auroc_within(values, labels, whose))
         rows.append([name, str(auroc(values, labels, whose)), within, *against, error])
-    shares = ", ".join(f"{kind} {np.mean(kinds == kind):.3f}" for kind in sorted(set(kinds.tolist())))
+    every = [kind for pool in pools for kind in pool.kinds]
+    shares = ", ".join(f"{kind} {every.count(kind) / len(every):.3f}" for kind in sorted(set(every)))
     passes = ", ".join(f"{kind} {pools_agree(pools, kind):.3f}" for kind in ("right", "slip", "plan", "both"))
     head = ["on own samples", "AUROC", "within a problem", "right against slips", "right against plans", "ECE"]
     return f"{table(head, rows)}\n\nThe samples are: {shares}. Programs agree with: {passes}."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anystep.bench.interval import UNKNOWN, Interval, paired_difference
+from anystep.calibrate.interval import UNKNOWN, Interval, paired_difference
 from anystep.experiments.check import Check
 from anystep.process import Floats
 

@@ -140,7 +140,10 @@ def fitted(
     model.requires_grad_(False)
     model.learned.requires_grad_(True)
     model.head.requires_grad_(True)
-    groups = [{"params": model.learned.parameters()}, {"params": model.head.parameters(), "lr": recipe.head_rate}]
+    groups: list[dict[str, Any]] = [
+        {"params": model.learned.parameters()},
+        {"params": model.head.parameters(), "lr": recipe.head_rate},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay)
     peaks = [group["lr"] for group in optimiser.param_groups]
     order, rng, done = list(range(len(train))), Random(recipe.seed), 0
@@ -152,7 +155,7 @@ def fitted(
             some = [train[i] for i in order[at : at + recipe.batch]]
             wrong = torch.cat([~each.labels for each in some]).float()
             loss = F.binary_cross_entropy_with_logits(model(some), wrong)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * min((done + 1) / (0.06 * total + 1), 1 - done / total)
             torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
@@ -190,7 +193,7 @@ def judged(model: StepModel, reads: Sequence[Read], batch: int = 8) -> Tensor:
 
 def by_chain(reads: Sequence[Read], odds: Tensor) -> Iterator[list[float]]:
     """The log-odds of each chain's steps."""
-    for part in odds.split([size for each in reads for size in each.steps]):
+    for part in torch.split(odds, [size for each in reads for size in each.steps]):
         yield part.tolist()
 
 

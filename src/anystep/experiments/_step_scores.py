@@ -28,7 +28,7 @@ RESAMPLES = 1_000
 
 def columns(whole: Inside, part: Inside, config: Config) -> Tensor:
     """Which columns of `whole`'s features are those of `part`."""
-    found, at = [], 0
+    found, at = list[int](), 0
     kinds = (part.attention, part.probabilities, part.shortlist, *(v in part.values for v in whole.values), part.final)
     for size, wanted in zip(whole.widths(config), kinds, strict=True):
         found += range(at, at + size) if wanted else []
@@ -195,7 +195,10 @@ def _areas(x: Floats, y: Floats, weights: NDArray[np.float64]) -> NDArray[np.flo
         (good if y[i] else bad)[:, k] += weights[:, i]
     below = np.cumsum(bad, 1) - bad / 2
     pairs = good.sum(1) * bad.sum(1)
-    return np.divide((good * below).sum(1), pairs, out=np.full(len(weights), math.nan), where=pairs > 0)
+    area: NDArray[np.float64] = np.divide(
+        (good * below).sum(1), pairs, out=np.full(len(weights), math.nan), where=pairs > 0
+    )
+    return area
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from anystep import keys as lineage
 from anystep import search
 from anystep.answer import Answer
-from anystep.bench.interval import bootstrap_mean
+from anystep.calibrate.interval import bootstrap_mean
 from anystep.drive import drive
 from anystep.experiments._figures import held, paired, unbiased
 from anystep.experiments.check import Check

@@ -95,8 +95,8 @@ def told(
     return (
         f"{parts}\n\nThe arms begin as ChainLM, learn the same single turns and then the same {recipe.logs:,} logs, in "
         f"as many padded tokens ({recipe.warm:,} and {recipe.tokens:,}): the direct arm's texts are shorter, so it "
-        f"goes through the logs more often. Of {len(suspects):,} suspects written, {len(true):,} are errors of the log, "
-        f"{len(acted):,} are corrected as the plan has it, and {len(foreseen):,} foresee all registers; of "
+        f"goes through the logs more often. Of {len(suspects):,} suspects written, {len(true):,} are errors of the "
+        f"log, {len(acted):,} are corrected as the plan has it, and {len(foreseen):,} foresee all registers; of "
         f"{len(averting):,} corrections said to avert the failure, executing the log shows {false:,} that do not (the "
         f"false-positive rate of its verdict: {wilson(false, max(1, len(averting)))}). Greedy, one model and one seed; "
         "intervals are 95%, over logs."

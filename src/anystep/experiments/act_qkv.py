@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anystep.bench.interval import bootstrap_mean, paired_difference
+from anystep.calibrate.interval import bootstrap_mean, paired_difference
 from anystep.experiments._figures import held, ratio, table
 from anystep.experiments.check import Check, Result
 from anystep.language.accelerate.act_qkv import ActQKV

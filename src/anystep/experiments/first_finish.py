@@ -17,7 +17,7 @@ import numpy as np
 
 from anystep import search
 from anystep.bench.compare import item_seed
-from anystep.bench.interval import bootstrap_mean, level, paired_difference
+from anystep.calibrate.interval import bootstrap_mean, level, paired_difference
 from anystep.drive import drive
 from anystep.errors import AnystepError
 from anystep.experiments._figures import held, table

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from anystep import keys as lineage
-from anystep.bench.interval import bootstrap_mean
+from anystep.calibrate.interval import bootstrap_mean
 from anystep.experiments._figures import held, table
 from anystep.experiments.check import Check, Result
 from anystep.ledger import Ledger, Limit

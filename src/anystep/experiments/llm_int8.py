@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from anystep.bench.interval import bootstrap_mean
+from anystep.calibrate.interval import bootstrap_mean
 from anystep.experiments._figures import table
 from anystep.experiments._planted import plant
 from anystep.experiments._prose import calibration, fingerprint, held_out

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anystep import search
-from anystep.bench.interval import bootstrap_mean
+from anystep.calibrate.interval import bootstrap_mean
 from anystep.drive import drive
 from anystep.experiments._figures import held, paired, table
 from anystep.experiments._human import perplexity, prose

@@ -2,8 +2,8 @@
 and a vote among the chains it lets pass, on a tiny reasoner's own mistakes.
 
 Three verifiers learn from the same checks, each check once: shown what the step cites, all before it, or the whole
-chain. A fourth is shown what the step cites and learns from as many tokens as the one that is shown the whole chain. It
-is the one that the vote asks.
+chain. A fourth is shown what the step cites and learns from as many tokens as the one that is shown the whole chain.
+It is the one that the vote asks.
 
 Stated time: two minutes on one quiet core, and eight more the first time, when the reasoner and the verifiers are
 trained (then they are kept).
@@ -52,9 +52,9 @@ def run(
     progress: Callable[[str], None] = print,
     verifiers: Mapping[str, Any] | None = None,
     reasoner: Any = None,
-    planted: int = 600,
-    voted: int = 300,
-    n: int = 8,
+    planted: int = 400,
+    voted: int = 120,
+    n: int = 12,
     spellings: int = 5_000,
 ) -> Result:
     """Check every clause of the row.
@@ -74,7 +74,7 @@ def run(
         progress(f"{arm}: AUROC {read[arm].auroc():.3f}, {read[arm].shown.mean():.0f} tokens a check")
     checks += contexts(read)
     unseen = _level_of_the_reasoner(seed, {chain.problem.key for chain in chains})
-    votes = ballots(writer, rewards[LONG], list(islice(unseen, voted)), 2 * n, seed)
+    votes = ballots(writer, rewards[LONG], list(islice(unseen, voted)), n, seed)
     checks += voting(votes, n, read[LONG].auroc())
     told = f"{notes(read)}\n\n{vote_notes(votes, n)}"
     return Result("natural_program", ROW, tuple(checks), time.perf_counter() - began, seed, told)
@@ -207,9 +207,9 @@ def above(ours: Steps, theirs: Steps, seed: int = 0) -> Interval:
 class Ballot:
     """One problem: the chains drawn for it and what they cost, each (chains,).
 
-    right: 1 where the answer is. sound: 1 where every step follows from what it cites, by the exact checker. paid:
-    tokens of each chain. checked: tokens that verifying the first k chains took, for k = 0, 1, ... (chains + 1,).
-    faulty, p: of all steps of all chains, whether it is wrong and the verifier's probability.
+    right: 1 where the answer is. sound: 1 where every step follows from what it cites, by the exact checker. rules: the
+    scores without a model. paid: tokens of each chain. checked: tokens that verifying the first n took; the others have
+    no score. faulty, p: of all steps of those, whether it is wrong and the verifier's probability.
     """
 
     population: Population
@@ -218,7 +218,7 @@ class Ballot:
     sound: Floats
     rules: Floats
     paid: Floats
-    checked: Floats
+    checked: int
     faulty: tuple[bool, ...]
     p: tuple[float, ...]
 
@@ -230,7 +230,7 @@ class Ballot:
         return 0.0 if row is None else float(self.right[row])
 
     def tokens(self, k: int, verified: bool) -> float:
-        return float(self.prompt + self.paid[:k].sum() + (self.checked[k] if verified else 0.0))
+        return float(self.prompt + self.paid[:k].sum() + (self.checked if verified else 0))
 
 
 def _level_of_the_reasoner(seed: int, taken: set[str]) -> Iterator[Problem]:
@@ -241,38 +241,34 @@ def _level_of_the_reasoner(seed: int, taken: set[str]) -> Iterator[Problem]:
 
 
 def ballots(writer: Any, reward: NaturalProgram, drawn: Sequence[Problem], n: int, seed: int) -> list[Ballot]:
-    """The reasoner's own chains, n of each problem, verified."""
+    """The reasoner's own chains on each problem: n that are verified, and as many more to spend the same tokens on."""
     tasks = [task_of(problem) for problem in drawn]
-    method = search.best_of_n(n=n, reward=reward)
+    method = search.self_consistency(n=2 * n)
     runs = [Run(process_for(t, writer, temperature=1.0), method, None, item_seed(seed, t.id)) for t in tasks]
     for at in range(0, len(runs), 16):
         drive(*runs[at : at + 16])
-    return [_ballot(problem, run, reward) for problem, run in zip(drawn, runs, strict=True)]
+    return [_ballot(problem, run, reward, n) for problem, run in zip(drawn, runs, strict=True)]
 
 
-def _ballot(problem: Problem, run: Run, reward: NaturalProgram) -> Ballot:
+def _ballot(problem: Problem, run: Run, reward: NaturalProgram, n: int) -> Ballot:
     assert run.answer is not None and run.answer.population is not None
-    population = run.answer.population
-    texts = run.process.texts(population.states)
-    prompt = problem.prompt()
-    checked = [0.0]
+    population, prompt = run.answer.population, problem.prompt()
+    states, texts = population.states, run.process.texts(population.states)
     reward.forget()
-    for k in range(len(texts)):  # one more chain at a time: what it shares with those before it is cached
-        used = Limit(Ledger(), "verifier")
-        reward(population.states.take(np.array([k])), used)
-        checked.append(checked[-1] + used.used.tokens)
+    used = Limit(Ledger(), "verifier")
+    scores = np.full(len(texts), np.nan)
+    scores[:n] = reward(states.take(np.arange(n)), used).values
     wrong = [[bool(fault) for fault in faults(prompt, text)] for text in texts]
-    rules = verify.natural_program(aggregate="min")(population.states, Limit(Ledger(), "rules")).values
     return Ballot(
-        population,
+        population.scored(scores),
         len(prompt),
         np.array([float(answer(text) == problem.answer) for text in texts]),
         np.array([float(not any(labels)) for labels in wrong]),
-        rules,
-        np.array([len(out) for out in population.states.outputs()], dtype=np.float64),
-        np.array(checked),
-        tuple(label for labels in wrong for label in labels),
-        tuple(p for text in texts for p in reward.probabilities(prompt, text)),
+        verify.natural_program(aggregate="min")(states, Limit(Ledger(), "rules")).values,
+        np.array([len(out) for out in states.outputs()], dtype=np.float64),
+        used.used.tokens,
+        tuple(label for labels in wrong[:n] for label in labels),
+        tuple(p for text in texts[:n] for p in reward.probabilities(prompt, text)),
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from anystep.bench.interval import Interval, paired_difference
+from anystep.calibrate.interval import Interval, paired_difference
 from anystep.experiments._digits import digits, trained
 from anystep.experiments._figures import held, table
 from anystep.experiments._prose import calibration, held_out

@@ -16,8 +16,8 @@ import numpy as np
 from anystep import search
 from anystep.bench.compare import Comparison, Progress
 from anystep.bench.entry import Entry
-from anystep.bench.interval import Interval, bootstrap_mean, level
 from anystep.bench.report import Report
+from anystep.calibrate.interval import Interval, bootstrap_mean, level
 from anystep.experiments._figures import held, paired, table
 from anystep.experiments._noise import LogValue, Noisy
 from anystep.experiments._particles import exact

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anystep import search
-from anystep.bench.interval import bootstrap_mean, paired_difference
+from anystep.calibrate.interval import bootstrap_mean, paired_difference
 from anystep.drive import drive
 from anystep.experiments._figures import held, table
 from anystep.experiments.check import Check, Result

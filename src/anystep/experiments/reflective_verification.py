@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from anystep import search, tasks
-from anystep.bench.interval import bootstrap_mean, paired_difference
+from anystep.calibrate.interval import bootstrap_mean, paired_difference
 from anystep.drive import drive
 from anystep.experiments._figures import held, ratio, table
 from anystep.experiments._skipping import Tally, Watched, skipping

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anystep import keys as lineage
-from anystep.bench.interval import bootstrap_mean, paired_difference
+from anystep.calibrate.interval import bootstrap_mean, paired_difference
 from anystep.experiments._figures import held, table
 from anystep.experiments.check import Check, Result
 from anystep.ledger import Budget, Ledger, Limit

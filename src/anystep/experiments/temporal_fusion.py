@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from anystep.bench.interval import bootstrap_mean
+from anystep.calibrate.interval import bootstrap_mean
 from anystep.experiments import _schedules
 from anystep.experiments._figures import held, paired, table
 from anystep.experiments._schedules import (

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from anystep import search
-from anystep.bench.interval import bootstrap_mean
+from anystep.calibrate.interval import bootstrap_mean
 from anystep.drive import drive
 from anystep.experiments._figures import held, table
 from anystep.experiments._texts import free, noise, quoting

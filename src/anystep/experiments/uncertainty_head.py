@@ -1,8 +1,8 @@
 """Row 41: an uncertainty head on SmolLM2's frozen internals, against a step-reward model fine-tuned from SmolLM2, what
 the next-token probabilities tell, and a linear probe: on two families it was trained on, and on one it was not.
 
-Stated time: twenty-five minutes of one core the first time, of which the chains take four and the step model six; both
-are then kept, and ten minutes remain.
+Stated time: seventeen minutes of one quiet core the first time, of which the chains take five and the step model six;
+both are then kept, and six minutes remain.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from anystep.calibrate.interval import Interval, bootstrap_mean, paired_differen
 from anystep.calibrate.reliability import auroc, ece
 from anystep.calibrate.verdicts import share, verdicts
 from anystep.experiments._figures import held, table
-from anystep.experiments._step_model import StepModelRecipe, by_chain, judged, kept_or_fitted, lower
+from anystep.experiments._step_model import StepModel, StepModelRecipe, by_chain, judged, kept_or_fitted, lower
 from anystep.experiments._step_scores import (
     ASKED,
     WORDS,
@@ -111,31 +111,13 @@ def run(
     own = cut(features, columns(whole, recipe.inside, engine.config))
     head = fit(engine, sets.train, recipe, sets.dev, own, lambda line: None)
     progress(f"the head: {head.cost}")
-    tests = {family: read(engine, chains, recipe.inside) for family, chains in sets.tests.items()}
     tuned, cost = kept_or_fitted(
         engine, exact or (lambda: base(engine.name)), sets.train, sets.dev,
         step_model or StepModelRecipe(), progress, lambda y, odds: auroc(odds.numpy(), (~y).numpy()).value,
     )  # fmt: skip
-    layers = engine.config.layers - (step_model or StepModelRecipe()).upper
-    rivals: dict[str, dict[str, Floats]] = {}
-    seconds = {"head": 0.0, "step model": 0.0}
-    for family, chains in sets.tests.items():
-        at = time.process_time()
-        found = flat(list(by_chain(reads := lower(engine, chains, layers), judged(tuned, reads))))
-        seconds["step model"] += time.process_time() - at
-        rivals[family] = {"step model": found}
-    dim = engine.config.dim
-    plain = chosen(surprises(engine, [x[:, -dim:] for x in own[len(sets.train) :]], sets.dev), wrong(sets.dev))
-    probe = probed(own, sets)
-    scores = {}
-    for family, chains in sets.tests.items():
-        at = time.process_time()
-        by = {"head": flat(head.module.log_odds(tests[family], relative(chains))), **rivals[family]}
-        seconds["head"] += time.process_time() - at
-        said = surprises(engine, [x[:, -dim:] for x in tests[family]], chains)
-        by |= {name: said[form] for name, form in plain.items()}
-        by["linear probe"] = probe(tests[family], chains)
-        scores[family] = Scores(chains, wrong(chains), owners(chains), by)
+    dim, held = engine.config.dim, own[len(sets.train) :]
+    plain = chosen(surprises(engine, [x[:, -dim:] for x in held], sets.dev), wrong(sets.dev))
+    scores, seconds = tested(engine, sets, head, tuned, probed(own, sets), plain)
     checks = [
         Check("numbers of the model that differ after training and use", fingerprint(engine.model) != before, "==", 0),
         Check("parameters of the head", head.module.parameters_in_all, "<", MOST),
@@ -146,6 +128,26 @@ def run(
     ablations = ablated(engine, sets, features, recipe, whole, progress)
     notes = told(engine, sets, head, scores, plain, cost, seconds, ablations)
     return Result("uncertainty_head", ROW, tuple(checks), time.perf_counter() - began, seed, notes)
+
+
+def tested(
+    engine: Engine, sets: Sets, head: Head, tuned: StepModel, probe: Probe, plain: Mapping[str, str]
+) -> tuple[dict[str, Scores], dict[str, float]]:
+    """What every scorer says of the test steps, and the processor seconds that the head and the step model took."""
+    scores, seconds = {}, {"head": 0.0, "step model": 0.0}
+    for family, chains in sets.tests.items():
+        features = read(engine, chains, head.inside)
+        at = time.process_time()
+        by = {"head": flat(head.module.log_odds(features, relative(chains)))}
+        seconds["head"] += time.process_time() - at
+        at = time.process_time()
+        by["step model"] = flat(list(by_chain(reads := lower(engine, chains, tuned.start), judged(tuned, reads))))
+        seconds["step model"] += time.process_time() - at
+        said = surprises(engine, [x[:, -engine.config.dim :] for x in features], chains)
+        by |= {name: said[form] for name, form in plain.items()}
+        by["linear probe"] = probe(features, chains)
+        scores[family] = Scores(chains, wrong(chains), owners(chains), by)
+    return scores, seconds
 
 
 def smollm2_sets(engine: Engine, seed: int, progress: Callable[[str], None]) -> Sets:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from anystep.errors import UsageError
 
 LEAST = 48 << 20  # bytes of address space that an idle interpreter already takes
+MOST = 1 << 62, 1e9  # whole numbers, and seconds: what the kernel can be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Limits:
             if not math.isfinite(value) or value < least.get(name, 0) or (not whole and value <= 0):
                 bound = f"{least[name]} or more" if whole else "more than 0"
                 raise UsageError(f"Limits({name}={value!r}): {bound} is needed, as in Limits(wall=5.0).")
+            if value > MOST[not whole]:
+                raise UsageError(f"Limits({name}={value!r:.30}): at most {MOST[not whole]}, as in Limits(wall=5.0).")
 
 
 @dataclass(frozen=True, slots=True)

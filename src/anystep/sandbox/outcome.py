@@ -41,3 +41,8 @@ class Outcome:
     def ok(self) -> bool:
         """Whether it ran to its end, or the call returned."""
         return self.status == "ok"
+
+    @property
+    def lost(self) -> bool:
+        """Whether its worker died with it, of the machine's want or by hand: that tells nothing of the program."""
+        return self.status == "killed" and self.exit_code is None

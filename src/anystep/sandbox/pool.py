@@ -18,6 +18,7 @@ from anystep.sandbox.session import Session
 from anystep.sandbox.worker import Lost, Worker, lost, outcome
 
 _every: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+_sharing = threading.Lock()
 
 
 class Sandbox:
@@ -172,6 +173,8 @@ class Sandbox:
 
 
 def _after_fork() -> None:
+    global _sharing
+    _sharing = threading.Lock()  # another thread may have held it
     for box in list(_every):
         box._forked()
 
@@ -180,7 +183,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 _shared: Sandbox | None = None
-_sharing = threading.Lock()
 
 
 def shared() -> Sandbox:
@@ -188,6 +190,6 @@ def shared() -> Sandbox:
     global _shared
     with _sharing:
         if _shared is None:
-            _shared = Sandbox(workers=os.cpu_count() or 2)
+            _shared = Sandbox(workers=os.cpu_count() or 1)
             atexit.register(_shared.close)
         return _shared

@@ -19,7 +19,8 @@ class Session:
 
     opened: what became of the definitions themselves. alive: whether it can be called. The limits hold for all calls
     together; a call that goes over one ends the session, and later calls have the status "closed". A call that raises
-    does not end it. It keeps a worker until it is closed, and is for one thread at a time.
+    does not end it. It keeps a worker until it is closed or forgotten, and is for one thread at a time. In a process
+    that was forked meanwhile it counts as closed.
     """
 
     def __init__(self, worker: Worker, program: Program, limits: Limits, give_back: Callable[[Worker, bool], None]):
@@ -50,10 +51,10 @@ class Session:
     def close(self) -> None:
         """End the program and free its worker. It may be called twice."""
         worker, self._worker = self._worker, None
-        if worker is None:
+        if worker is None or worker.owner != os.getpid():  # a forked process has no say in its parent's worker
             return
         try:
-            if self.alive and worker.owner == os.getpid():
+            if self.alive:
                 worker.close_session()
         except Lost:
             self._sound = False
@@ -67,6 +68,9 @@ class Session:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        self.close()  # else a session that is forgotten would keep its worker from everybody for good
 
     def _told(self, ask: Callable[[], dict[str, Any]]) -> Outcome:
         self._sound, self.alive = False, False  # while it is asked: an interrupt leaves half an answer in the line

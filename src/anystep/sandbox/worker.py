@@ -51,6 +51,7 @@ class Worker:
                 pass_fds=passed,
                 env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
                 cwd="/",
+                start_new_session=True,  # a signal to our process group must not end those who clear up
             )
         except OSError as problem:
             ours.close()

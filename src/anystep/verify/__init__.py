@@ -1,6 +1,7 @@
 """Is it right? Rewards over language states: learned, computed without an answer key, and exact (labelled oracle)."""
 
 from anystep.verify.abduct_act_predict import Attribution, abduct_act_predict, replayed
+from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
@@ -18,22 +19,26 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.spare import Spare, spare
 from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
     "Attribution",
+    "ChainOutcome",
     "ChainSteps",
     "CollaborativeCotPot",
     "Judge",
     "NaturalProgram",
     "Pairwise",
     "SelfEvaluation",
+    "Spare",
     "Tests",
     "UncertaintyHead",
     "WinRate",
     "abduct_act_predict",
     "bradley_terry",
+    "chain_outcome",
     "chain_steps",
     "collaborative_cot_pot",
     "equations",
@@ -44,6 +49,7 @@ __all__ = [
     "pairwise",
     "replayed",
     "self_evaluation",
+    "spare",
     "tests",
     "uncertainty_head",
     "verified_majority",

@@ -6,7 +6,8 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ class ChainSteps(Reward):
     name: str
     aggregate: Aggregate = "product"
     prior: float = 0.5
+    maker: ClassVar[str] = "chain_steps"
     engine: Any = field(default=None, compare=False, repr=False)
     judge: Any = field(default=None, compare=False, repr=False)
 
@@ -62,7 +64,7 @@ class ChainSteps(Reward):
             return [tuple(self.engine.tokenizer.encode(text)) for text in texts]
         except UsageError as error:
             raise UsageError(
-                f"chain_steps reads what a chain model writes, and {error} Use it with model='chainlm-2m', or "
+                f"{self.maker} reads what a chain model writes, and {error} Use it with model='chainlm-2m', or "
                 "verify.equations(question)."
             ) from error
 
@@ -100,18 +102,23 @@ def finished(chain: str) -> str:
 
 
 @functools.cache
-def _loaded(model: str) -> tuple[Engine, StepReward]:
-    judge = step_reward(model).requires_grad_(False)
-    return Engine(judge.trunk, Alphabet(judge.alphabet.symbols), name=model), judge
+def loaded(model: str | Path) -> tuple[Engine, StepReward]:
+    """A reward model, shipped or by its card's path, and the engine that reads with its trunk."""
+    path = Path(model)
+    judge = step_reward(path.stem, path.parent) if path.suffix == ".json" else step_reward(str(model))
+    judge.requires_grad_(False)
+    name = path.stem if path.suffix == ".json" else str(model)
+    return Engine(judge.trunk, Alphabet(judge.alphabet.symbols), name=name), judge
 
 
-def chain_steps(model: str = "chainlm-2m-step-reward", aggregate: Aggregate = "product") -> ChainSteps:
+def chain_steps(model: str | Path = "chainlm-2m-step-reward", aggregate: Aggregate = "product") -> ChainSteps:
     """The learned step reward that ships with ChainLM, over the states of a chain model.
 
-    Preserves nothing. As a potential (`.log_odds()`) with the last step's aggregate the target that results is p(x)
-    times the odds that x is right; earlier steps only steer.
+    model: another step reward's card, such as one trained from your own labels. Preserves nothing. As a potential
+    (`.log_odds()`) with the last step's aggregate the target that results is p(x) times the odds that x is right;
+    earlier steps only steer.
     """
     if aggregate not in _AGGREGATES:
         raise UsageError(f"chain_steps(aggregate={aggregate!r}): one of {', '.join(_AGGREGATES)}.")
-    engine, judge = _loaded(model)
-    return ChainSteps(model, aggregate, engine=engine, judge=judge)
+    engine, judge = loaded(model)
+    return ChainSteps(engine.name, aggregate, engine=engine, judge=judge)

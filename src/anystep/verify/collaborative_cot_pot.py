@@ -10,9 +10,11 @@ Source: Liang et al., "Improving LLM Reasoning through Scaling Inference Computa
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,14 @@ from anystep.language.engine.tokenizer import Alphabet
 from anystep.language.prefill import opened, portions
 from anystep.language.train.reasoners import BASE, GENERATORS, TRANSLATOR, Reasoner, reasoner_card, translate_prompt
 from anystep.language.train.verifiers import Training, Verifier, verifier, verifier_card
-from anystep.ledger import Cost, Ledger, Limit, Rows
+from anystep.ledger import Cost, JointLimit, Ledger, Limit, Rows
 from anystep.process import Floats, Reward, Scored
 from anystep.tasks.chains import CHAIN_END
 from anystep.verify.chain_steps import finished
 
-Runner = Callable[[Sequence[str]], Sequence[str | None]]  # programs to what each printed, None where it failed
+# Programs to what each printed: None where it failed, NaN where it could not be run, which is not its fault.
+Runner = Callable[[Sequence[str]], Sequence[str | float | None]]
+SHIPPED = Training("preference", ("B", "C"))  # A is left as a reasoner that it has not seen
 KEPT = 100_000  # verdicts an Agreement remembers
 PROGRAM_TOKENS = 48
 _STATED = re.compile(r"=(\d+)\.?\s*$")
@@ -47,9 +51,9 @@ _ASSIGNED = re.compile(r"([a-z])=")
 class Agreement(Reward):
     """1 where the program that the translator makes of a chain's finished steps comes to the chain's value, else 0.
 
-    Nothing about the problem is read: a wrong plan whose equations hold gets 1. A chain whose program does not run gets
-    0, one that is not begun 0.5. Translating is greedy, and paid in the translator's tokens; running a program is one
-    call. What was found for a chain is remembered, and then free, until `forget`.
+    Nothing about the problem is read: a wrong plan whose equations hold gets 1. A chain whose program fails gets 0, one
+    whose program could not be run NaN, one that is not begun 0.5. Translating is greedy, and paid in the translator's
+    tokens; running a program is one call. What was found for a chain is remembered, and then free, until `forget`.
     """
 
     name: str = "agreement"
@@ -59,18 +63,20 @@ class Agreement(Reward):
 
     def __call__(self, states: Any, limit: Limit) -> Scored:
         chains = [finished(text) for text in states.texts()]
-        new: dict[str, int] = {}  # the row that pays for a chain
+        owners = limit.owner.tolist() if isinstance(limit, JointLimit) else [0] * len(chains)
+        new: dict[tuple[int, str], int] = {}  # the row that pays for a chain, in each run that has it
         for row, chain in enumerate(chains):
             if chain and chain not in self.known:
-                new.setdefault(chain, row)
+                new.setdefault((owners[row], chain), row)
         if new:
-            self._find(list(new), np.array(list(new.values())), limit)
-        return Scored(np.array([self.known.get(c, np.nan) if c else 0.5 for c in chains]), limit.used)
+            self._find([chain for _, chain in new], np.array(list(new.values())), limit)
+        values = np.array([self.known.get(c, np.nan) if c else 0.5 for c in chains])
+        for old in list(self.known)[: max(0, len(self.known) - KEPT)]:
+            self.known.pop(old, None)
+        return Scored(values, limit.used)
 
     def _find(self, chains: list[str], rows: Any, limit: Limit) -> None:
         """Remembers the verdicts of those chains that could be paid for."""
-        if len(self.known) + len(chains) > KEPT:
-            self.known.clear()
         programs = self.translated(chains, rows, limit)
         run = {i: code(program) for i, program in enumerate(programs) if program is not None}
         for i in [i for i, text in run.items() if text is None]:  # nothing to run: it agrees with nothing
@@ -79,7 +85,8 @@ class Agreement(Reward):
         some = some[limit.pay(rows[some], each=Cost(calls=1))]
         printed = self.runner([str(run[i]) for i in some.tolist()]) if len(some) else ()
         for i, said in zip(some.tolist(), printed, strict=True):
-            self.known[chains[i]] = float(agrees(chains[i], said))
+            if not isinstance(said, float):
+                self.known[chains[i]] = float(agrees(chains[i], said))
 
     def translated(self, chains: Sequence[str], rows: Rows, limit: Limit) -> list[str | None]:
         """The chains' programs, None where the limit refused."""
@@ -208,7 +215,7 @@ def code(program: str) -> str | None:
     return f"{body}\nprint({assigned[1]})" if stop and assigned else None
 
 
-def agrees(chain: str, printed: str | None) -> bool:
+def agrees(chain: str, printed: str | float | None) -> bool:
     """Whether what a program printed is the number that the chain's last step states."""
     stated = _STATED.search(chain)
     try:
@@ -217,8 +224,9 @@ def agrees(chain: str, printed: str | None) -> bool:
         return False
 
 
-def in_sandbox(programs: Sequence[str]) -> list[str | None]:
-    """What each program printed in the sandbox, None where it failed.
+def in_sandbox(programs: Sequence[str]) -> list[str | float | None]:
+    """What each program printed in the sandbox: None where it failed, NaN where it could not be run: its worker was
+    lost, or the process failed that it shared with others, none of which can have brought that about.
 
     Plain assignments cannot touch each other, so a hundred of them share a process; any other program has its own.
     """
@@ -226,21 +234,24 @@ def in_sandbox(programs: Sequence[str]) -> list[str | None]:
 
     plain = [i for i, program in enumerate(programs) if _PLAIN.fullmatch(program)]
     shares = [plain[at : at + TOGETHER] for at in range(0, len(plain), TOGETHER)]
-    alone = sorted(set(range(len(programs))) - set(plain))
+    joined, alone = set(plain), sorted(set(range(len(programs))) - set(plain))
     batches = [_TOGETHER.format([programs[i] for i in some]) for some in shares]
     outcomes = shared().run([*batches, *(programs[i] for i in alone)])
-    said: list[str | None] = [None] * len(programs)
+    said: list[str | float | None] = [None] * len(programs)
     for some, outcome in zip([*shares, *([i] for i in alone)], outcomes, strict=True):
         if outcome.status == "ok":
-            printed = outcome.stdout.split("\n") if len(some) > 1 or some[0] in plain else [outcome.stdout]
+            printed = outcome.stdout.split("\n") if len(some) > 1 or some[0] in joined else [outcome.stdout]
             for i, line in zip(some, printed, strict=False):
                 said[i] = line.strip() or None
+        elif outcome.lost or some[0] in joined:
+            for i in some:
+                said[i] = math.nan
     return said
 
 
 def agreement(translator: Engine, runner: Runner = in_sandbox) -> Agreement:
     """Chains against their programs, with a model that writes programs (`language.train.reasoners`)."""
-    return Agreement(f"agreement by {translator.name}", translator, runner)
+    return Agreement(f"agreement by {Path(translator.name).stem}", translator, runner)
 
 
 def ranker(judge: Verifier, name: str) -> Ranker:
@@ -259,15 +270,16 @@ def collaborative_cot_pot(
 ) -> CollaborativeCotPot:
     """The filter and the ranker for `tasks.quantities`; what is not trained yet is trained, and then kept.
 
-    training: the verifier's recipe; by default by preference on solutions of three reasoners. Preserves nothing; as a
-    potential (`.log_odds()`) the target that results is p(x) times the odds of the value at the finished chain.
+    training: the verifier's recipe; by default that of the one that ships: by preference, on solutions of the reasoners
+    B and C. Preserves nothing; as a potential (`.log_odds()`) the target that results is p(x) times the odds of the
+    value at the finished chain.
     Raises UsageError for a `rest` outside [0, 1).
     """
     from anystep.language import load
 
     if not 0 <= rest < 1:
         raise UsageError(f"collaborative_cot_pot(rest={rest!r}): a share such as 0.5, or 0 for a vote's weights.")
-    card = verifier_card(training or Training("preference", ("A", "B", "C")), reasoners, base)
+    card = verifier_card(training or SHIPPED, reasoners, base)
     return CollaborativeCotPot(
         agreement(load(reasoner_card(translator)), runner), ranker(verifier(card), card.stem), rest
     )

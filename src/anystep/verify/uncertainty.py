@@ -18,13 +18,13 @@ from anystep.language.loading import load as load_engine
 from anystep.language.prefill import paid, portions
 from anystep.language.train.checkpoint import WEIGHTS
 from anystep.language.train.uncertainty import Head, load
-from anystep.language.train.uncertainty_fit import SMOLLM2, trained
 from anystep.language.train.worked import step_ends
 from anystep.ledger import Cost, Ledger, Limit
 from anystep.process import Reward, Scored
 from anystep.verify.chain_steps import _AGGREGATES, Aggregate
 
 SHIPPED = "{}-uncertainty.safetensors"
+Place = tuple[int, tuple[int, ...]]  # where a chain begins, and all tokens up to a step's end
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class UncertaintyHead(Reward):
     which: str = ""
     engine: Any = field(default=None, compare=False, repr=False)
     head: Any = field(default=None, compare=False, repr=False)
-    known: OrderedDict[tuple[int, ...], float] = field(default_factory=OrderedDict, compare=False, repr=False)
+    known: OrderedDict[Place, float] = field(default_factory=OrderedDict, compare=False, repr=False)
 
     def __call__(self, states: Any, limit: Limit) -> Scored:
         values = np.full(len(states), np.nan)
@@ -63,17 +63,17 @@ class UncertaintyHead(Reward):
         """How likely each finished step is right, of every row whose new steps could be paid for."""
         with self.engine.lock:
             found = self._judged(states, self._ends(states), limit)
-        while len(self.known) > self.kept:
-            self.known.popitem(last=False)
+            while len(self.known) > self.kept:
+                self.known.popitem(last=False)
         return found
 
     def _judged(self, states: Any, ends: Sequence[Sequence[int]], limit: Limit) -> dict[int, list[float]]:
-        new = [
-            [e for e in each if tokens[:e] not in self.known] for tokens, each in zip(states.tokens, ends, strict=True)
-        ]
+        known = self.known  # by where the chain begins too: the head sees nothing before that
+        every = list(zip(states.starts, states.tokens, ends, strict=True))
+        new = [[e for e in each if (start, tokens[:e]) not in known] for start, tokens, each in every]
         rows = np.flatnonzero([bool(each) for each in new])
         fed = [states.tokens[row][: ends[row][-1] - 1] for row in rows.tolist()]
-        found = {row: self._remembered(states.tokens[row], ends[row]) for row in range(len(states)) if not new[row]}
+        found = {row: self._remembered(*each) for row, each in enumerate(every) if not new[row]}
         for some in portions(self.engine, fed):
             part = rows[some]
             prices = [self._price(states.starts[row], ends[row][-1], new[row]) for row in part.tolist()]
@@ -89,10 +89,9 @@ class UncertaintyHead(Reward):
                 ]
             fresh = self.head.module.uncertainties(features, [[e - states.starts[r] for e in new[r]] for r in mine])
             for row, wrong in zip(mine, fresh, strict=True):
-                tokens = states.tokens[row]
-                judged = {tokens[:e]: 1.0 - p for e, p in zip(new[row], wrong, strict=True)}
-                found[row] = [judged[tokens[:e]] if e in new[row] else self.known[tokens[:e]] for e in ends[row]]
-                self.known.update(judged)
+                start, tokens, own = every[row]
+                known.update({(start, tokens[:e]): 1.0 - p for e, p in zip(new[row], wrong, strict=True)})
+                found[row] = self._remembered(start, tokens, own)
         return found
 
     def _price(self, start: int, last: int, new: Sequence[int]) -> Cost:
@@ -100,10 +99,11 @@ class UncertaintyHead(Reward):
         head = self.head.module.flops(last - start, [end - start for end in new])
         return Cost(flops=head + self.head.inside.flops(self.engine, last - start))
 
-    def _remembered(self, tokens: tuple[int, ...], ends: Sequence[int]) -> list[float]:
-        for end in ends:
-            self.known.move_to_end(tokens[:end])
-        return [self.known[tokens[:end]] for end in ends]
+    def _remembered(self, start: int, tokens: tuple[int, ...], ends: Sequence[int]) -> list[float]:
+        keys = [(start, tokens[:end]) for end in ends]
+        for key in keys:
+            self.known.move_to_end(key)
+        return [self.known[key] for key in keys]
 
     def _ends(self, states: Any) -> list[list[int]]:
         """Where each row's finished steps end."""
@@ -133,12 +133,10 @@ def _engine(name: str) -> Engine:
 
 
 def head_for(engine: Engine) -> Head:
-    """The head that ships for a model known by name, or that its recipe has trained or now trains."""
+    """The head that ships for a model known by name; UsageError for any other."""
     path = WEIGHTS / SHIPPED.format(engine.name)
     if path.exists():
         return load(path)
-    if engine.name == SMOLLM2.model:
-        return trained(SMOLLM2, engine)
     raise UsageError(
         f"No uncertainty head is known for {engine.name}: train one with language.train.uncertainty_fit.fit(engine, "
         "chains, recipe) and write verify.uncertainty_head(engine, head)."

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from anystep.bench.interval import Interval
 from anystep.bench.report import Point, Report, equal_cost
+from anystep.calibrate.interval import Interval
 from anystep.view.text import figure, printable
 
 ORACLE = "[oracle] reads the answer key: an upper bound on what choosing could reach, not a result."

@@ -28,11 +28,12 @@ YES, NO = "y", "ronc"
 
 @dataclass(frozen=True)
 class ReasonerRecipe:
-    """Everything that decides the reasoner: ChainLM, which can look things up and count already, and `tokens` padded
-    ones of right chains of one level, `batch` chains an update."""
+    """Everything that decides the reasoner: ChainLM, which can look things up and count already, tuned in `rounds` of
+    `tokens` padded ones of right chains of one level, `batch` chains an update."""
 
     start: str = "chainlm-2m"
     level: int = 1
+    rounds: int = 2
     tokens: int = 350_000
     batch: int = 16
     matrix_rate: float = 2e-3
@@ -49,7 +50,7 @@ class VerifierRecipe:
     """
 
     context: Context = "cited"
-    updates: int = 250
+    updates: int = 160
     batch: int = 32
     wrong: float = 0.5
     dim: int = 128
@@ -64,7 +65,7 @@ class VerifierRecipe:
         return Config(len(Alphabet()), self.dim, self.layers, heads, heads, 2 * self.dim, 32, context=CONTEXT)
 
 
-LONG = VerifierRecipe(updates=1_800)  # about as many tokens as 250 updates take where a check shows the whole chain
+LONG = VerifierRecipe(updates=1_150)  # about as many tokens as 160 updates take where a check shows the whole chain
 
 
 def checks(split: str, n: int, seed: int, context: Context, wrong: float = 0.5) -> Iterator[tuple[Planted, int, Asked]]:
@@ -89,31 +90,37 @@ def letter(check: Asked) -> str:
 def pairs(recipe: VerifierRecipe) -> list[Pair]:
     """What a verifier learns from: checks and their letters; of a right step the step itself is to be written too."""
     drawn = checks("train", recipe.updates * recipe.batch, recipe.seed, recipe.context, recipe.wrong)
-    found = []
-    for _, _, check in drawn:
-        prompt, said = compact(check.lines, check.step), letter(check)
-        begins = len(compact(check.lines, "")) - 1 if said == YES else len(prompt)
-        found.append((prompt[:begins], prompt[begins:] + said))
-    return found
+    return [_pair(check) for _, _, check in drawn]
 
 
-def train_reasoner(recipe: ReasonerRecipe, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
-    """A reasoner, and what it cost beyond the model it starts as."""
-    start, alphabet = policy(recipe.start)
+def _pair(check: Asked) -> Pair:
+    prompt, said = compact(check.lines, check.step), letter(check)
+    begins = len(compact(check.lines, "")) - 1 if said == YES else len(prompt)
+    return prompt[:begins], prompt[begins:] + said
+
+
+def train_reasoner(
+    recipe: ReasonerRecipe, start: Llama, seed: int, say: Callable[[str], None] = print
+) -> tuple[Llama, Cost]:
+    """One round of tuning that starts as `start`, and what it cost."""
     model = Llama(replace(start.config, context=CONTEXT))
     model.load_state_dict(start.state_dict())
-    drawn = islice(problems("train", recipe.seed, recipe.level), recipe.tokens // 70)
+    drawn = islice(problems("train", seed, recipe.level), recipe.tokens // 70)
     taught = [(p.prompt(), p.text()) for p in drawn]
-    tuning = Tuning(recipe.tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, 50, 0.4, recipe.seed)
-    return model, tune(model, alphabet, taught, tuning, say)
+    tuning = Tuning(recipe.tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, 50, 0.4, seed)
+    return model, tune(model, Alphabet(), taught, tuning, say)
 
 
 def reasoner(recipe: ReasonerRecipe | None = None, say: Callable[[str], None] = print) -> Path:
-    """The card of the reasoner, which `language.load` takes; trained once, then kept by the hash of its recipe."""
+    """The card of the reasoner, which `language.load` takes; trained once, then kept by the hash of its recipe, as is
+    each round before the last."""
     recipe = recipe or ReasonerRecipe()
+    seed = recipe.seed + recipe.rounds - 1
 
     def make() -> tuple[Llama, Config, Cost]:
-        model, cost = train_reasoner(recipe, say)
+        before = reasoner(replace(recipe, rounds=recipe.rounds - 1), say) if recipe.rounds > 1 else None
+        start, _ = policy(before.stem, before.parent) if before else policy(recipe.start)
+        model, cost = train_reasoner(recipe, start, seed, say)
         return model, model.config, cost
 
     return kept("premises-reasoner", asdict(recipe), make, recipe.start)

@@ -6,6 +6,7 @@ about three times cheaper. Positions restart behind the prompt, so a chain is co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,21 +15,25 @@ from torch.nn import functional as F
 
 from anystep.tasks.chains import CHAIN_END, STEP_END, Alphabet, Verdict, family_of
 
+WRONG = len(Verdict)  # a label that names no reason
+UNLABELLED = len(Verdict) + 1  # a step of which nothing is known
+
 
 @dataclass(frozen=True)
 class Labelled:
-    """A prompt, its chains, and the checker's verdicts on their finished steps."""
+    """A prompt, its chains, and a label for each of their finished steps: the checker's verdict, or what somebody else
+    says: `Verdict.RIGHT`, `WRONG` or `UNLABELLED`."""
 
     prompt: str
     chains: list[str]
-    verdicts: list[tuple[Verdict, ...]]
+    verdicts: Sequence[tuple[int, ...]]
 
 
 def label(prompt: str, chains: list[str]) -> Labelled:
     """Distinct finished chains of a prompt with exact verdicts."""
     chains = sorted({c for c in chains if CHAIN_END in c})
     family = family_of(prompt)
-    return Labelled(prompt, chains, [family.judge(prompt, c) for c in chains])
+    return Labelled(prompt, chains, [tuple(family.judge(prompt, c)) for c in chains])
 
 
 @dataclass(frozen=True)

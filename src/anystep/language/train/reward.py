@@ -33,7 +33,7 @@ from anystep.language.train.chainlm import Cost, policy
 from anystep.language.train.checkpoint import Card, save
 from anystep.language.train.checkpoint import load as load_checkpoint
 from anystep.language.train.figures import within_auroc
-from anystep.language.train.grove import Grove, Labelled, label, plant
+from anystep.language.train.grove import UNLABELLED, WRONG, Grove, Labelled, label, plant
 from anystep.language.train.optimise import Optimiser
 from anystep.language.train.sampler import sample_many
 from anystep.tasks.chains import (
@@ -144,28 +144,37 @@ def step_reward(name: str = "chainlm-2m-step-reward", folder: Path | None = None
 
 
 @dataclass(frozen=True)
-class RewardRecipe:
-    """Everything that decides a step reward. `start` names the policy whose trunk it starts from and samples.
+class Fitting:
+    """How a reward is fitted to labels. `start` names the policy whose trunk it starts from.
 
-    `tokens` counts padded tokens, `groups` prompts an update in `micro` passes, `each` chains a prompt. From the share
-    `own_from` of training on, half of the groups are policy samples, out of `own` prompts sampled once. `pairs` weighs
+    `tokens` counts padded tokens, `groups` prompts an update in `micro` passes, `each` chains a prompt. `pairs` weighs
     the pairwise term, `after` the labels behind a first error, `writer` the next-token loss on legal steps.
     """
 
     start: str = "chainlm-2m"
     seed: int = 0
     tokens: int = 2_400_000
-    mix: dict[str, float] = field(default_factory=lambda: {"C": 0.45, "P": 0.45, "A": 0.05, "L": 0.05})
     groups: int = 48
     micro: int = 3
     each: int = 6
-    own: int = 1_800
-    own_from: float = 0.3
     pairs: float = 0.5
     after: float = 0.3
     writer: float = 0.3
     matrix_rate: float = 2e-3
     other_rate: float = 2e-3
+    warm_steps: int = 50
+
+
+@dataclass(frozen=True)
+class RewardRecipe(Fitting):
+    """Everything that decides a step reward that learns from the exact checker. The policy `start` is sampled, too.
+
+    From the share `own_from` of training on, half of the groups are policy samples, out of `own` prompts sampled once.
+    """
+
+    mix: dict[str, float] = field(default_factory=lambda: {"C": 0.45, "P": 0.45, "A": 0.05, "L": 0.05})
+    own: int = 1_800
+    own_from: float = 0.3
 
 
 ROUNDS = (
@@ -200,24 +209,79 @@ def samples(recipe: RewardRecipe, model: Llama, alphabet: Alphabet) -> list[Labe
     return [g for g in map(label, prompts, found) if g.chains]
 
 
-def loss_of(model: StepReward, grove: Grove, recipe: RewardRecipe) -> Tensor:
-    """Cross-entropy of verdicts, the pairwise term, and the next-token loss on legal steps, summed over the batch."""
+def unlikeliness(logs: Tensor, label: Tensor) -> Tensor:
+    """-log of the probability of each label, from log-probabilities of verdicts (steps, verdicts): of its name, of any
+    but `RIGHT` where it says `WRONG` alone, and 0 where nothing is known."""
+    named = F.nll_loss(logs, label.clamp(max=len(Verdict) - 1), reduction="none")
+    unnamed = -logs[:, Verdict.RIGHT + 1 :].logsumexp(-1)
+    return torch.where(label < WRONG, named, torch.where(label == WRONG, unnamed, 0.0))
+
+
+def loss_of(model: StepReward, grove: Grove, recipe: Fitting) -> Tensor:
+    """Cross-entropy of labels, the pairwise term, and the next-token loss on legal steps, summed over the batch.
+
+    A chain is wrong where a label says so, and its score the summed log-probability of right where there is a label.
+    Steps without one count as legal in chains that are not wrong.
+    """
     logs, written = model(grove)
     ends = grove.verdict >= 0
     verdict = grove.verdict[ends]
+    known = verdict != UNLABELLED
     weight = torch.where(verdict == Verdict.AFTER, recipe.after, 1.0)
-    pointwise = (F.nll_loss(logs, verdict, reduction="none") * weight).sum()
+    pointwise = (unlikeliness(logs, verdict) * weight).sum()
     rows, width = int(grove.branch.shape[0]), int(grove.branch.max()) + 1
     place = torch.arange(rows)[:, None].expand_as(grove.branch)[ends] * width + grove.branch[ends]
-    score = torch.zeros(rows * width).index_add(0, place, logs[:, Verdict.RIGHT])
-    wrong = torch.zeros(rows * width).index_add(0, place, (verdict != Verdict.RIGHT).float()) > 0
-    there = torch.zeros(rows * width).index_add(0, place, torch.ones(len(place))) > 0
+    score = torch.zeros(rows * width).index_add(0, place, torch.where(known, logs[:, Verdict.RIGHT], 0.0))
+    wrong = torch.zeros(rows * width).index_add(0, place, (known & (verdict != Verdict.RIGHT)).float()) > 0
+    there = torch.zeros(rows * width).index_add(0, place, known.float()) > 0
+    legal = (verdict == Verdict.RIGHT) | (verdict == Verdict.DOOMED) | (~known & ~wrong[place])
     score, good, bad = score.view(rows, width), (there & ~wrong).view(rows, width), (there & wrong).view(rows, width)
     pair = (good[:, :, None] & bad[:, None, :]).float()
     gap = F.softplus(score[:, None, :] - score[:, :, None]) * pair
     pairwise = (gap.sum((1, 2)) / pair.sum((1, 2)).clamp_min(1)).sum()
-    legal = ((verdict == Verdict.RIGHT) | (verdict == Verdict.DOOMED))[grove.step[grove.step >= 0]]
-    return pointwise + recipe.pairs * recipe.each * pairwise - recipe.writer * written[grove.step >= 0][legal].sum()
+    inside = grove.step >= 0
+    return (
+        pointwise
+        + recipe.pairs * recipe.each * pairwise
+        - recipe.writer * written[inside][legal[grove.step[inside]]].sum()
+    )
+
+
+def begun(recipe: Fitting, folder: Path | None = None) -> tuple[StepReward, Llama]:
+    """An unfitted reward on the policy's trunk, and the policy."""
+    start, alphabet = policy(recipe.start, folder)
+    with torch.random.fork_rng(devices=[]):  # the head's draws: the same each time, and nobody else's
+        torch.manual_seed(recipe.seed)
+        model = StepReward(start.config, alphabet)
+    model.trunk.load_state_dict(start.state_dict())
+    return model, start
+
+
+def fit(
+    model: StepReward,
+    pick: Callable[[float], list[Labelled]],
+    recipe: Fitting,
+    watch: Callable[[StepReward, int, float], None] | None = None,
+) -> Cost:
+    """Trains `model` in place on the groups that `pick(share done)` gives for each update, and says what it took."""
+    optimiser = Optimiser(model, recipe.matrix_rate, recipe.other_rate, recipe.warm_steps)
+    began, began_cpu, tokens, updates, seen = time.perf_counter(), time.process_time(), 0, 0, 0
+    while tokens < recipe.tokens:
+        picked = (g for g in pick(tokens / recipe.tokens) if g.chains)
+        some = sorted(picked, key=lambda g: len(g.prompt) + sum(map(len, g.chains)))
+        labels, total = sum(len(v) for g in some for v in g.verdicts), 0.0
+        for at in range(0, len(some), recipe.groups // recipe.micro):
+            grove = plant(some[at : at + recipe.groups // recipe.micro], model.alphabet)
+            loss = loss_of(model, grove, recipe) / labels
+            loss.backward()
+            total += loss.item()
+            tokens += grove.tokens.numel()
+        optimiser.step(tokens / recipe.tokens)
+        updates, seen = updates + 1, seen + len(some)
+        if watch:
+            watch(model, tokens, total)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
+    return Cost(tokens, seen, updates, round(seconds, 1), round(cpu, 1))
 
 
 def train(
@@ -230,35 +294,19 @@ def train(
 
     It goes on from `earlier`, which it changes, or else starts from the policy's trunk.
     """
-    start, alphabet = policy(recipe.start, folder)
-    with torch.random.fork_rng(devices=[]):  # the head's draws: the same each time, and nobody else's
-        torch.manual_seed(recipe.seed)
-        model = StepReward(start.config, alphabet)
-    model.trunk.load_state_dict(start.state_dict())
-    model = earlier or model
-    optimiser = Optimiser(model, recipe.matrix_rate, recipe.other_rate)
-    began, began_cpu, tokens, updates, seen = time.perf_counter(), time.process_time(), 0, 0, 0
+    fresh, start = begun(recipe, folder)
+    model = earlier or fresh
     free, rng = strays(recipe), Random(recipe.seed + 2)
     own: list[Labelled] = []
-    while tokens < recipe.tokens:
-        if not own and tokens >= recipe.own_from * recipe.tokens:
-            own = samples(recipe, start, alphabet)
+
+    def pick(done: float) -> list[Labelled]:
+        if not own and done >= recipe.own_from:
+            own.extend(samples(recipe, start, model.alphabet))
         half = recipe.groups // 2 if own else 0
-        some = [next(free) for _ in range(recipe.groups - half)] + [rng.choice(own) for _ in range(half)]
-        some = sorted((g for g in some if g.chains), key=lambda g: len(g.prompt) + sum(map(len, g.chains)))
-        labels, total = sum(len(v) for g in some for v in g.verdicts), 0.0
-        for at in range(0, len(some), recipe.groups // recipe.micro):
-            grove = plant(some[at : at + recipe.groups // recipe.micro], alphabet)
-            loss = loss_of(model, grove, recipe) / labels
-            loss.backward()
-            total += loss.item()
-            tokens += grove.tokens.numel()
-        optimiser.step(tokens / recipe.tokens)
-        updates, seen = updates + 1, seen + len(some)
-        if watch:
-            watch(model, tokens, total)
-    seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
-    return model.eval(), Cost(tokens, seen, updates, round(seconds, 1), round(cpu, 1))
+        return [next(free) for _ in range(recipe.groups - half)] + [rng.choice(own) for _ in range(half)]
+
+    cost = fit(model, pick, recipe, watch)
+    return model.eval(), cost
 
 
 def logger(every: float, start: str, folder: Path) -> Callable[[StepReward, int, float], None]:

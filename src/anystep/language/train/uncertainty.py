@@ -128,23 +128,17 @@ class UncertaintyHead(nn.Module):
         return [torch.tensor(row).sigmoid().tolist() for row in self.log_odds(features, ends)]
 
 
-def batches(
-    tokens: Sequence[Tensor], ends: Sequence[Sequence[int]], ahead: bool = False
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Every step of every chain as a row of what `UncertaintyHead.forward` takes, BATCH rows together.
-
-    ahead: whether a step's row sees the tokens behind it too.
-    """
+def batches(tokens: Sequence[Tensor], ends: Sequence[Sequence[int]]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Every step of every chain as a row of what `UncertaintyHead.forward` takes, BATCH rows together."""
     rows = [(i, [0, *each][k], end) for i, each in enumerate(ends) for k, end in enumerate(each)]
     made = []
     for at in range(0, len(rows), BATCH):
         some = rows[at : at + BATCH]
-        width = max(len(tokens[i]) if ahead else end for i, _, end in some)
+        width = max(end for _, _, end in some)
         place = torch.arange(width)
         begin, end = (torch.tensor([row[k] for row in some])[:, None] for k in (1, 2))
-        last = torch.tensor([len(tokens[i]) for i, _, _ in some])[:, None] if ahead else end
         padded = pad_sequence([tokens[i][:width] for i, _, _ in some], batch_first=True)
-        made.append((padded, (place >= begin) & (place < end), (place < last)))
+        made.append((padded, (place >= begin) & (place < end), place < end))
     return made
 
 

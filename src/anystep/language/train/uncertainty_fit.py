@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -32,8 +33,7 @@ from anystep.language.train.worked import Chain, ChainsRecipe, chains_of
 class HeadRecipe:
     """Everything that decides a head, given its chains: what it reads, its shape, and how it is fitted.
 
-    batch: chains an update. weight: of wrong steps in the loss. ahead: whether a step may see the tokens behind it,
-    which a chain that is still being written has not.
+    batch: chains an update. weight: of wrong steps in the loss.
     """
 
     inside: Inside
@@ -46,7 +46,6 @@ class HeadRecipe:
     decay: float = 0.1
     dropout: float = 0.1
     weight: float = 1.0
-    ahead: bool = False
     seed: int = 0
 
 
@@ -129,7 +128,7 @@ def optimise(
             some = order[at : at + recipe.batch]
             tokens = list(module.embed(torch.cat([features[i] for i in some])).split([len(features[i]) for i in some]))
             wrong = torch.tensor([not label for i in some for label in chains[i].labels], dtype=torch.float32)
-            logits = torch.cat([module(*batch) for batch in batches(tokens, [ends[i] for i in some], recipe.ahead)])
+            logits = torch.cat([module(*batch) for batch in batches(tokens, [ends[i] for i in some])])
             loss = F.binary_cross_entropy_with_logits(logits, wrong, pos_weight=weight)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate * min((done + 1) / (0.05 * total + 1), 1 - done / total)
@@ -173,7 +172,10 @@ CHAIN_PROBLEMS = {"C": 150, "P": 150, "A": 30, "L": 30}
 SMOLLM2 = ModelRecipe(
     HeadRecipe(
         Inside(shortlist=SMOLLM2_WORDS, values=(11, 14, 17, 20, 23, 26), final=True),
-        **{"hidden": 64, "epochs": 6, "batch": 32, "rate": 1e-3},
+        hidden=64,
+        epochs=6,
+        batch=32,
+        rate=1e-3,
     ),
     (ChainsRecipe("counts", 280, 3), ChainsRecipe("stories", 280, 3)),
     (ChainsRecipe("counts", 60, 4, "dev"), ChainsRecipe("stories", 60, 4, "dev")),
@@ -185,11 +187,16 @@ CHAINLM = ModelRecipe(  # the head that ships
 )
 
 
-def trained(recipe: ModelRecipe = SMOLLM2, engine: Engine | None = None, say: Callable[[str], None] = print) -> Head:
-    """The head of a recipe, trained once (chains included) and then kept in the user's cache folder by its hash."""
+def kept(recipe: ModelRecipe) -> Path:
+    """Where the head of a recipe is kept, once it is trained."""
     told: Any = json.dumps(asdict(recipe), sort_keys=True)
     name = f"{recipe.model}-uncertainty-{blake2b(told.encode(), digest_size=6).hexdigest()}"
-    path = cache_folder() / "models" / f"{name}.safetensors"
+    return cache_folder() / "models" / f"{name}.safetensors"
+
+
+def trained(recipe: ModelRecipe = SMOLLM2, engine: Engine | None = None, say: Callable[[str], None] = print) -> Head:
+    """The head of a recipe, trained once (chains included) and then kept in the user's cache folder by its hash."""
+    path = kept(recipe)
     if not path.exists():
         from anystep.language.loading import load as load_engine  # imported late: loading knows these recipes
 

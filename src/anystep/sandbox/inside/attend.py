@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from anystep.sandbox import values, wire
 from anystep.sandbox.inside import confine, launch, rooms
+from anystep.sandbox.inside.scratch import GLANCE
 from anystep.sandbox.inside.supervise import Watch
 
 
@@ -72,7 +73,9 @@ class Attending:
         poller = select.poll()
         for fd in self.askers:
             poller.register(fd, select.POLLIN)
-        ready = {fd for fd, _ in poller.poll()}
+        while not (ready := {fd for fd, _ in poller.poll(GLANCE * 1000 if watch.swollen else None)}):
+            if watch.broken():  # a signal handler or a thread of its own may go on filling scratch
+                watch.kill()
         try:
             return wire.receive(self.control) if self.control in ready else None
         except wire.Closed:

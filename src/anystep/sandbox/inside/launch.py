@@ -28,7 +28,7 @@ def furnish(folder: str, files: dict[str, bytes], most: int) -> None:
         for name, content in files.items():
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_bytes(content)
-    except OSError as problem:
+    except (OSError, UnicodeError) as problem:
         raise NoRoom(f"its files cannot be written: {problem}") from problem
 
 

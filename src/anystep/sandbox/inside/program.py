@@ -25,6 +25,7 @@ CALLS, REPLIES = 3, 4  # descriptors: what is asked of a session, and what the p
 NAME = "<program>"
 LONGEST = 500  # characters of what is said about an error
 _hidden: list[types.ModuleType] = []  # modules of ours that programs cannot import, kept because they still run
+_ballast: list[bytes] = []
 BALLAST = 4 << 20  # bytes set aside, so that a program out of memory can still say so
 
 
@@ -32,7 +33,7 @@ def become(request: dict[str, Any]) -> NoReturn:
     """Run the request's code in this process, which must already be confined, and end."""
     code, session = request["code"], request["session"]
     _tidy(code)
-    ballast = bytes(BALLAST)  # by calloc: pages that nobody touches cost nothing
+    _ballast.append(bytes(BALLAST))  # by calloc: pages that nobody touches cost nothing
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = main
@@ -43,7 +44,6 @@ def become(request: dict[str, Any]) -> NoReturn:
             _finish()
 
     told = _attempt(run)
-    del ballast
     _say(told)
     while session and told[0] == "ok":
         try:
@@ -89,6 +89,7 @@ def _attempt(work: Callable[[], Any]) -> tuple[Any, ...]:
         _flush()
         os._exit(code & 0xFF)  # nothing is said: it left before its end
     except MemoryError:
+        _ballast.clear()
         return ("memory", "MemoryError")
     except values.NotLiteral as problem:
         return ("value", str(problem)[:LONGEST])
@@ -142,5 +143,8 @@ def _say(told: tuple[Any, ...]) -> None:
     _flush()
     try:
         wire.send(REPLIES, values.dumps(told))
+    except MemoryError:
+        _ballast.clear()
+        wire.send(REPLIES, values.dumps(("memory", "MemoryError")))
     except (wire.Closed, OSError):
         os._exit(1)

@@ -84,7 +84,7 @@ class Folder:
     @contextmanager
     def program(self, request: dict[str, Any], askers: dict[int, int]) -> Iterator[Watch]:
         confine.adopt_orphans()
-        scratch = self.folder
+        scratch, watch = self.folder, None
         if os.listdir(scratch):
             os._exit(1)  # something of an earlier program is left: no program starts here again
         try:
@@ -97,6 +97,8 @@ class Folder:
             watch.swollen = glances(scratch, request["limits"]["scratch"])
             yield watch
         finally:
+            if watch is not None and watch.ended is None:  # we failed: it would be waited for in vain
+                watch.end("left")
             reap_all()
             os.chdir("/")
             os.chmod(scratch, 0o700)

@@ -29,7 +29,8 @@ AF_UNIX, SOCK_STREAM, SOCK_KIND = 1, 1, 0xF
 PR_SET_NAME, PR_GET_NAME = 15, 16
 TERMINAL_QUESTIONS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIO(N)CLEX
 FILE_QUESTIONS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)  # fcntl without F_SETOWN and F_SETSIG: they signal
-MODES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat")
+# By name, on files that need not be open: what Landlock does not see, truncate before its third version among it.
+MODES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat", "truncate")
 
 Instruction = tuple[int, int, int, int]  # code, steps to jump where true, where false, operand
 
@@ -90,7 +91,8 @@ def filter_for(processes: int, own: int, alone: bool, modes: bool) -> bytes:
 
     processes: children and threads allowed; none means that no call which makes one is let through. own: the program's
     process id, the only one it may signal, unless it is `alone` with its children in a pid namespace. modes: whether it
-    may change the permissions and times of files: not where it can reach files of its user's, Python's own for one.
+    may change the permissions and times of files, and cut them short by name: not where it can reach files of its
+    user's, Python's own for one.
     """
     arch = NATIVE[platform.machine().lower()]
     known = numbers(arch)

@@ -67,7 +67,22 @@ def serve(control: int, parent: int, fork: Callable[[], int], attend: Callable[[
             attend()
         _, status = os.waitpid(pid, 0)
         if status:  # the supervisor was killed, or failed: the stream may hold half an answer
+            end_orphans()
             os._exit(1)
+
+
+def end_orphans() -> None:
+    """End what a supervisor that was killed leaves behind: its program dies with it, but not the program's children.
+
+    They have come to us, if we adopt orphans, and none of them can leave the program's group.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while hasattr(os, "waitid"):
+            over = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            if over is not None:  # not reaped yet, so that its number is still its own
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(over.si_pid, signal.SIGKILL)
+                os.waitpid(over.si_pid, 0)
 
 
 def keep(folder: str) -> None:
@@ -91,7 +106,7 @@ def main() -> NoReturn:
     package()
     from anystep.sandbox import values, wire
     from anystep.sandbox.inside.attend import attend  # all of ours before the boundary, behind which no file is ours
-    from anystep.sandbox.inside.confine import end_with
+    from anystep.sandbox.inside.confine import adopt_orphans, end_with
     from anystep.sandbox.inside.rooms import ROOMS
 
     control, parent, room, folder = int(sys.argv[1]), int(sys.argv[2]), ROOMS[sys.argv[3]](), sys.argv[4]
@@ -105,6 +120,7 @@ def main() -> NoReturn:
         room.enter(library(), folder)
         if room.keeper:
             end_with(above)  # once more: becoming another user undoes it
+            adopt_orphans()
     except OSError as problem:
         wire.send(control, values.dumps(str(problem)))
         os._exit(0)

@@ -17,6 +17,7 @@ MAX_STARTS = 40  # places where a program without a fence may begin
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[^\n`]*\n(.*?)(?:^[ \t]*(?:```|~~~)|\Z)", re.DOTALL | re.MULTILINE)
 _CLOSING = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
 _CODE = re.compile(r"^[ \t]*(?:def|class|import|from|@|async def)\b|^@", re.MULTILINE)
 
 
@@ -30,7 +31,8 @@ def extract_program(text: str, entry: str, before: str = "") -> str | None:
     of `print` or of `entry`, and a main guard at the top level are left out, for they only show or check. Total: no
     text raises, and the first 20,000 characters are read.
     """
-    text = text[:MAX_TEXT].replace("\r\n", "\n").replace("\t", "    ")
+    text = text[:MAX_TEXT].removeprefix("\ufeff").replace("\r\n", "\n")
+    text = _INDENT.sub(lambda found: found[0].replace("\t", "    "), text)  # a tab within a line may be in a text
     blocks = [match[1] for match in _FENCE.finditer(text)]
     for block in reversed(blocks):
         if (found := _whole(block, entry, before)) is not None:

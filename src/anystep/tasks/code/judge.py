@@ -94,11 +94,12 @@ def _tried(judge: Judge, box: Sandbox, problem: Problem, code: str) -> Any:
 
 def _verdict(box: Sandbox, problem: Problem, code: str) -> float:
     with box.open(code) as candidate:
+        _known(candidate.opened)
         if isinstance(problem.hidden, Checked):
             with _for_tests(box.workers).open(harness(problem.hidden.code, problem.entry)) as tests:
                 return float(relayed(tests, candidate, problem.entry)[0])
         for case in problem.hidden.cases:
-            outcome = candidate.call(problem.entry, case.arguments)
+            outcome = _known(candidate.call(problem.entry, case.arguments))
             if not (outcome.ok and same(outcome.value, case.expected)):
                 return 0.0
     return 1.0
@@ -107,7 +108,15 @@ def _verdict(box: Sandbox, problem: Problem, code: str) -> float:
 def _outcomes(box: Sandbox, problem: Problem, code: str) -> tuple[Outcome, ...]:
     """What became of the program as it was loaded, and then on the arguments shown."""
     with box.open(code) as candidate:
-        return (candidate.opened, *(candidate.call(problem.entry, case.arguments) for case in problem.shown))
+        calls = (candidate.call(problem.entry, case.arguments) for case in problem.shown)
+        return tuple(map(_known, (candidate.opened, *calls)))
+
+
+def _known(outcome: Outcome) -> Outcome:
+    """The outcome. Raises RuntimeError where it tells nothing of the program, which is then not judged."""
+    if outcome.lost:
+        raise RuntimeError(outcome.detail)
+    return outcome
 
 
 def _share(problem: Problem, outcomes: Any) -> float:

@@ -61,13 +61,13 @@ def relayed(tests: Session, candidate: Session, entry: str) -> tuple[bool, str]:
     """Whether the tests pass with the candidate's function, and why not where they do not.
 
     tests: a session of `harness(code, entry)`. candidate: a session of the program. Raises RuntimeError where the
-    tests' process fails before it was told a value, which says nothing of the candidate.
+    tests' process fails before it was told a value, or a worker is lost, which says nothing of the candidate.
     """
     answer: tuple[Any, ...] = ()
     for _ in range(MOST_CALLS):
         told = tests.call("_next", answer)
         if (
-            not told.ok and told.status != "value" and answer
+            not told.ok and told.status != "value" and answer and not told.lost
         ):  # what they were answered made them hang or fall: a right value does not
             return False, f"the tests ended with {told.status}: {told.detail}"
         if not told.ok:
@@ -79,6 +79,8 @@ def relayed(tests: Session, candidate: Session, entry: str) -> tuple[bool, str]:
                 return False, why
             case ("call", tuple(args)):
                 came = candidate.call(entry, args)
+                if came.lost:
+                    raise RuntimeError(came.detail)
                 if not came.ok:
                     return False, f"{came.status}: {came.detail}"
                 answer = (came.value,)

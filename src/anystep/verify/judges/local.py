@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,8 @@ class Local:
             raise UsageError(f"{engine.name} has no chat template: judge(model, chat=False) asks it in plain text.")
         self.framed = functools.lru_cache(maxsize=64)(self._framed)
         self.labelled = functools.lru_cache(maxsize=64)(self._labelled)
-        self.plain = Plain(engine.tokenizer, self._turns())
+        words: Any = engine.tokenizer  # told apart by identity
+        self.plain = _plain(words, frozenset(self._turns()))
 
     def weigh(self, asks: Sequence[Ask], begun: str, scale: Scale, limit: Limit, rows: Rows) -> Weighed:
         written, errors = self._written(asks, begun)
@@ -184,6 +186,12 @@ class Local:
             if tokenizer.decode([first]).strip() and first not in self.plain.forbidden:
                 found.add(first)
         return found
+
+
+@functools.lru_cache(maxsize=8)
+def _plain(tokenizer: Any, turns: frozenset[int]) -> Plain:
+    """Made once for all judges of a model: some vocabularies have thousands of special names."""
+    return Plain(tokenizer, turns)
 
 
 def _words(ask: Ask) -> tuple[str | None, ...]:
