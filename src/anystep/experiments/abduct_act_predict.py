@@ -15,7 +15,7 @@ from itertools import islice
 
 import numpy as np
 
-from anystep.bench.interval import wilson
+from anystep.calibrate.interval import wilson
 from anystep.experiments._figures import held, paired, table
 from anystep.experiments.check import Check, Result
 from anystep.language import LanguageProcess, load
