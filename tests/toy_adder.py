@@ -156,8 +156,8 @@ def install(patch: Any = None, **options: Any) -> None:
 
     import anystep.tasks
 
-    solving = import_module("anystep.solve")
-    known = solving.rewards()
+    naming, solving = import_module("anystep.naming"), import_module("anystep.solve")
+    known = naming.rewards()
 
     def engine_for(model: str, before: object = None) -> str:
         if model != "adder":
@@ -179,5 +179,5 @@ def install(patch: Any = None, **options: Any) -> None:
     put = setattr if patch is None else patch.setattr
     put(solving, "engine_for", engine_for)
     put(solving, "process_for", process_for)
-    put(solving, "rewards", lambda: {**known, "right": right})
+    put(naming, "rewards", lambda: {**known, "right": right})
     put(anystep.tasks, "load", load)
