@@ -262,9 +262,10 @@ def test_a_verdict_belongs_to_where_its_chain_begins(engine: Engine, head: Head,
 
 def test_a_text_starts_no_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: Engine) -> None:
     monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path))
-    monkeypatch.setattr(engine, "name", uncertainty_fit.SMOLLM2.model)
-    with pytest.raises(UsageError, match="once"):
+    monkeypatch.setattr(engine, "name", "of nobody's making")
+    with pytest.raises(UsageError, match="No uncertainty head is known for of nobody's making"):
         named_method("best_of_n(n=2, reward=uncertainty_head)", "1+1=", asks=lambda name: engine)
+    assert not list(tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("aggregate", ["product", "min", "last"])
