@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anystep.language.engine.cache import Tokens, common
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.plan import Plan
 from anystep.ledger import FREE, Cost, Limit
+from anystep.process import Floats
 
 
 def paid(
@@ -65,6 +67,26 @@ def opened(
     """As `paid`, with the rows' session in place of its plan."""
     left, plan = paid(engine, sequences, limit, each, starts, rows)
     return left, None if plan is None else engine.open(plan)
+
+
+def read_each(
+    engine: Engine,
+    sequences: Sequence[Tokens],
+    rows: NDArray[np.int64],
+    limit: Limit,
+    read: Callable[[Tensor, int], float],
+) -> Floats:
+    """`read(states, i)` of every sequence i whose reading could be paid for, from its hidden states (time, dim); NaN of
+    the others. Portion by portion; rows: the sequences' places in the limit's call."""
+    values = np.full(len(sequences), np.nan)
+    with engine.lock:
+        for some in portions(engine, sequences):
+            paid_for, session = opened(engine, [sequences[i] for i in some.tolist()], limit, rows=rows[some])
+            if session is not None:
+                with session:
+                    for place, i in enumerate(some[paid_for].tolist()):
+                        values[i] = read(session.states(place), i)
+    return values
 
 
 def portions(engine: Engine, sequences: Sequence[Tokens]) -> Iterator[NDArray[np.int64]]:

@@ -11,11 +11,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anystep.errors import UsageError
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import Alphabet
-from anystep.language.prefill import opened, portions
+from anystep.language.prefill import opened, portions, read_each
 from anystep.language.train.reward import StepReward, step_reward
 from anystep.ledger import Ledger, Limit
 from anystep.process import Floats, Reward, Scored
@@ -23,7 +24,7 @@ from anystep.tasks.chains import CHAIN_END, STEP_END
 
 Aggregate = Literal["last", "product", "min"]
 
-_AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
+AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
     "last": lambda p: p[-1],
     "product": math.prod,
     "min": min,
@@ -71,17 +72,10 @@ class ChainSteps(Reward):
     def _read(
         self, sequences: list[tuple[int, ...]], starts: list[int], rows: NDArray[np.int64], limit: Limit
     ) -> Floats:
-        values = np.full(len(sequences), np.nan)
-        with self.engine.lock:
-            for some in portions(self.engine, sequences):
-                part = [sequences[i] for i in some.tolist()]
-                paid, session = opened(self.engine, part, limit, rows=rows[some])
-                if session is not None:
-                    with session:
-                        for i, row in enumerate(some[paid].tolist()):
-                            steps = self.judge.read(session.states(i), sequences[row], starts[row])
-                            values[row] = _AGGREGATES[self.aggregate](steps)
-        return values
+        def read(hidden: Tensor, i: int) -> float:
+            return AGGREGATES[self.aggregate](self.judge.read(hidden, sequences[i], starts[i]))
+
+        return read_each(self.engine, sequences, rows, limit, read)
 
     def forget(self) -> None:
         self.engine.cache.trim(0)
@@ -118,7 +112,7 @@ def chain_steps(model: str | Path = "chainlm-2m-step-reward", aggregate: Aggrega
     (`.log_odds()`) with the last step's aggregate the target that results is p(x) times the odds that x is right;
     earlier steps only steer.
     """
-    if aggregate not in _AGGREGATES:
-        raise UsageError(f"chain_steps(aggregate={aggregate!r}): one of {', '.join(_AGGREGATES)}.")
+    if aggregate not in AGGREGATES:
+        raise UsageError(f"chain_steps(aggregate={aggregate!r}): one of {', '.join(AGGREGATES)}.")
     engine, judge = loaded(model)
     return ChainSteps(engine.name, aggregate, engine=engine, judge=judge)

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from anystep.errors import UsageError
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import Alphabet
-from anystep.language.prefill import opened, portions
+from anystep.language.prefill import opened, portions, read_each
 from anystep.language.train.reasoners import BASE, GENERATORS, TRANSLATOR, Reasoner, reasoner_card, translate_prompt
 from anystep.language.train.verifiers import Training, Verifier, verifier, verifier_card
 from anystep.ledger import Cost, JointLimit, Ledger, Limit, Rows
@@ -160,16 +161,10 @@ class Ranker(Reward):
         return Scored(values, limit.used)
 
     def _read(self, sequences: list[tuple[int, ...]], starts: list[int], rows: Any, limit: Limit) -> Floats:
-        values = np.full(len(sequences), np.nan)
-        with self.engine.lock:
-            for some in portions(self.engine, sequences):
-                part = [sequences[i] for i in some.tolist()]
-                paid, session = opened(self.engine, part, limit, rows=rows[some])
-                if session is not None:
-                    with session:
-                        for i, at in enumerate(some[paid].tolist()):
-                            values[at] = self.judge.read(session.states(i), sequences[at], starts[at])
-        return values
+        def read(hidden: Tensor, i: int) -> float:
+            return float(self.judge.read(hidden, sequences[i], starts[i]))
+
+        return read_each(self.engine, sequences, rows, limit, read)
 
     def forget(self) -> None:
         self.engine.cache.trim(0)

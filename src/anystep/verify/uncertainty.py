@@ -21,7 +21,7 @@ from anystep.language.train.uncertainty import Head, load
 from anystep.language.train.worked import step_ends
 from anystep.ledger import Cost, Ledger, Limit
 from anystep.process import Reward, Scored
-from anystep.verify.chain_steps import _AGGREGATES, Aggregate
+from anystep.verify.chain_steps import AGGREGATES, Aggregate
 
 SHIPPED = "{}-uncertainty.safetensors"
 Place = tuple[int, tuple[int, ...]]  # where a chain begins, and all tokens up to a step's end
@@ -56,7 +56,7 @@ class UncertaintyHead(Reward):
     def __call__(self, states: Any, limit: Limit) -> Scored:
         values = np.full(len(states), np.nan)
         for row, steps in self.steps(states, limit).items():
-            values[row] = _AGGREGATES[self.aggregate](steps) if steps else self.prior
+            values[row] = AGGREGATES[self.aggregate](steps) if steps else self.prior
         return Scored(values, limit.used)
 
     def steps(self, states: Any, limit: Limit) -> dict[int, list[float]]:
@@ -159,8 +159,8 @@ def uncertainty_head(
     times the odds that x's last step is right; with the product, that all are. Raises UsageError for a head that was
     trained on another model, ModelError for a file that is none.
     """
-    if aggregate not in _AGGREGATES:
-        raise UsageError(f"uncertainty_head(aggregate={aggregate!r}): one of {', '.join(_AGGREGATES)}.")
+    if aggregate not in AGGREGATES:
+        raise UsageError(f"uncertainty_head(aggregate={aggregate!r}): one of {', '.join(AGGREGATES)}.")
     if not isinstance(stop, str) or not stop:
         raise UsageError(f"uncertainty_head(stop={stop!r}): the text that ends a step, such as '\\n'.")
     engine = _engine(model) if isinstance(model, str) else model

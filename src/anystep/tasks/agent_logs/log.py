@@ -229,7 +229,7 @@ def logs(split: str, seed: int = 0) -> Iterator[AgentLog]:
 def agent_logs(n: int, seed: int = 0, split: str = "test") -> list[Task]:
     """`n` failed runs as tasks: the answer is `#` with the decisive step and its agent, `#3C`.
 
-    `Task.score` is 1.0 for the right step (the agent is told by it), `meta["log"]` the `AgentLog`. Raises UsageError
+    `Task.score` is 1.0 where both are right, `meta["log"]` the `AgentLog`. Raises UsageError
     for a count or split that cannot be meant.
     """
     call = f'agent_logs({n!r}, split="test")'
