@@ -19,7 +19,8 @@ class AllFailed(AnystepError):
 @dataclass(frozen=True)
 class Answer:
     """What a run concludes. `confidence` is None until something calibrated it, and for a run that was cut short;
-    `support` is the decision's share."""
+    `support` is the decision's share; `submitted` the population's rows that it gives, best first, where it gives
+    several."""
 
     value: Hashable
     text: str | None
@@ -37,6 +38,7 @@ class Answer:
     note: str
     family: Family = field(repr=False)
     confidence: float | None = None
+    submitted: tuple[int, ...] = ()
 
 
 def failure(

@@ -19,8 +19,8 @@ class Population:
 
     logp: log-probability of the path so far. logw: accumulated log target over proposal. weights: what the procedure
     makes of them, summing to one. scores: the procedure's last verdict, NaN where there is none. answers: what each
-    state says, filled in by the run for the decision. evidence: log of the normalising constant, where one was
-    estimated; `flagged` says that it left failed states out.
+    state says, filled in by the run for the decision; texts: its whole output, for a decision that reads `texts`.
+    evidence: log of the normalising constant, where one was estimated; `flagged` says that it left failed states out.
     """
 
     states: Any
@@ -33,6 +33,7 @@ class Population:
     weights: Floats
     scores: Floats
     answers: tuple[Hashable, ...] | None = None
+    texts: tuple[str, ...] | None = None
     evidence: float | None = None
     flagged: bool = False
 
@@ -57,7 +58,9 @@ class Population:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         books = {f: getattr(self, f)[rows] for f in _BOOKS}
         answers = None if self.answers is None else tuple(self.answers[i] for i in rows)
-        return replace(self, states=self.states.take(rows), answers=answers, **books).weighed(books["weights"])
+        texts = None if self.texts is None else tuple(self.texts[i] for i in rows)
+        taken = replace(self, states=self.states.take(rows), answers=answers, texts=texts, **books)
+        return taken.weighed(books["weights"])
 
     def join(self, *others: Population) -> Self:
         """Populations side by side, with equal total weight a member; an evidence, being one's own, is dropped."""
@@ -65,7 +68,7 @@ class Population:
         books: dict[str, Any] = {f: np.concatenate([getattr(p, f) for p in parts]) for f in _BOOKS}
         weights = np.concatenate([p.weights * len(p) for p in parts])
         states, flagged = self.states.join(*(p.states for p in parts[1:])), any(p.flagged for p in parts)
-        joined = replace(self, states=states, answers=None, evidence=None, flagged=flagged, **books)
+        joined = replace(self, states=states, answers=None, texts=None, evidence=None, flagged=flagged, **books)
         return joined.weighed(weights)
 
     def weighed(self, weights: ArrayLike) -> Self:
@@ -90,22 +93,26 @@ class Verdict:
     """A decision: the chosen row (None where there is none to choose), and its support in [0, 1], not a confidence.
 
     confidence: the probability that the choice is right, from a decision that was calibrated (`calibrate.winner`).
+    submitted: of a decision that may give several answers, their rows from the best on; `row` is the first of them.
     """
 
     row: int | None
     support: float | None = None
     confidence: float | None = None
+    submitted: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Decision:
     """Turns a weighted population into an answer. `scores` says that it reads rewards, so a run must have them paid;
-    `plain` is the decision that this one only adds a confidence to, which holds for one method."""
+    `texts` that it reads whole outputs; `plain` is the decision that this one only adds a confidence to, which holds
+    for one method."""
 
     name: str
     function: Callable[[Population], Verdict]
     scores: bool = False
     plain: Decision | None = None
+    texts: bool = False
 
     def __call__(self, population: Population) -> Verdict:
         return self.function(population)

@@ -291,15 +291,17 @@ class Run:
 
     def _decide(self, population: Population | None, reason: str) -> None:
         population = self._standing_ones(population)
-        row, support, confidence = None, None, None
+        row, support, confidence, submitted = None, None, None, tuple[int, ...]()
         if population is not None and len(population):
             if self.process.horizon is None:  # an endless process is never done: what it has is what it says
                 population = replace(
                     population, status=np.where(population.live, np.int8(Status.DONE), population.status)
                 )
             population = replace(population, answers=self.process.answers(population.states))
+            if self.method.decision.texts:
+                population = replace(population, texts=self.process.texts(population.states))
             verdict = self.method.decision(population)
-            row, support = verdict.row, verdict.support
+            row, support, submitted = verdict.row, verdict.support, verdict.submitted
             confidence = verdict.confidence if reason == "finished" else None  # it was calibrated on whole runs
         chosen = None if row is None or population is None else population.take([row])
         failed = sum(s == Status.FAILED for s in self.books.family.status)
@@ -320,6 +322,7 @@ class Run:
             note=self._note(reason, failed),
             family=self.books.family,
             confidence=confidence,
+            submitted=submitted,
         )
 
     def _standing_ones(self, population: Population | None) -> Population | None:

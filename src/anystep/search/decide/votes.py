@@ -1,4 +1,4 @@
-"""Decisions: pure functions from a weighted population to an answer. Only finished states are chosen from.
+"""The plain decisions: best score, first finished, and votes. Only finished states are chosen from.
 
 A decision's `support` is its own share of votes or weight, not a calibrated confidence.
 """
@@ -23,8 +23,12 @@ def _best_reward(population: Population) -> Verdict:
     return Verdict(int(np.nanargmax(scores)))
 
 
-def _vote(population: Population, votes: Floats) -> Verdict:
-    """The answer with the most votes, shown by its first state; a tie goes to the answer that came first."""
+def vote(population: Population, votes: Floats) -> Verdict:
+    """The answer with the most votes, shown by its first state that voted; a tie goes to the answer that came first.
+
+    votes: (n,), 0 or more, of the population's rows; a state without a vote, an answer or an end says nothing. Without
+    any votes the first finished state answers.
+    """
     totals: dict[Hashable, float] = {}
     for row, answer in enumerate(population.answers or ()):
         if population.done[row] and answer is not None:
@@ -38,16 +42,16 @@ def _vote(population: Population, votes: Floats) -> Verdict:
 
 
 def _majority(population: Population) -> Verdict:
-    return _vote(population, np.ones(len(population)))
+    return vote(population, np.ones(len(population)))
 
 
 def _weighted_majority(population: Population) -> Verdict:
-    return _vote(population, population.weights)
+    return vote(population, population.weights)
 
 
 def _reward_majority(population: Population) -> Verdict:
     """Votes of the size of the reward; unscored states have no vote."""
-    return _vote(population, np.maximum(np.nan_to_num(population.scores), 0.0))
+    return vote(population, np.maximum(np.nan_to_num(population.scores), 0.0))
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class _MajorityAbove:
     def __call__(self, population: Population) -> Verdict:
         passed = population.done & (np.nan_to_num(population.scores, nan=-np.inf) >= self.threshold)
         said = [passed[row] and answer is not None for row, answer in enumerate(population.answers or ())]
-        return _vote(population, np.array(said, dtype=np.float64)) if any(said) else _majority(population)
+        return vote(population, np.array(said, dtype=np.float64)) if any(said) else _majority(population)
 
 
 def _first_finished(population: Population) -> Verdict:
