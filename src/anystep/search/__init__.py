@@ -2,7 +2,9 @@
 
 from anystep.search.astar import astar
 from anystep.search.beam import beam
+from anystep.search.best_of_majority import best_of_majority
 from anystep.search.decide import (
+    abstain,
     best_reward,
     first_finished,
     majority,
@@ -12,14 +14,17 @@ from anystep.search.decide import (
 )
 from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
+from anystep.search.perplexity_consistency import perplexity_consistency
 from anystep.search.refine import refine
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
 from anystep.search.together import together
 from anystep.search.truncate import truncate
 
 __all__ = [
+    "abstain",
     "astar",
     "beam",
+    "best_of_majority",
     "best_of_n",
     "best_reward",
     "first_finish",
@@ -28,6 +33,7 @@ __all__ = [
     "majority_above",
     "mcts",
     "particle_filter",
+    "perplexity_consistency",
     "refine",
     "reward_majority",
     "sample",
