@@ -1,5 +1,6 @@
 """Which states are worth a step, and which answer do they give? Procedures and decisions on any process."""
 
+from anystep.search.adaptive_self_consistency import adaptive_self_consistency
 from anystep.search.astar import astar
 from anystep.search.beam import beam
 from anystep.search.best_of_majority import best_of_majority
@@ -22,6 +23,7 @@ from anystep.search.truncate import truncate
 
 __all__ = [
     "abstain",
+    "adaptive_self_consistency",
     "astar",
     "beam",
     "best_of_majority",
