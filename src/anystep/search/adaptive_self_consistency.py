@@ -57,4 +57,4 @@ def ahead(votes: Sequence[Hashable]) -> float:
     counts = sorted(Counter(votes).values(), reverse=True)
     first, second = counts[0], counts[1] if len(counts) > 1 else 0
     games = first + second + 1
-    return sum(math.comb(games, j) for j in range(first + 1)) / 2**games
+    return float(sum(math.comb(games, j) for j in range(first + 1)) / 2**games)
