@@ -20,7 +20,7 @@ HEADER = b"SQLite format 3\0"
 
 _TABLES = """
 create table pools (id integer primary key, model text not null, item text not null, settings text not null,
-  seed integer not null, about text not null, bill text not null, unique (model, item, settings, seed));
+  seed text not null, about text not null, bill text not null, unique (model, item, settings, seed));
 create table blocks (pool integer, first integer, count integer not null, record blob not null, states blob,
   primary key (pool, first)) without rowid;
 create table rewards (pool integer, label text, about text not null, alone text not null default '{}',
