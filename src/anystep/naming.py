@@ -26,6 +26,7 @@ Asks = Callable[[str | None], Any]  # the model of a name, None for the run's ow
 _METHODS: dict[str, Callable[..., Method]] = {
     "sample": search.sample,
     "best_of_n": search.best_of_n,
+    "capability_aware_best_of_n": search.capability_aware_best_of_n,
     "self_consistency": search.self_consistency,
     "first_finish": search.first_finish,
     "particle_filter": search.particle_filter,
@@ -96,6 +97,12 @@ def _self_evaluation(task: Question, asks: Asks, about: Any = "right") -> Reward
     return verify.self_evaluation(asks(None), about)
 
 
+def _self_evaluation_token(task: Question, asks: Asks) -> Reward:
+    from anystep import verify
+
+    return verify.self_evaluation_token(asks(None))
+
+
 def _tests(task: Question, all: bool = False) -> Reward:
     from anystep import verify
 
@@ -118,6 +125,7 @@ _REWARDS: dict[str, MakeReward] = {
     "natural_program": _natural_program,
     "oracle": _oracle,
     "self_evaluation": _self_evaluation,
+    "self_evaluation_token": _self_evaluation_token,
     "tests": _tests,
     "uncertainty_head": _uncertainty_head,
 }

@@ -2,6 +2,7 @@
 
 from anystep.search.astar import astar
 from anystep.search.beam import beam
+from anystep.search.capability_aware_best_of_n import capability_aware_best_of_n
 from anystep.search.decide import (
     best_reward,
     first_finished,
@@ -9,6 +10,13 @@ from anystep.search.decide import (
     majority_above,
     reward_majority,
     weighted_majority,
+)
+from anystep.search.iterative_deepening_sampling import (
+    Anywhere,
+    Every,
+    Geometric,
+    iterative_deepening_sampling,
+    triggered_sampling,
 )
 from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
@@ -18,12 +26,17 @@ from anystep.search.together import together
 from anystep.search.truncate import truncate
 
 __all__ = [
+    "Anywhere",
+    "Every",
+    "Geometric",
     "astar",
     "beam",
     "best_of_n",
     "best_reward",
+    "capability_aware_best_of_n",
     "first_finish",
     "first_finished",
+    "iterative_deepening_sampling",
     "majority",
     "majority_above",
     "mcts",
@@ -33,6 +46,7 @@ __all__ = [
     "sample",
     "self_consistency",
     "together",
+    "triggered_sampling",
     "truncate",
     "weighted_majority",
 ]
