@@ -29,6 +29,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "sample": search.sample,
     "best_of_n": search.best_of_n,
     "best_of_majority": search.best_of_majority,
+    "capability_aware_best_of_n": search.capability_aware_best_of_n,
     "self_consistency": search.self_consistency,
     "adaptive_self_consistency": search.adaptive_self_consistency,
     "first_finish": search.first_finish,
@@ -101,6 +102,12 @@ def _self_evaluation(task: Question, asks: Asks, about: Any = "right") -> Reward
     return verify.self_evaluation(asks(None), about)
 
 
+def _self_evaluation_token(task: Question, asks: Asks) -> Reward:
+    from anystep import verify
+
+    return verify.self_evaluation_token(asks(None))
+
+
 def _tests(task: Question, all: bool = False) -> Reward:
     from anystep import verify
 
@@ -123,6 +130,7 @@ _REWARDS: dict[str, MakeReward] = {
     "natural_program": _natural_program,
     "oracle": _oracle,
     "self_evaluation": _self_evaluation,
+    "self_evaluation_token": _self_evaluation_token,
     "tests": _tests,
     "uncertainty_head": _uncertainty_head,
 }

@@ -84,6 +84,11 @@ class Population:
         """With its finished states live again, for an editor to step."""
         return replace(self, status=np.where(self.done, np.int8(Status.LIVE), self.status))
 
+    def going_on(self, rows: ArrayLike = True) -> Self:
+        """With the live ones of these rows (a mask) going on under the keys they have, as if the next step were the
+        rest of their last: stretch by stretch they come to what one step to the end would have come to."""
+        return replace(self, cut=self.cut | (self.live & np.asarray(rows, dtype=bool)))
+
 
 _BOOKS = ("key", "id", "status", "cut", "logp", "logw", "weights", "scores")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anystep import Budget, Process, Run, UsageError, drive, search
+from anystep import Budget, Process, Run, UsageError, drive, reward, search
 from anystep.answer import AllFailed
 from anystep.procedure import Method
 from anystep.search import decide
@@ -62,6 +62,7 @@ def progress(states: Any) -> np.ndarray:
 
 
 REWARD = JudgeReward(progress, "judge")
+LENGTH = reward(lambda states: states.size, "length", (0, 9))
 POTENTIAL = JudgePotential(progress, "hope")
 TO_GO = JudgePotential(lambda states: progress(states) - 1, "to_go")
 
@@ -82,9 +83,22 @@ def methods(process: Process) -> dict[str, Method]:
     }
     if process.logp == "mass":
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
+    found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
+        n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
+    )
+    found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
+        n=3, reward=REWARD, threshold=None, warming=(process,)
+    )
     if isinstance(process, EnumerableLM):
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
+        cue = Reviser(process, "cue")
+        found["iterative_deepening_sampling"] = search.iterative_deepening_sampling(
+            n=3, trigger=cue, length=LENGTH, first=1, growth=2, reward=REWARD
+        )
+        found["triggered_sampling"] = search.triggered_sampling(
+            n=2, trigger=cue, length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
+        )
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
     return found
 

@@ -4,6 +4,7 @@ from anystep.search.adaptive_self_consistency import adaptive_self_consistency
 from anystep.search.astar import astar
 from anystep.search.beam import beam
 from anystep.search.best_of_majority import best_of_majority
+from anystep.search.capability_aware_best_of_n import capability_aware_best_of_n
 from anystep.search.decide import (
     abstain,
     best_reward,
@@ -12,6 +13,13 @@ from anystep.search.decide import (
     majority_above,
     reward_majority,
     weighted_majority,
+)
+from anystep.search.iterative_deepening_sampling import (
+    Anywhere,
+    Every,
+    Geometric,
+    iterative_deepening_sampling,
+    triggered_sampling,
 )
 from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
@@ -22,6 +30,9 @@ from anystep.search.together import together
 from anystep.search.truncate import truncate
 
 __all__ = [
+    "Anywhere",
+    "Every",
+    "Geometric",
     "abstain",
     "adaptive_self_consistency",
     "astar",
@@ -29,8 +40,10 @@ __all__ = [
     "best_of_majority",
     "best_of_n",
     "best_reward",
+    "capability_aware_best_of_n",
     "first_finish",
     "first_finished",
+    "iterative_deepening_sampling",
     "majority",
     "majority_above",
     "mcts",
@@ -41,6 +54,7 @@ __all__ = [
     "sample",
     "self_consistency",
     "together",
+    "triggered_sampling",
     "truncate",
     "weighted_majority",
 ]

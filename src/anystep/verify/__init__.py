@@ -19,6 +19,7 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
 from anystep.verify.spare import Spare, spare
 from anystep.verify.steps import Steps, steps
 from anystep.verify.tests import Tests, tests
@@ -33,6 +34,7 @@ __all__ = [
     "NaturalProgram",
     "Pairwise",
     "SelfEvaluation",
+    "SelfEvaluationToken",
     "Spare",
     "Steps",
     "Tests",
@@ -51,6 +53,7 @@ __all__ = [
     "pairwise",
     "replayed",
     "self_evaluation",
+    "self_evaluation_token",
     "spare",
     "steps",
     "tests",
