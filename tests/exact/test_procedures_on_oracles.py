@@ -37,6 +37,7 @@ from anystep.testing.oracles import (
     LinearGaussian,
     Metropolis,
     MixtureDiffusion,
+    Relay,
     Reviser,
 )
 
@@ -82,6 +83,7 @@ def methods(process: Process) -> dict[str, Method]:
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
     if isinstance(process, EnumerableLM):
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
+        found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
     return found
 
 

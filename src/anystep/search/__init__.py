@@ -10,6 +10,7 @@ from anystep.search.decide import (
     reward_majority,
     weighted_majority,
 )
+from anystep.search.infty_think import infty_think
 from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
 from anystep.search.refine import refine
@@ -24,6 +25,7 @@ __all__ = [
     "best_reward",
     "first_finish",
     "first_finished",
+    "infty_think",
     "majority",
     "majority_above",
     "mcts",
