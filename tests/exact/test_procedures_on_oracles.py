@@ -38,6 +38,7 @@ from anystep.testing.oracles import (
     LinearGaussian,
     Metropolis,
     MixtureDiffusion,
+    Relay,
     Reviser,
 )
 
@@ -100,6 +101,7 @@ def methods(process: Process) -> dict[str, Method]:
             n=2, trigger=cue, length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
         )
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
+        found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
     return found
 
 

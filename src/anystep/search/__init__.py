@@ -14,6 +14,7 @@ from anystep.search.decide import (
     reward_majority,
     weighted_majority,
 )
+from anystep.search.infty_think import infty_think
 from anystep.search.iterative_deepening_sampling import (
     Anywhere,
     Every,
@@ -43,6 +44,7 @@ __all__ = [
     "capability_aware_best_of_n",
     "first_finish",
     "first_finished",
+    "infty_think",
     "iterative_deepening_sampling",
     "majority",
     "majority_above",
