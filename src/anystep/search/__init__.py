@@ -1,7 +1,8 @@
 """Which states are worth a step, and which answer do they give? Procedures and decisions on any process."""
 
+from anystep.search.alphamath import AlphaMath
 from anystep.search.astar import astar
-from anystep.search.beam import beam
+from anystep.search.beam import beam, step_beam
 from anystep.search.decide import (
     best_reward,
     first_finished,
@@ -18,6 +19,7 @@ from anystep.search.together import together
 from anystep.search.truncate import truncate
 
 __all__ = [
+    "AlphaMath",
     "astar",
     "beam",
     "best_of_n",
@@ -32,6 +34,7 @@ __all__ = [
     "reward_majority",
     "sample",
     "self_consistency",
+    "step_beam",
     "together",
     "truncate",
     "weighted_majority",
