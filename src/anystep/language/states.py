@@ -36,6 +36,10 @@ class Sequences:
         tokens = tuple(row for states in every for row in states.tokens)
         return type(self)(tokens, tuple(start for states in every for start in states.starts), self.tokenizer)
 
+    def contents(self) -> tuple[tuple[int, ...], ...]:
+        """What tells states apart: their tokens."""
+        return self.tokens
+
     def outputs(self) -> tuple[tuple[int, ...], ...]:
         """Each row's generated tokens."""
         return tuple(tokens[start:] for tokens, start in zip(self.tokens, self.starts, strict=True))

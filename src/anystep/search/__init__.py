@@ -1,8 +1,9 @@
 """Which states are worth a step, and which answer do they give? Procedures and decisions on any process."""
 
 from anystep.search.adaptive_self_consistency import adaptive_self_consistency
+from anystep.search.alphamath import AlphaMath
 from anystep.search.astar import astar
-from anystep.search.beam import beam
+from anystep.search.beam import beam, step_beam
 from anystep.search.best_of_majority import best_of_majority
 from anystep.search.capability_aware_best_of_n import capability_aware_best_of_n
 from anystep.search.decide import (
@@ -31,6 +32,7 @@ from anystep.search.together import together
 from anystep.search.truncate import truncate
 
 __all__ = [
+    "AlphaMath",
     "Anywhere",
     "Every",
     "Geometric",
@@ -55,6 +57,7 @@ __all__ = [
     "reward_majority",
     "sample",
     "self_consistency",
+    "step_beam",
     "together",
     "triggered_sampling",
     "truncate",
