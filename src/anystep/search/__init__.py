@@ -10,6 +10,7 @@ from anystep.search.decide import (
     reward_majority,
     weighted_majority,
 )
+from anystep.search.hypothesis_refinement import hypothesis_refinement
 from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
 from anystep.search.refine import refine
@@ -24,6 +25,7 @@ __all__ = [
     "best_reward",
     "first_finish",
     "first_finished",
+    "hypothesis_refinement",
     "majority",
     "majority_above",
     "mcts",

@@ -19,6 +19,7 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.rule_fit import RuleFit, rule_fit
 from anystep.verify.spare import Spare, spare
 from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
@@ -31,6 +32,7 @@ __all__ = [
     "Judge",
     "NaturalProgram",
     "Pairwise",
+    "RuleFit",
     "SelfEvaluation",
     "Spare",
     "Tests",
@@ -48,6 +50,7 @@ __all__ = [
     "oracle",
     "pairwise",
     "replayed",
+    "rule_fit",
     "self_evaluation",
     "spare",
     "tests",

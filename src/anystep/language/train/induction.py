@@ -18,7 +18,7 @@ from anystep.language.engine.llama import Config, Llama
 from anystep.language.train.chainlm import Cost, untrained
 from anystep.language.train.tune import Pair, Tuning, kept, tune
 from anystep.tasks.chains import Alphabet
-from anystep.tasks.rules import END, Problem, applying, mistaken, problems, revised, written
+from anystep.tasks.rules import END, SEPARATOR, Problem, applying, mistaken, problems, revised, written
 
 CONTEXT = 200
 
@@ -36,8 +36,8 @@ class InductionRecipe:
     batch: int = 64
     revising: float = 0.35
     applying: float = 0.15
-    dim: int = 128
-    layers: int = 4
+    dim: int = 96
+    layers: int = 3
     matrix_rate: float = 3e-3
     other_rate: float = 4e-3
     seed: int = 0
@@ -45,7 +45,7 @@ class InductionRecipe:
     @property
     def config(self) -> Config:
         heads = self.dim // 32
-        return Config(len(Alphabet()), self.dim, self.layers, heads, heads, 3 * self.dim, 32, context=CONTEXT)
+        return Config(len(Alphabet()), self.dim, self.layers, heads, heads, 2 * self.dim, 32, context=CONTEXT)
 
 
 def pair(problem: Problem, recipe: InductionRecipe, rng: Random) -> Pair:
@@ -53,14 +53,20 @@ def pair(problem: Problem, recipe: InductionRecipe, rng: Random) -> Pair:
     inputs = [x for x, _ in problem.unseen]
     outputs = ";".join(written(y) for _, y in problem.unseen) + END
     if recipe.kind == "direct":
-        return problem.direct, outputs
+        return _after_one(problem.direct, outputs)
     u = rng.random()
     if u < recipe.applying:
         return applying(str(problem.rule), inputs), outputs
     if u < recipe.applying + recipe.revising:
         tried = f"{mistaken(problem.rule, rng)}{END}"
         return revised(problem.prompt, tried, failures=rng.random() < 0.75), f"{problem.rule}{END}"
-    return problem.prompt, f"{problem.rule}{END}"
+    return _after_one(problem.prompt, f"{problem.rule}{END}")
+
+
+def _after_one(prompt: str, text: str) -> Pair:
+    """Every example behind the first is learned from too: what comes behind its `>` can be told from those before."""
+    at = prompt.index(SEPARATOR) + 1
+    return prompt[:at], prompt[at:] + text
 
 
 def pairs(recipe: InductionRecipe) -> Iterator[Pair]:

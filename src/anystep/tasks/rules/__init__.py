@@ -2,6 +2,7 @@
 
 from anystep.tasks.rules.asking import (
     END,
+    SEPARATOR,
     applying,
     asked,
     examples_of,
@@ -22,14 +23,26 @@ from anystep.tasks.rules.draw import (
     rules,
     task,
 )
-from anystep.tasks.rules.meaning import LONGEST_LIST, LONGEST_RULE, OPERATIONS, Operation, Rule, parse, read, written
+from anystep.tasks.rules.meaning import (
+    LONGEST_LIST,
+    LONGEST_RULE,
+    OPERATIONS,
+    Digits,
+    Operation,
+    Rule,
+    parse,
+    read,
+    written,
+)
 
 __all__ = [
     "END",
     "LONGEST_LIST",
     "LONGEST_RULE",
     "OPERATIONS",
+    "Digits",
     "Operation",
+    "SEPARATOR",
     "Problem",
     "Rule",
     "applying",

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from anystep.tasks.rules.meaning import Digits, Rule, parse, read, written
 
 ASK, DIRECT, APPLY, END = "L", "P", "A", "."
+SEPARATOR = ";"
 TOLD = 3  # failures that a request for a better rule shows
 
 
 def shown(examples: Sequence[tuple[Digits, Digits]]) -> str:
-    return ";".join(f"{written(x)}>{written(y)}" for x, y in examples)
+    return SEPARATOR.join(f"{written(x)}>{written(y)}" for x, y in examples)
 
 
 def asked(examples: Sequence[tuple[Digits, Digits]], inputs: Sequence[Digits] | None = None) -> str:

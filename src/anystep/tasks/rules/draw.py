@@ -18,7 +18,7 @@ from anystep.tasks.rules.meaning import KNOWN, OPERATIONS, Digits, Operation, Ru
 from anystep.tasks.task import Task
 
 SEEN, UNSEEN = 6, 4
-LEVELS = {1: 0.2, 2: 0.5, 3: 0.3}  # operations of a rule, and how often
+LEVELS = {1: 0.25, 2: 0.6, 3: 0.15}  # operations of a rule, and how often
 GENERATION = {"unit": "completion", "end": (".",), "max_tokens": 28, "at_cap": "failed", "chat": False}
 _LISTS = Random("rules")
 PROBES = tuple(tuple(_LISTS.randrange(10) for _ in range(3 + i % 3)) for i in range(24))
@@ -82,17 +82,23 @@ def problems(split: str, rng: Random) -> Iterator[Problem]:
     """Endless problems of one split; their rules may repeat, their lists do not within a problem."""
     while True:
         level = rng.choices(list(LEVELS), list(LEVELS.values()))[0]
-        rule = draw_rule(rng, level, split)
-        examples: dict[Digits, Digits] = {}
-        for _ in range(60):
-            x = tuple(rng.randrange(10) for _ in range(rng.randrange(3, 6)))
-            y = rule.apply(x)
-            if y is not None and (y or rng.random() < 0.3):
-                examples[x] = y
-            if len(examples) == SEEN + UNSEEN:
-                pairs = tuple(examples.items())
-                yield Problem(rule, level, pairs[:SEEN], pairs[SEEN:])
-                break
+        problem = _problem(rng, draw_rule(rng, level, split), level)
+        if problem is not None:
+            yield problem
+
+
+def _problem(rng: Random, rule: Rule, level: int) -> Problem | None:
+    """A rule with examples; None for one that makes too little of most lists."""
+    examples: dict[Digits, Digits] = {}
+    for _ in range(60):
+        x = tuple(rng.randrange(10) for _ in range(rng.randrange(3, 6)))
+        y = rule.apply(x)
+        if y is not None and (y or rng.random() < 0.3):
+            examples[x] = y
+        if len(examples) == SEEN + UNSEEN:
+            pairs = tuple(examples.items())
+            return Problem(rule, level, pairs[:SEEN], pairs[SEEN:])
+    return None
 
 
 def mistaken(rule: Rule, rng: Random) -> Rule:
@@ -187,9 +193,14 @@ def drawn(n: int, split: str = "test", seed: int = 0) -> list[Problem]:
         raise UsageError(f"rules(n, split='test'): split is one of {', '.join(SPLITS)}, got {split!r}")
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise UsageError(f"rules(n=50): n is a whole number, 1 or more, got {n!r}")
-    found: dict[str, Problem] = {}
-    for problem in problems(split, Random(f"{split}:{seed}")):
-        found.setdefault(behaviour(problem.rule), problem)
-        if len(found) == n:
-            return list(found.values())
-    raise AssertionError("problems() is endless")
+    rng, found = Random(f"{split}:{seed}"), dict[str, Problem]()
+    while len(found) < n:
+        level = rng.choices(list(LEVELS), list(LEVELS.values()))[0]
+        for attempt in range(40):  # short rules are few: where most of a level are taken, a longer one serves
+            at = min(max(LEVELS), level + attempt // 20)
+            rule = draw_rule(rng, at, split)
+            problem = None if behaviour(rule) in found else _problem(rng, rule, at)
+            if problem is not None:
+                found[behaviour(rule)] = problem
+                break
+    return list(found.values())
