@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from itertools import product
 from random import Random
 from typing import Any
@@ -12,12 +11,9 @@ import numpy as np
 import pytest
 
 from anystep import Run, drive, reward, search
-from anystep.keys import Keys
-from anystep.process import Status
 from anystep.testing import merged
-from anystep.testing.oracles import EnumerableLM, Reviser
-from anystep.testing.oracles.language import Sequences, Tokens
-from anystep.testing.oracles.stepwise import Moved
+from anystep.testing.oracles import Again, EnumerableLM
+from anystep.testing.oracles.language import Tokens
 
 LM = EnumerableLM(seed=4, vocab=3, length=3)
 
@@ -27,21 +23,6 @@ def worth(x: Tokens) -> float:
 
 
 FIT = reward(lambda states: np.array([worth(x) for x in states.tuples()]), "fit")
-
-
-class From(Reviser):
-    """Keeps the first `kept` tokens of an output and lets the model write the rest again."""
-
-    def __init__(self, model: EnumerableLM, kept: int) -> None:
-        super().__init__(model, f"from {kept}")
-        self.kept = kept
-
-    def free(self, states: Sequences) -> np.ndarray:
-        return np.asarray((self.model.status(states) == Status.DONE) & (states.size <= self.kept))
-
-    def advance(self, states: Sequences, keys: Keys) -> Moved:
-        begins = self.model.status(states) == Status.DONE
-        return super().advance(replace(states, note=np.where(begins, 1 + self.kept, 0)), keys)
 
 
 def best_of(law: dict[Tokens, float], n: int) -> dict[Tokens, float]:
@@ -76,7 +57,7 @@ def refined(n: int, rounds: int, kept: int) -> dict[Tokens, float]:
 @pytest.mark.parametrize(("n", "rounds", "kept"), [(2, 3, 0), (1, 3, 1), (3, 2, 1)])
 def test_the_answer_s_law_is_enumerated(n: int, rounds: int, kept: int) -> None:
     assert len({worth(x) for x in LM.outputs}) == len(LM.outputs), "the enumeration wants distinct values"
-    method = search.hypothesis_refinement(n=n, reward=FIT, reviser=From(LM, kept), rounds=rounds)
+    method = search.hypothesis_refinement(n=n, reward=FIT, reviser=Again(LM, kept), rounds=rounds)
     runs, exact = 500, refined(n, rounds, kept)
     assert sum(exact.values()) == pytest.approx(1)
     found = Counter(run.answer.value for run in merged(lambda s: Run(LM, method, seed=s), range(runs)) if run.answer)
@@ -91,7 +72,7 @@ def test_what_answers_fits_at_least_as_well_as_any_and_ties_go_to_the_earlier() 
     coarse = reward(lambda states: np.array([round(worth(x), 1) for x in states.tuples()]), "coarse")
     later = 0
     for seed in range(30):
-        method = search.hypothesis_refinement(n=3, reward=coarse, reviser=From(LM, 1), rounds=3)
+        method = search.hypothesis_refinement(n=3, reward=coarse, reviser=Again(LM, 1), rounds=3)
         (answer,) = drive(Run(LM, method, seed=seed))
         assert answer.population is not None and answer.row is not None
         scores = answer.population.scores
@@ -102,9 +83,9 @@ def test_what_answers_fits_at_least_as_well_as_any_and_ties_go_to_the_earlier() 
 
 def test_it_stops_where_nothing_fails_and_asks_once_a_round() -> None:
     perfect = reward(lambda states: np.ones(len(states)), "perfect")
-    (answer,) = drive(Run(LM, search.hypothesis_refinement(n=3, reward=perfect, reviser=From(LM, 0), rounds=9)))
+    (answer,) = drive(Run(LM, search.hypothesis_refinement(n=3, reward=perfect, reviser=Again(LM, 0), rounds=9)))
     assert answer.population is not None and len(answer.population) == 3
-    (answer,) = drive(Run(LM, search.hypothesis_refinement(n=3, reward=FIT, reviser=From(LM, 0), rounds=4)))
+    (answer,) = drive(Run(LM, search.hypothesis_refinement(n=3, reward=FIT, reviser=Again(LM, 0), rounds=4)))
     assert answer.population is not None and len(answer.population) == 12
     revised = [answer.family.parents[i] for i in answer.population.id[3:].tolist()]
     scores = answer.population.scores
@@ -116,7 +97,7 @@ def test_it_stops_where_nothing_fails_and_asks_once_a_round() -> None:
 
 def test_a_process_of_failures_has_no_hypothesis_to_revise() -> None:
     nothing = reward(lambda states: np.full(len(states), np.nan), "nothing")
-    (answer,) = drive(Run(LM, search.hypothesis_refinement(n=2, reward=nothing, reviser=From(LM, 0))))
+    (answer,) = drive(Run(LM, search.hypothesis_refinement(n=2, reward=nothing, reviser=Again(LM, 0))))
     assert answer.population is not None and len(answer.population) == 2 and answer.value is not None
 
 

@@ -27,6 +27,7 @@ from anystep.testing import (
 )
 from anystep.testing.checks_process import trail
 from anystep.testing.oracles import (
+    Again,
     Countdown,
     Critic,
     EnumerableLM,
@@ -82,7 +83,7 @@ def methods(process: Process) -> dict[str, Method]:
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
     if isinstance(process, EnumerableLM):
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
-        found["hypothesis_refinement"] = search.hypothesis_refinement(n=2, reward=REWARD, reviser=Reviser(process))
+        found["hypothesis_refinement"] = search.hypothesis_refinement(n=2, reward=REWARD, reviser=Again(process))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis refinement: propose, select by what fits the seen examples, and propose again from where the best fails."""
+"""Hypothesis refinement: propose, select by what fits the seen examples, and propose again where it fails."""
 
 from __future__ import annotations
 

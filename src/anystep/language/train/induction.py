@@ -1,4 +1,4 @@
-"""A tiny proposer of rules, and its direct twin: two models of one size, trained on as many tokens of the same problems.
+"""A tiny proposer of rules, and its direct twin: of one size, trained on as many tokens of the same problems.
 
 The proposer reads examples and writes a rule (`tasks.rules`); of a rule that was tried, with or without where it
 failed, it writes a better one; and it applies a given rule to lists, which is what the gap to the interpreter is

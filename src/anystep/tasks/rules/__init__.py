@@ -1,4 +1,4 @@
-"""Which rule made these lists of those? Problems of induction in a small typed language, and its bounded interpreter."""
+"""Which rule made these lists of those? Induction in a small typed language, and its bounded interpreter."""
 
 from anystep.tasks.rules.asking import (
     END,
