@@ -28,6 +28,7 @@ from anystep.testing import (
 )
 from anystep.testing.checks_process import trail
 from anystep.testing.oracles import (
+    Again,
     Countdown,
     Critic,
     EnumerableLM,
@@ -102,6 +103,7 @@ def methods(process: Process) -> dict[str, Method]:
         )
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
         found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
+        found["hypothesis_refinement"] = search.hypothesis_refinement(n=2, reward=REWARD, reviser=Again(process))
     return found
 
 

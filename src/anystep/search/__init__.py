@@ -15,6 +15,7 @@ from anystep.search.decide import (
     reward_majority,
     weighted_majority,
 )
+from anystep.search.hypothesis_refinement import hypothesis_refinement
 from anystep.search.infty_think import infty_think
 from anystep.search.iterative_deepening_sampling import (
     Anywhere,
@@ -46,6 +47,7 @@ __all__ = [
     "capability_aware_best_of_n",
     "first_finish",
     "first_finished",
+    "hypothesis_refinement",
     "infty_think",
     "iterative_deepening_sampling",
     "majority",
