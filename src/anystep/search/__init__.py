@@ -10,6 +10,8 @@ from anystep.search.decide import (
     reward_majority,
     weighted_majority,
 )
+from anystep.search.draft_router import draft_router
+from anystep.search.glimp_router import glimp_router
 from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
 from anystep.search.refine import refine
@@ -22,8 +24,10 @@ __all__ = [
     "beam",
     "best_of_n",
     "best_reward",
+    "draft_router",
     "first_finish",
     "first_finished",
+    "glimp_router",
     "majority",
     "majority_above",
     "mcts",
