@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,13 @@ POTENTIAL = JudgePotential(progress, "hope")
 TO_GO = JudgePotential(lambda states: progress(states) - 1, "to_go")
 
 
+def other(process: Process) -> Process:
+    """A second writer of its states, known by its own name."""
+    large = copy.copy(process)
+    large.name = f"large-{process.name}"
+    return large
+
+
 def methods(process: Process) -> dict[str, Method]:
     branch = 2 if process.branches else 1
     found = {
@@ -81,6 +89,8 @@ def methods(process: Process) -> dict[str, Method]:
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
         "beam": search.beam(width=2, reward=REWARD, branch=branch),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
+        "glimp_router": search.glimp_router(large=other(process), glimpse=REWARD, threshold=0.15, n=2),
+        "draft_router": search.draft_router(large=other(process), router=REWARD, threshold=0.15, n=2),
         "together": search.together(search.sample(n=2), search.particle_filter(n=2, potential=POTENTIAL)),
     }
     if process.logp == "mass":

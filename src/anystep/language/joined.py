@@ -143,9 +143,13 @@ class Joined:
     def _open(self, going: Member, rows: list[int], reserve: int) -> None:
         """Pays for what `rows` lack, and for the token that each draws next."""
         sequences = [going.tokens[row] for row in rows]
-        starts = [going.states.starts[row] for row in rows]
+        before = going.states.drawn(going.process.name)
+        drawn = [
+            len(tokens) if len(tokens) > len(going.states.tokens[row]) else before[row]
+            for row, tokens in zip(rows, sequences, strict=True)
+        ]
         owed, index = going.owed(rows), np.array(rows, np.int64)
-        left, plan = paid(self.engine, sequences, going.limit, owed, starts, index, calls=False)
+        left, plan = paid(self.engine, sequences, going.limit, owed, drawn, index, calls=False)
         allowed = [] if plan is None else [rows[i] for i in left.tolist()]
         going.refuse([row for row in rows if row not in set(allowed)])
         if plan is None:

@@ -15,6 +15,8 @@ from anystep.search.decide import (
     reward_majority,
     weighted_majority,
 )
+from anystep.search.draft_router import draft_router
+from anystep.search.glimp_router import glimp_router
 from anystep.search.hypothesis_refinement import hypothesis_refinement
 from anystep.search.infty_think import infty_think
 from anystep.search.iterative_deepening_sampling import (
@@ -45,8 +47,10 @@ __all__ = [
     "best_of_n",
     "best_reward",
     "capability_aware_best_of_n",
+    "draft_router",
     "first_finish",
     "first_finished",
+    "glimp_router",
     "hypothesis_refinement",
     "infty_think",
     "iterative_deepening_sampling",

@@ -5,6 +5,7 @@ from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
+from anystep.verify.glimpse import Glimpse, RemoteGlimpse, glimpse
 from anystep.verify.judges import (
     Judge,
     Pairwise,
@@ -31,9 +32,11 @@ __all__ = [
     "ChainOutcome",
     "ChainSteps",
     "CollaborativeCotPot",
+    "Glimpse",
     "Judge",
     "NaturalProgram",
     "Pairwise",
+    "RemoteGlimpse",
     "RuleFit",
     "SelfEvaluation",
     "SelfEvaluationToken",
@@ -48,6 +51,7 @@ __all__ = [
     "chain_steps",
     "collaborative_cot_pot",
     "equations",
+    "glimpse",
     "judge",
     "judge_for",
     "natural_program",
