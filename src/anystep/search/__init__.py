@@ -19,6 +19,7 @@ from anystep.search.perplexity_consistency import perplexity_consistency
 from anystep.search.refine import refine
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
 from anystep.search.together import together
+from anystep.search.tournament import tournament
 from anystep.search.truncate import truncate
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "sample",
     "self_consistency",
     "together",
+    "tournament",
     "truncate",
     "weighted_majority",
 ]
