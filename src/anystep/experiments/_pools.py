@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from anystep.language.fetch import cache_folder
 from anystep.process import Reward
 from anystep.search.pools import Pool, Pools
 from anystep.solve import engine_for, process_for
+from anystep.tasks import reasoning_gym
 from anystep.tasks.chains import CHAIN_END, chains
 from anystep.tasks.task import Task
 
@@ -41,7 +42,32 @@ class PoolRecipe:
         return cache_folder() / "pools" / f"{self.model}-{self.task}-{self.split}-{key}.pools.db"
 
     def tasks(self, problems: int) -> list[Task]:
-        return list(chains(problems, self.split, self.seed))
+        if self.task == "chains":
+            return list(chains(problems, self.split, self.seed))
+        return asked(self.task, problems, self.split, self.seed)
+
+
+SPLITS = {"test": 1_000, "dev": 2_000}  # apart from each other and from the examples
+SHOTS, FIRST_SHOT = 4, 3_000
+
+
+def asked(dataset: str, problems: int, split: str, seed: int = 0) -> list[Task]:
+    """Items of a reasoning-gym dataset behind four solved ones, for a model that continues text: an answer a line."""
+    options = DATASETS[dataset]
+    shots = reasoning_gym(dataset, SHOTS, seed=FIRST_SHOT + seed, **options)
+    before = "".join(f"Question: {shot.prompt}\nAnswer: {shot.reference}\n\n" for shot in shots)
+    rules = {"chat": False, "unit": "completion", "end": ("\n",), "max_tokens": 12, "at_cap": "failed"}
+    return [
+        replace(task, prompt=f"{before}Question: {task.prompt}\nAnswer:", extract=str.strip, generation=rules)
+        for task in reasoning_gym(dataset, problems, seed=SPLITS[split] + seed, **options)
+    ]
+
+
+DATASETS: dict[str, dict[str, Any]] = {
+    "letter_counting": {},
+    "number_sequence": {},
+    "products": {"min_digits": 1, "max_digits": 2},
+}
 
 
 def chain_rewards(task: Task) -> dict[str, Reward]:
@@ -54,6 +80,13 @@ def chain_rewards(task: Task) -> dict[str, Reward]:
         "steps": verify.steps(end=CHAIN_END),
         "oracle": verify.oracle(task),
     }
+
+
+def checked(task: Task) -> dict[str, Reward]:
+    """The exact checker alone."""
+    from anystep import verify
+
+    return {"oracle": verify.oracle(task)}
 
 
 def recorded(

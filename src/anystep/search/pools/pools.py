@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anystep.errors import Unsupported, UsageError
 from anystep.ledger import FREE, Budget, Ledger
-from anystep.process import Potential, Process, Reward
+from anystep.process import Potential, Process, Reward, Status
 from anystep.search.pools.bill import Bill, cost, figures
 from anystep.search.pools.block import Block, joined
 from anystep.search.pools.file import File, packed, unpacked
@@ -246,14 +247,15 @@ class Pools:
         """A pool as it stands."""
         query = "select id, about, bill from pools where model = ? and item = ? and settings = ? and seed = ?"
         found = self._file.run(query, (about.model, about.item, about.settings, str(about.seed)))
-        pool, told, bill = found[0]
+        pool, facts, bill = found[0]
         firsts = [f for (f,) in self._file.run("select first from blocks where pool = ? order by first", (pool,))]
         if not firsts:
             raise UsageError(
                 f"nothing of {about.item!r} was recorded: pools.record(process, n=64, item={about.item!r})."
             )
         labels = self._file.run("select label, about, alone from rewards where pool = ? order by rowid", (pool,))
-        marks = {label: self._marks(pool, label, *map(json.loads, records)) for label, *records in labels}
+        data = joined([self._block(pool, first) for first in firsts])
+        marks = {label: self._marks(pool, label, data.status, *map(json.loads, told)) for label, *told in labels}
 
         def load(process: Process) -> Any:
             parts = [self._states(pool, process, first) for first in firsts]
@@ -264,21 +266,25 @@ class Pools:
             about.item,
             about.settings,
             about.seed,
-            json.loads(told),
+            json.loads(facts),
             Bill.read(json.loads(bill)),
-            joined([self._block(pool, first) for first in firsts]),
+            data,
             marks,
             load,
         )
 
-    def _marks(self, pool: int, label: str, about: Mapping[str, Any], few: Mapping[str, Any]) -> Marks:
+    def _marks(
+        self, pool: int, label: str, status: NDArray[np.int8], about: Mapping[str, Any], few: Mapping[str, Any]
+    ) -> Marks:
         query = "select record from values_ where pool = ? and label = ? order by first"
         values, costs = list[float](), list[Any]()
         for (record,) in self._file.run(query, (pool, label)):
             v, c = unpacked(record, str(self.path))
             values += [float(x) for x in v]
             costs += [cost(x) for x in c]
-        return Marks(about, np.array(values), tuple(costs), {int(k): cost(x) for k, x in few.items()})
+        scored = status[: len(values)] != Status.FAILED
+        rank = np.where(scored, np.cumsum(scored) - 1, -1)
+        return Marks(about, np.array(values), tuple(costs), {int(k): cost(x) for k, x in few.items()}, rank)
 
 
 def _check(process: Process, n: int, rows: int, item: str) -> None:
