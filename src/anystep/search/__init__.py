@@ -32,6 +32,7 @@ from anystep.search.perplexity_consistency import perplexity_consistency
 from anystep.search.refine import refine
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
 from anystep.search.together import together
+from anystep.search.tournament import tournament
 from anystep.search.truncate import truncate
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "self_consistency",
     "step_beam",
     "together",
+    "tournament",
     "triggered_sampling",
     "truncate",
     "weighted_majority",
