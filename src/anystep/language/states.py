@@ -48,6 +48,11 @@ class Sequences:
         """Each row's prompt, without special tokens."""
         return self._decoded(tokens[:start] for tokens, start in zip(self.tokens, self.starts, strict=True))
 
+    def unsaid(self) -> Self:
+        """The same prompts, with nothing generated."""
+        begun = tuple(tokens[:start] for tokens, start in zip(self.tokens, self.starts, strict=True))
+        return type(self)(begun, self.starts, self.tokenizer)
+
     def _decoded(self, rows: Iterable[tuple[int, ...]]) -> tuple[str, ...]:
         known: dict[tuple[int, ...], str] = {}  # forks are equal: decode each text once
         return tuple(known[t] if t in known else known.setdefault(t, self.tokenizer.decode(t)) for t in rows)

@@ -21,6 +21,7 @@ from anystep.verify.natural_program import NaturalProgram, natural_program, veri
 from anystep.verify.oracle import oracle
 from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
 from anystep.verify.spare import Spare, spare
+from anystep.verify.steps import Steps, steps
 from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
@@ -35,6 +36,7 @@ __all__ = [
     "SelfEvaluation",
     "SelfEvaluationToken",
     "Spare",
+    "Steps",
     "Tests",
     "UncertaintyHead",
     "WinRate",
@@ -53,6 +55,7 @@ __all__ = [
     "self_evaluation",
     "self_evaluation_token",
     "spare",
+    "steps",
     "tests",
     "uncertainty_head",
     "verified_majority",
