@@ -37,12 +37,12 @@ class RecheckRecipe:
 
     start: str = "chainlm-2m-step-reward"
     seed: int = 0
-    prompts: int = 2_400
+    prompts: int = 1_600
     each: int = 4
     rechecks: int = 1
     twice: float = 0.4
     plain: float = 0.35
-    tokens: int = 480_000
+    tokens: int = 400_000
     batch: int = 32
     matrix_rate: float = 1e-3
     other_rate: float = 1e-3
