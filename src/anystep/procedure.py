@@ -58,6 +58,14 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Read:
+    """Ask what each state says: the population with its `answers` and `texts`, which are a pure function of the states
+    and free."""
+
+    population: Population
+
+
+@dataclass(frozen=True)
 class Draw:
     """Ask for n uniform draws in [0, 1): a procedure's own randomness, so that a replay has it."""
 
@@ -72,7 +80,7 @@ class All:
     asks: tuple[Ask, ...]
 
 
-Ask = Start | Step | Score | Draw | All
+Ask = Start | Step | Score | Read | Draw | All
 Exploring = Generator[Ask, Any, Population]
 
 
@@ -90,6 +98,10 @@ def step(
 
 def score(population: Population, by: Reward) -> Generator[Ask, Any, Floats]:
     return cast(Floats, (yield Score(population, by)))
+
+
+def read(population: Population) -> Generator[Ask, Any, Population]:
+    return cast(Population, (yield Read(population)))
 
 
 def draw(n: int) -> Generator[Ask, Any, Floats]:

@@ -1,6 +1,7 @@
 """Which states are worth a step, and which answer do they give? Procedures and decisions on any process."""
 
 from anystep.search.astar import astar
+from anystep.search.astar_decode import astar_decode
 from anystep.search.beam import beam
 from anystep.search.best_of_majority import best_of_majority
 from anystep.search.decide import (
@@ -12,9 +13,14 @@ from anystep.search.decide import (
     reward_majority,
     weighted_majority,
 )
+from anystep.search.dvts import dvts
 from anystep.search.mcts import mcts
+from anystep.search.parallel_tempering import parallel_tempering
 from anystep.search.particle import particle_filter
+from anystep.search.particle_gibbs import particle_gibbs
+from anystep.search.particle_islands import particle_islands
 from anystep.search.perplexity_consistency import perplexity_consistency
+from anystep.search.rebase import rebase
 from anystep.search.refine import refine
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
 from anystep.search.together import together
@@ -23,16 +29,22 @@ from anystep.search.truncate import truncate
 __all__ = [
     "abstain",
     "astar",
+    "astar_decode",
     "beam",
     "best_of_majority",
     "best_of_n",
     "best_reward",
+    "dvts",
     "first_finish",
     "first_finished",
     "majority",
     "majority_above",
     "mcts",
+    "parallel_tempering",
     "particle_filter",
+    "particle_gibbs",
+    "particle_islands",
+    "rebase",
     "perplexity_consistency",
     "refine",
     "reward_majority",
