@@ -30,6 +30,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "best_of_n": search.best_of_n,
     "best_of_majority": search.best_of_majority,
     "self_consistency": search.self_consistency,
+    "adaptive_self_consistency": search.adaptive_self_consistency,
     "first_finish": search.first_finish,
     "perplexity_consistency": search.perplexity_consistency,
     "particle_filter": search.particle_filter,

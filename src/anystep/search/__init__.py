@@ -1,5 +1,6 @@
 """Which states are worth a step, and which answer do they give? Procedures and decisions on any process."""
 
+from anystep.search.adaptive_self_consistency import adaptive_self_consistency
 from anystep.search.astar import astar
 from anystep.search.astar_decode import astar_decode
 from anystep.search.beam import beam
@@ -28,6 +29,7 @@ from anystep.search.truncate import truncate
 
 __all__ = [
     "abstain",
+    "adaptive_self_consistency",
     "astar",
     "astar_decode",
     "beam",

@@ -20,6 +20,7 @@ from anystep.verify.judges import (
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 from anystep.verify.spare import Spare, spare
+from anystep.verify.steps import Steps, steps
 from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
@@ -33,6 +34,7 @@ __all__ = [
     "Pairwise",
     "SelfEvaluation",
     "Spare",
+    "Steps",
     "Tests",
     "UncertaintyHead",
     "WinRate",
@@ -50,6 +52,7 @@ __all__ = [
     "replayed",
     "self_evaluation",
     "spare",
+    "steps",
     "tests",
     "uncertainty_head",
     "verified_majority",
