@@ -32,6 +32,9 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "beam": search.beam,
     "astar": search.astar,
     "mcts": search.mcts,
+    "step_beam": search.step_beam,
+    "tree_of_thoughts": search.tree_of_thoughts,
+    "ab_mcts": search.ab_mcts,
 }
 
 

@@ -1,5 +1,6 @@
 """Which states are worth a step, and which answer do they give? Procedures and decisions on any process."""
 
+from anystep.search.ab_mcts import ab_mcts
 from anystep.search.alphamath import AlphaMath
 from anystep.search.astar import astar
 from anystep.search.beam import beam, step_beam
@@ -15,11 +16,13 @@ from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
 from anystep.search.refine import refine
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
+from anystep.search.thoughts import tree_of_thoughts
 from anystep.search.together import together
 from anystep.search.truncate import truncate
 
 __all__ = [
     "AlphaMath",
+    "ab_mcts",
     "astar",
     "beam",
     "best_of_n",
@@ -36,6 +39,7 @@ __all__ = [
     "self_consistency",
     "step_beam",
     "together",
+    "tree_of_thoughts",
     "truncate",
     "weighted_majority",
 ]
