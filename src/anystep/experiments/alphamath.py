@@ -203,7 +203,7 @@ def compared(
 
 
 def oracle_error(seed: int, rounds: int = 3_000) -> Check:
-    """As the clause on large c, where all steps are enumerated: the root's value against its exact chance of success."""
+    """The clause on large c where all steps are enumerated: the root's value against its exact chance of success."""
     worst = 0.0
     good = reward(lambda states: np.array([1.0 - sum(x) % 2 for x in states.tuples()]), "even")
     for number in range(5):

@@ -61,6 +61,10 @@ class Transcripts:
         """What each was asked, as text: the prompt, or the last thing the user said."""
         return tuple(asked(row.prompt) for row in self.rows)
 
+    def unsaid(self) -> Self:
+        """The same prompts, with nothing said."""
+        return type(self)(tuple(Transcript(row.prompt) for row in self.rows))
+
     def dump(self) -> bytes:
         """As JSON, each prompt written once; `read` is its inverse."""
         prompts: list[Any] = []
