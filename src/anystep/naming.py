@@ -44,6 +44,9 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "particle_gibbs": search.particle_gibbs,
     "particle_islands": search.particle_islands,
     "rebase": search.rebase,
+    "step_beam": search.step_beam,
+    "tree_of_thoughts": search.tree_of_thoughts,
+    "ab_mcts": search.ab_mcts,
 }
 
 

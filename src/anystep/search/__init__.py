@@ -1,5 +1,6 @@
 """Which states are worth a step, and which answer do they give? Procedures and decisions on any process."""
 
+from anystep.search.ab_mcts import ab_mcts
 from anystep.search.adaptive_self_consistency import adaptive_self_consistency
 from anystep.search.alphamath import AlphaMath
 from anystep.search.astar import astar
@@ -37,6 +38,7 @@ from anystep.search.perplexity_consistency import perplexity_consistency
 from anystep.search.rebase import rebase
 from anystep.search.refine import refine
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
+from anystep.search.thoughts import tree_of_thoughts
 from anystep.search.together import together
 from anystep.search.tournament import tournament
 from anystep.search.truncate import truncate
@@ -46,6 +48,7 @@ __all__ = [
     "Anywhere",
     "Every",
     "Geometric",
+    "ab_mcts",
     "abstain",
     "adaptive_self_consistency",
     "astar",
@@ -79,6 +82,7 @@ __all__ = [
     "step_beam",
     "together",
     "tournament",
+    "tree_of_thoughts",
     "triggered_sampling",
     "truncate",
     "weighted_majority",

@@ -3,6 +3,7 @@
 from anystep.verify.abduct_act_predict import Attribution, abduct_act_predict, replayed
 from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
+from anystep.verify.chain_value import chain_value
 from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
 from anystep.verify.glimpse import Glimpse, RemoteGlimpse, glimpse
@@ -49,6 +50,7 @@ __all__ = [
     "bradley_terry",
     "chain_outcome",
     "chain_steps",
+    "chain_value",
     "collaborative_cot_pot",
     "equations",
     "glimpse",
