@@ -29,8 +29,10 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "sample": search.sample,
     "best_of_n": search.best_of_n,
     "best_of_majority": search.best_of_majority,
+    "repeated_sampling": search.repeated_sampling,
     "self_consistency": search.self_consistency,
     "adaptive_self_consistency": search.adaptive_self_consistency,
+    "complexity_vote": search.complexity_vote,
     "first_finish": search.first_finish,
     "perplexity_consistency": search.perplexity_consistency,
     "particle_filter": search.particle_filter,
@@ -101,6 +103,12 @@ def _self_evaluation(task: Question, asks: Asks, about: Any = "right") -> Reward
     return verify.self_evaluation(asks(None), about)
 
 
+def _steps(task: Question, separator: str = "\n", end: str | None = None) -> Reward:
+    from anystep import verify
+
+    return verify.steps(separator, end)
+
+
 def _tests(task: Question, all: bool = False) -> Reward:
     from anystep import verify
 
@@ -123,6 +131,7 @@ _REWARDS: dict[str, MakeReward] = {
     "natural_program": _natural_program,
     "oracle": _oracle,
     "self_evaluation": _self_evaluation,
+    "steps": _steps,
     "tests": _tests,
     "uncertainty_head": _uncertainty_head,
 }
@@ -261,6 +270,8 @@ _DECISIONS: dict[str, Decision | Callable[..., Decision]] = {
     "majority_above": decide.majority_above,
     "perplexity_consistency": decide.perplexity_consistency,
     "best_of_majority": decide.best_of_majority,
+    "complex_majority": decide.complex_majority,
+    "every_answer": decide.every_answer,
     "abstain": decide.abstain,
 }
 

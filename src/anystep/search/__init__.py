@@ -4,6 +4,7 @@ from anystep.search.adaptive_self_consistency import adaptive_self_consistency
 from anystep.search.astar import astar
 from anystep.search.beam import beam
 from anystep.search.best_of_majority import best_of_majority
+from anystep.search.complexity_vote import complexity_vote
 from anystep.search.decide import (
     abstain,
     best_reward,
@@ -17,6 +18,7 @@ from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
 from anystep.search.perplexity_consistency import perplexity_consistency
 from anystep.search.refine import refine
+from anystep.search.repeated_sampling import repeated_sampling
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
 from anystep.search.together import together
 from anystep.search.truncate import truncate
@@ -29,6 +31,7 @@ __all__ = [
     "best_of_majority",
     "best_of_n",
     "best_reward",
+    "complexity_vote",
     "first_finish",
     "first_finished",
     "majority",
@@ -37,6 +40,7 @@ __all__ = [
     "particle_filter",
     "perplexity_consistency",
     "refine",
+    "repeated_sampling",
     "reward_majority",
     "sample",
     "self_consistency",
