@@ -24,7 +24,7 @@ Rewards = Callable[[Task], Mapping[str, Reward]]
 
 @dataclass(frozen=True)
 class PoolRecipe:
-    """What decides a file of pools: `model` at temperature 1 on the first problems of a split.
+    """What decides a file of pools: `model` on the first problems of a split.
 
     An item's seed is that of every comparison (`item_seed`), so that a recorded pool and a live run of an experiment
     have the same samples. How many problems and samples there are is no part of it: both only grow.
@@ -34,10 +34,11 @@ class PoolRecipe:
     task: str = "chains"
     split: str = "test"
     seed: int = 0
+    temperature: float = 1.0
 
     @property
     def path(self) -> Path:
-        told = json.dumps(asdict(self), sort_keys=True)
+        told = json.dumps({k: v for k, v in asdict(self).items() if (k, v) != ("temperature", 1.0)}, sort_keys=True)
         key = blake2b(told.encode(), digest_size=6).hexdigest()
         return cache_folder() / "pools" / f"{self.model}-{self.task}-{self.split}-{key}.pools.db"
 
@@ -117,5 +118,5 @@ def recorded(
 def _record(
     pools: Pools, recipe: PoolRecipe, task: Task, n: int, rewards: Mapping[str, Reward], say: Any, engine: Any
 ) -> Pool:
-    process = process_for(task, engine or engine_for(recipe.model), temperature=1.0)
+    process = process_for(task, engine or engine_for(recipe.model), temperature=recipe.temperature)
     return pools.record(process, n, item_seed(recipe.seed, task.id), item=task.id, rewards=rewards, say=say)
