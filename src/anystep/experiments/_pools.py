@@ -43,8 +43,8 @@ class PoolRecipe:
         return cache_folder() / "pools" / f"{self.model}-{self.task}-{self.split}-{key}.pools.db"
 
     def tasks(self, problems: int) -> list[Task]:
-        if self.task == "chains":
-            return list(chains(problems, self.split, self.seed))
+        if self.task.startswith("chains"):  # and the families, as in chains-AL
+            return list(chains(problems, self.split, self.seed, families=self.task.partition("-")[2] or None))
         return asked(self.task, problems, self.split, self.seed)
 
 
@@ -97,15 +97,17 @@ def recorded(
     rewards: Rewards = chain_rewards,
     labels: Sequence[str] = ("step", "outcome", "steps", "oracle"),
     say: Callable[[str], None] = lambda line: None,
-    engine: Any = None,
+    engine: Callable[[], Any] | None = None,
+    read: Callable[[Task], Task] = lambda task: task,
 ) -> Iterator[tuple[Task, Pool]]:
     """Each problem with its pool of n samples, which is recorded first where it is not there.
 
-    labels: the rewards that must be there. A model is loaded only where something is missing.
+    labels: the rewards that must be there. engine: of a model that has no name; one is loaded only where something is
+    missing. read: a problem as this model's outputs are read.
     """
     recipe.path.parent.mkdir(parents=True, exist_ok=True)
     with Pools(recipe.path) as pools:
-        for task in recipe.tasks(problems):
+        for task in map(read, recipe.tasks(problems)):
             found = [a for a in pools.known(item=task.id) if a.n >= n and set(labels) <= set(a.rewards)]
             pool = pools.pool(item=task.id) if found else None
             if pool is None or len(pool) < n or not set(labels) <= set(pool.rewards):
@@ -116,7 +118,13 @@ def recorded(
 
 
 def _record(
-    pools: Pools, recipe: PoolRecipe, task: Task, n: int, rewards: Mapping[str, Reward], say: Any, engine: Any
+    pools: Pools,
+    recipe: PoolRecipe,
+    task: Task,
+    n: int,
+    rewards: Mapping[str, Reward],
+    say: Any,
+    engine: Callable[[], Any] | None,
 ) -> Pool:
-    process = process_for(task, engine or engine_for(recipe.model), temperature=recipe.temperature)
+    process = process_for(task, engine() if engine else engine_for(recipe.model), temperature=recipe.temperature)
     return pools.record(process, n, item_seed(recipe.seed, task.id), item=task.id, rewards=rewards, say=say)
