@@ -30,6 +30,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "best_of_n": search.best_of_n,
     "best_of_majority": search.best_of_majority,
     "repeated_sampling": search.repeated_sampling,
+    "capability_aware_best_of_n": search.capability_aware_best_of_n,
     "self_consistency": search.self_consistency,
     "adaptive_self_consistency": search.adaptive_self_consistency,
     "complexity_vote": search.complexity_vote,
@@ -103,6 +104,12 @@ def _self_evaluation(task: Question, asks: Asks, about: Any = "right") -> Reward
     return verify.self_evaluation(asks(None), about)
 
 
+def _self_evaluation_token(task: Question, asks: Asks) -> Reward:
+    from anystep import verify
+
+    return verify.self_evaluation_token(asks(None))
+
+
 def _steps(task: Question, separator: str = "\n", end: str | None = None) -> Reward:
     from anystep import verify
 
@@ -131,6 +138,7 @@ _REWARDS: dict[str, MakeReward] = {
     "natural_program": _natural_program,
     "oracle": _oracle,
     "self_evaluation": _self_evaluation,
+    "self_evaluation_token": _self_evaluation_token,
     "steps": _steps,
     "tests": _tests,
     "uncertainty_head": _uncertainty_head,

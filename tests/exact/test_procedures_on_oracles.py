@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from anystep import Budget, Process, Run, UsageError, drive, search
+from anystep import Budget, Process, Run, UsageError, drive, reward, search
 from anystep.answer import AllFailed
 from anystep.procedure import Method
 from anystep.search import decide
@@ -28,6 +29,7 @@ from anystep.testing import (
 )
 from anystep.testing.checks_process import trail
 from anystep.testing.oracles import (
+    Again,
     Countdown,
     Critic,
     EnumerableLM,
@@ -38,6 +40,7 @@ from anystep.testing.oracles import (
     LinearGaussian,
     Metropolis,
     MixtureDiffusion,
+    Relay,
     Reviser,
 )
 
@@ -62,8 +65,16 @@ def progress(states: Any) -> np.ndarray:
 
 
 REWARD = JudgeReward(progress, "judge")
+LENGTH = reward(lambda states: states.size, "length", (0, 9))
 POTENTIAL = JudgePotential(progress, "hope")
 TO_GO = JudgePotential(lambda states: progress(states) - 1, "to_go")
+
+
+def other(process: Process) -> Process:
+    """A second writer of its states, known by its own name."""
+    large = copy.copy(process)
+    large.name = f"large-{process.name}"
+    return large
 
 
 def methods(process: Process) -> dict[str, Method]:
@@ -80,14 +91,31 @@ def methods(process: Process) -> dict[str, Method]:
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
         "beam": search.beam(width=2, reward=REWARD, branch=branch),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
+        "glimp_router": search.glimp_router(large=other(process), glimpse=REWARD, threshold=0.15, n=2),
+        "draft_router": search.draft_router(large=other(process), router=REWARD, threshold=0.15, n=2),
         "together": search.together(search.sample(n=2), search.particle_filter(n=2, potential=POTENTIAL)),
     }
     if process.logp == "mass":
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
+    found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
+        n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
+    )
+    found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
+        n=3, reward=REWARD, threshold=None, warming=(process,)
+    )
     if isinstance(process, EnumerableLM):
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
+        cue = Reviser(process, "cue")
+        found["iterative_deepening_sampling"] = search.iterative_deepening_sampling(
+            n=3, trigger=cue, length=LENGTH, first=1, growth=2, reward=REWARD
+        )
+        found["triggered_sampling"] = search.triggered_sampling(
+            n=2, trigger=cue, length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
+        )
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
+        found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
+        found["hypothesis_refinement"] = search.hypothesis_refinement(n=2, reward=REWARD, reviser=Again(process))
     return found
 
 
