@@ -8,6 +8,7 @@ from anystep.search.astar_decode import astar_decode
 from anystep.search.beam import beam, step_beam
 from anystep.search.best_of_majority import best_of_majority
 from anystep.search.capability_aware_best_of_n import capability_aware_best_of_n
+from anystep.search.complexity_vote import complexity_vote
 from anystep.search.decide import (
     abstain,
     best_reward,
@@ -37,6 +38,7 @@ from anystep.search.particle_islands import particle_islands
 from anystep.search.perplexity_consistency import perplexity_consistency
 from anystep.search.rebase import rebase
 from anystep.search.refine import refine
+from anystep.search.repeated_sampling import repeated_sampling
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
 from anystep.search.thoughts import tree_of_thoughts
 from anystep.search.together import together
@@ -58,6 +60,7 @@ __all__ = [
     "best_of_n",
     "best_reward",
     "capability_aware_best_of_n",
+    "complexity_vote",
     "draft_router",
     "dvts",
     "first_finish",
@@ -76,6 +79,7 @@ __all__ = [
     "perplexity_consistency",
     "rebase",
     "refine",
+    "repeated_sampling",
     "reward_majority",
     "sample",
     "self_consistency",
