@@ -94,7 +94,9 @@ def test_a_pool_counts_what_its_first_samples_cost() -> None:
     vote, best = found.vote(4), found.best(4)
     ledgers = np.array([run.ledger.by[engine.name].tokens for run in found.runs.runs])
     assert (vote.tokens >= ledgers).all(), "cues that equal beginnings share are counted for each"
-    assert (best.tokens >= found.runs.tokens).all() and (best.tokens <= 1.6 * found.runs.tokens).all()
+    read = best.tokens - vote.tokens
+    booked = found.runs.tokens - ledgers  # what begins alike in two problems is read once too
+    assert (read >= booked).all() and (read <= booked + 6).all()
     assert found.equal("vote", float(found.vote(2).cost))[0] == 2
     assert verify.chain_steps().name == found.runs.runs[0].method.rewards()[1].name
 

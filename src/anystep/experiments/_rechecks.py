@@ -1,7 +1,7 @@
 """What row 176's experiment compares: pools of samples, and what the first k of each problem answer and pay.
 
 A pool counts every token written, cues included, and the prompt once; a best-of-k pays besides for what its verifier
-reads, equal chains once. A ledger has less where cues or chains begin alike and are computed once.
+reads, as its engine prices it. A ledger has less where cues stand behind equal beginnings and are computed once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from anystep import search
 from anystep.experiments._equal import Outcomes, outcomes
 from anystep.language import LanguageProcess
 from anystep.language.engine.engine import Engine
+from anystep.language.prefill import paid
 from anystep.language.recheck import trigger, written
 from anystep.language.train.recheck import RECHECK, rechecked
+from anystep.ledger import Ledger, Limit
 from anystep.population import Decision, Population
 from anystep.procedure import Method
 from anystep.process import Floats, Reward
@@ -25,6 +27,7 @@ from anystep.search.iterative_deepening_sampling import Schedule
 from anystep.solve import process_for
 from anystep.tasks.task import Task
 from anystep.verify import chain_steps
+from anystep.verify.chain_steps import finished
 from anystep.verify.reread import reread
 
 
@@ -53,7 +56,7 @@ class Rows:
         return self._decided(k, search.majority), self.prompt + float(self.lengths[:k].sum())
 
     def best(self, k: int) -> tuple[float, float]:
-        return self._decided(k, search.best_reward), self.vote(k)[1] + self.prompt + self._read(k)
+        return self._decided(k, search.best_reward), self.vote(k)[1] + self._read(k)
 
     def _decided(self, k: int, decision: Decision) -> float:
         if self.population is None:
@@ -62,10 +65,16 @@ class Rows:
         return 0.0 if row is None else float(self.right[row])
 
     def _read(self, k: int) -> float:
-        """Tokens of the first k chains that a verifier reads, equal chains once."""
+        """Prompt tokens that the verifier computes for the first k chains, from an empty cache."""
         if self.population is None:
             return 0.0
-        return float(sum(map(len, {rechecked(text) for text in (self.population.texts or ())[:k]})))
+        first = self.population.take(np.arange(min(k, len(self.population))))
+        first, engine, limit = first.take(first.done), chain_steps().engine, Limit(Ledger(), "reading")
+        chains = [engine.tokenizer.encode(finished(rechecked(text))) for text in first.texts or ()]
+        begun = [tokens[:start] for tokens, start in zip(first.states.tokens, first.states.starts, strict=True)]
+        engine.cache.trim(0)
+        paid(engine, [(*prompt, *chain) for prompt, chain in zip(begun, chains, strict=True) if chain], limit)
+        return float(limit.used.prompt)
 
 
 @dataclass(frozen=True)

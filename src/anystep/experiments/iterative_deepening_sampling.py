@@ -59,7 +59,7 @@ def run(
     pools["plain"] = pool(own, tasks, most, None, seed)
     checks = [*compared(pools, n), *exact(own, tasks[:100], pools["geometric"], chosen["geometric"], n, seed)]
     progress("\n".join(map(str, checks)))
-    growth = {g: pool(own, tasks, n, replace(chosen["geometric"], growth=g), seed) for g in GROWTHS}
+    growth = {g: pool(own, tasks, n, search.Geometric(first(chosen["geometric"]), g), seed) for g in GROWTHS}
     untrained = {"plain": pool(plain, tasks, most, None, seed)}
     untrained["geometric"] = pool(plain, tasks, n, chosen["geometric"], seed)
     notes = [
@@ -71,6 +71,11 @@ def run(
     ]
     seconds = time.perf_counter() - began
     return Result("iterative_deepening_sampling", ROW, tuple(checks), seconds, seed, "\n\n".join(notes))
+
+
+def first(schedule: Schedule) -> float:
+    """A schedule's first budget."""
+    return schedule.after(0.0, np.zeros(0))
 
 
 def hardest(engine: Engine, tasks: Sequence[Task], seed: int, samples: int = 6) -> list[Task]:
@@ -139,12 +144,13 @@ def exact(engine: Engine, tasks: Sequence[Task], ours: Pool, schedule: Schedule,
 
 def misplaced(text: str, schedule: Schedule) -> int:
     """Line ends of a sample that are not as the schedule has them: a cue at the first one where the length has reached
-    the budget, and then the next budget above that length."""
+    the budget, but not at the end of a recheck, and then the next budget above that length."""
     none = np.zeros(0)
-    due, wrong = schedule.after(0.0, none), 0
+    due, told, wrong = schedule.after(0.0, none), False, 0
     for end in [i + 1 for i, c in enumerate(text[:-1]) if c == "\n"]:
-        wrong += (text[end] == RECHECK) != (end >= due)
-        due = schedule.after(float(end), none) if end >= due else due
+        cue = end >= due and not told
+        wrong += (text[end] == RECHECK) != cue
+        due, told = schedule.after(float(end), none) if cue else due, cue
     return wrong
 
 
