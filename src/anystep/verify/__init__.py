@@ -19,6 +19,7 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.reread import Reread, reread
 from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
 from anystep.verify.spare import Spare, spare
 from anystep.verify.steps import Steps, steps
@@ -33,6 +34,7 @@ __all__ = [
     "Judge",
     "NaturalProgram",
     "Pairwise",
+    "Reread",
     "SelfEvaluation",
     "SelfEvaluationToken",
     "Spare",
@@ -52,6 +54,7 @@ __all__ = [
     "oracle",
     "pairwise",
     "replayed",
+    "reread",
     "self_evaluation",
     "self_evaluation_token",
     "spare",
