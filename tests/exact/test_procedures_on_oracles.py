@@ -112,12 +112,12 @@ def methods(process: Process) -> dict[str, Method]:
     found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
         n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
     )
-    found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
-        n=3, reward=REWARD, threshold=None, warming=(process,)
-    )
     if isinstance(process, EnumerableLM):
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
+        found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
+            n=3, reward=REWARD, threshold=None, warming=(process,)
+        )
         cue = Reviser(process, "cue")
         found["iterative_deepening_sampling"] = search.iterative_deepening_sampling(
             n=3, trigger=cue, length=LENGTH, first=1, growth=2, reward=REWARD

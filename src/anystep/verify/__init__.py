@@ -21,6 +21,7 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.reread import Reread, reread
 from anystep.verify.rule_fit import RuleFit, rule_fit
 from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
 from anystep.verify.spare import Spare, spare
@@ -38,6 +39,7 @@ __all__ = [
     "NaturalProgram",
     "Pairwise",
     "RemoteGlimpse",
+    "Reread",
     "RuleFit",
     "SelfEvaluation",
     "SelfEvaluationToken",
@@ -60,6 +62,7 @@ __all__ = [
     "oracle",
     "pairwise",
     "replayed",
+    "reread",
     "rule_fit",
     "self_evaluation",
     "self_evaluation_token",
