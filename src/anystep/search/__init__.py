@@ -13,6 +13,7 @@ from anystep.search.decide import (
 from anystep.search.hypothesis_refinement import hypothesis_refinement
 from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
+from anystep.search.plangen import plangen
 from anystep.search.refine import refine
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
 from anystep.search.together import together
@@ -30,6 +31,7 @@ __all__ = [
     "majority_above",
     "mcts",
     "particle_filter",
+    "plangen",
     "refine",
     "reward_majority",
     "sample",
