@@ -5,6 +5,7 @@ from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
+from anystep.verify.glimpse import Glimpse, RemoteGlimpse, glimpse
 from anystep.verify.judges import (
     Judge,
     Pairwise,
@@ -20,7 +21,9 @@ from anystep.verify.judges import (
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 from anystep.verify.rule_fit import RuleFit, rule_fit
+from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
 from anystep.verify.spare import Spare, spare
+from anystep.verify.steps import Steps, steps
 from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
@@ -29,12 +32,16 @@ __all__ = [
     "ChainOutcome",
     "ChainSteps",
     "CollaborativeCotPot",
+    "Glimpse",
     "Judge",
     "NaturalProgram",
     "Pairwise",
+    "RemoteGlimpse",
     "RuleFit",
     "SelfEvaluation",
+    "SelfEvaluationToken",
     "Spare",
+    "Steps",
     "Tests",
     "UncertaintyHead",
     "WinRate",
@@ -44,6 +51,7 @@ __all__ = [
     "chain_steps",
     "collaborative_cot_pot",
     "equations",
+    "glimpse",
     "judge",
     "judge_for",
     "natural_program",
@@ -52,7 +60,9 @@ __all__ = [
     "replayed",
     "rule_fit",
     "self_evaluation",
+    "self_evaluation_token",
     "spare",
+    "steps",
     "tests",
     "uncertainty_head",
     "verified_majority",
