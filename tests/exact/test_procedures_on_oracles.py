@@ -88,6 +88,13 @@ def methods(process: Process) -> dict[str, Method]:
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
         "beam": search.beam(width=2, reward=REWARD, branch=branch),
+        "astar_decode": search.astar_decode(REWARD, branch=branch, expansions=5, goals=2),
+        "astar_decode, open": search.astar_decode(REWARD, branch=1, expansions=6, reopen=0.05),
+        "dvts": search.dvts(trees=2, reward=REWARD, branch=branch),
+        "rebase": search.rebase(n=3, reward=REWARD, temperature=0.05),
+        "particle_gibbs": search.particle_gibbs(n=3, sweeps=2, potential=POTENTIAL),
+        "particle_islands": search.particle_islands(islands=2, n=2, potential=POTENTIAL, ess=0.9),
+        "parallel_tempering": search.parallel_tempering(2, 2, REWARD.log_odds(), temperatures=(3.0, 1.0)),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
         "glimp_router": search.glimp_router(large=other(process), glimpse=REWARD, threshold=0.15, n=2),
         "draft_router": search.draft_router(large=other(process), router=REWARD, threshold=0.15, n=2),
@@ -203,7 +210,7 @@ def test_path_probabilities_are_not_weighed_where_there_are_none() -> None:
 
 
 def test_branching_a_deterministic_process_is_refused() -> None:
-    for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO)):
+    for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO), search.astar_decode(REWARD)):
         check_refusal(method, Countdown(), advises="use branch=1, more starts")
 
 

@@ -20,6 +20,7 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.plan_constraints import PlanVerifier, plan_constraints
 from anystep.verify.rule_fit import RuleFit, rule_fit
 from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
 from anystep.verify.spare import Spare, spare
@@ -37,6 +38,7 @@ __all__ = [
     "NaturalProgram",
     "Pairwise",
     "RemoteGlimpse",
+    "PlanVerifier",
     "RuleFit",
     "SelfEvaluation",
     "SelfEvaluationToken",
@@ -58,6 +60,7 @@ __all__ = [
     "oracle",
     "pairwise",
     "replayed",
+    "plan_constraints",
     "rule_fit",
     "self_evaluation",
     "self_evaluation_token",
