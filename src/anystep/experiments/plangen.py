@@ -17,7 +17,7 @@ from anystep import search
 from anystep.calibrate.interval import Interval, bootstrap_mean
 from anystep.experiments._equal import Outcomes, no_cheaper, outcomes
 from anystep.experiments._figures import held, paired, ratio, table
-from anystep.experiments.check import Check, Result
+from anystep.experiments.check import Result
 from anystep.ledger import Ledger, Limit
 from anystep.procedure import Method
 from anystep.process import Floats, Process, Reward
@@ -207,9 +207,7 @@ def run(
     rows += [[f"{name}, guided", o] for name, o in guided.items()]
     rows += [["selection", ours], ["selection without the prior", test.selected(known, rounds, prior=False)]]
     rows.append(["best of 5 by the exact checker (oracle, an upper bound)", test.oracled()])
-    lines = [
-        [name, str(o.accuracy), float(o.right[top].mean()), float(calls(o).mean()), o.cost] for name, o in rows
-    ]
+    lines = [[name, str(o.accuracy), float(o.right[top].mean()), float(calls(o).mean()), o.cost] for name, o in rows]
     lines.append(["oracle choice of a guided algorithm", str(bootstrap_mean(oracle_choice)),
                   float(oracle_choice[top].mean()), "", ""])  # fmt: skip
     told = (

@@ -17,7 +17,7 @@ SLOTS = "123456"
 
 @dataclass(frozen=True)
 class Constraint:
-    """`a!3`: a is not in slot 3; `a>2`, `a<4`: it is behind or before a slot; `a<b`: before b; `a*b`: right beside b."""
+    """`a!3`: a is not in slot 3; `a>2`, `a<4`: behind or before a slot; `a<b`: before b; `a*b`: right beside b."""
 
     item: str
     kind: str

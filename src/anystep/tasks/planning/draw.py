@@ -99,7 +99,7 @@ def problems(split: str, rng: Random) -> Iterator[Problem]:
 
 
 def spoiled(problem: Problem, rng: Random) -> str:
-    """A plan, perhaps unfinished and perhaps wrong, of the kind a planner writes: some items elsewhere than they fit."""
+    """A plan, perhaps unfinished or wrong, as a planner writes them: some items are elsewhere than they fit."""
     slots = dict(problem.plan)
     for _ in range(rng.choice((0, 1, 1, 2))):
         item = rng.choice(problem.items)
