@@ -36,6 +36,7 @@ from anystep.search.particle import particle_filter
 from anystep.search.particle_gibbs import particle_gibbs
 from anystep.search.particle_islands import particle_islands
 from anystep.search.perplexity_consistency import perplexity_consistency
+from anystep.search.plangen import plangen
 from anystep.search.rebase import rebase
 from anystep.search.refine import refine
 from anystep.search.repeated_sampling import repeated_sampling
@@ -77,6 +78,7 @@ __all__ = [
     "particle_gibbs",
     "particle_islands",
     "perplexity_consistency",
+    "plangen",
     "rebase",
     "refine",
     "repeated_sampling",

@@ -21,6 +21,7 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.plan_constraints import PlanVerifier, plan_constraints
 from anystep.verify.reread import Reread, reread
 from anystep.verify.rule_fit import RuleFit, rule_fit
 from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
@@ -38,6 +39,7 @@ __all__ = [
     "Judge",
     "NaturalProgram",
     "Pairwise",
+    "PlanVerifier",
     "RemoteGlimpse",
     "Reread",
     "RuleFit",
@@ -61,6 +63,7 @@ __all__ = [
     "natural_program",
     "oracle",
     "pairwise",
+    "plan_constraints",
     "replayed",
     "reread",
     "rule_fit",
