@@ -8,6 +8,7 @@ from anystep.search.astar_decode import astar_decode
 from anystep.search.beam import beam, step_beam
 from anystep.search.best_of_majority import best_of_majority
 from anystep.search.capability_aware_best_of_n import capability_aware_best_of_n
+from anystep.search.coat import coat
 from anystep.search.complexity_vote import complexity_vote
 from anystep.search.decide import (
     abstain,
@@ -61,6 +62,7 @@ __all__ = [
     "best_of_n",
     "best_reward",
     "capability_aware_best_of_n",
+    "coat",
     "complexity_vote",
     "draft_router",
     "dvts",
