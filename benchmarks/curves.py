@@ -41,6 +41,10 @@ METHODS: dict[str, tuple[Sequence[int], Family]] = {
     "best_of_n": ((4, 16, 64), lambda n: search.best_of_n(n=n, reward=STEP)),
     "first_finish": ((4, 16), lambda n: search.first_finish(n=n)),
     "adaptive_self_consistency": ((8, 32, 128), lambda n: search.adaptive_self_consistency(n=n)),
+    "complexity_vote": (
+        (4, 16, 64),
+        lambda n: search.complexity_vote(n=n, k=n // 2, complexity=verify.steps(end=".")),
+    ),
     "perplexity_consistency": ((4, 16, 64), lambda n: search.perplexity_consistency(n=n)),
     "best_of_majority": ((4, 16, 64), lambda n: search.best_of_majority(n=n, reward=STEP, threshold=0.05)),
     "particle_filter": ((4, 16, 64), lambda n: search.particle_filter(n=n, potential=STEP.log_odds())),

@@ -16,6 +16,8 @@ from anystep.answer import Answer
 from anystep.errors import Unsupported, UsageError
 from anystep.keys import roots
 from anystep.language import load
+from anystep.language.endpoint import Endpoint, EndpointProcess
+from anystep.ledger import FREE
 from anystep.population import Population
 from anystep.procedure import Exploring, Method, procedure, start, step
 from anystep.process import reward
@@ -26,6 +28,7 @@ from anystep.testing import assert_law, check_reward, counted, merged, process_c
 from anystep.testing.checks_process import ProcessCheck
 from anystep.testing.limits import unlimited
 from anystep.testing.oracles import EnumerableLM, FaultyLM, HiddenMarkov, JudgePotential, JudgeReward, LinearGaussian
+from anystep.testing.server import FakeServer
 
 ORACLES: dict[str, Process] = {
     "tokens": EnumerableLM(length=5),
@@ -235,3 +238,13 @@ def test_chainlm_replays_exactly_with_its_prompt_paid_once(pools: Pools) -> None
     same(live, replayed)
     again = process.load(process.dump(pool.states(process)))
     assert process.answers(again) == pool.population().answers
+
+
+def test_an_endpoint_replays_with_what_each_request_cost(pools: Pools) -> None:
+    with FakeServer() as server:
+        process = EndpointProcess(Endpoint(server.url), "Which letters?")
+        pool = pools.record(process, 6, SEED, item="letters", rows=4)
+        assert pool.shared == FREE and pool.cost().tokens == server.counts.prompt + server.counts.generated
+        live = answered(process, search.self_consistency(6))
+        replayed = answered(pool.process(), search.self_consistency(6))
+        assert (live.text, live.cost.tokens, live.cost.calls) == (replayed.text, replayed.cost.tokens, 6)
