@@ -39,7 +39,16 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "particle_filter": search.particle_filter,
     "beam": search.beam,
     "astar": search.astar,
+    "astar_decode": search.astar_decode,
     "mcts": search.mcts,
+    "dvts": search.dvts,
+    "parallel_tempering": search.parallel_tempering,
+    "particle_gibbs": search.particle_gibbs,
+    "particle_islands": search.particle_islands,
+    "rebase": search.rebase,
+    "step_beam": search.step_beam,
+    "tree_of_thoughts": search.tree_of_thoughts,
+    "ab_mcts": search.ab_mcts,
 }
 
 
