@@ -144,7 +144,7 @@ def test_resampled_draws_follow_the_pool_for_every_seed(pools: Pools) -> None:
     pool = pools.record(EnumerableLM(vocab=2, length=2), 24, SEED, item="a")
     process = pool.process(resampled=True)
     law = {a: pool.data.answers.count(a) / 24 for a in set(pool.data.answers)}
-    runs = merged(lambda seed: Run(process, search.sample(2), seed=seed), range(3000))
+    runs = merged(lambda seed: Run(process, search.sample(2), seed=seed), range(1500))
     assert_law([a for run in runs for a in run.answer.population.answers], law)
     both = drive(Run(process, search.together(search.sample(2), search.sample(3)), seed=1))[0]
     assert both.finished == 5
