@@ -45,7 +45,7 @@ METHODS: dict[str, tuple[Sequence[int], Family]] = {
     "best_of_majority": ((4, 16, 64), lambda n: search.best_of_majority(n=n, reward=STEP, threshold=0.05)),
     "particle_filter": ((4, 16, 64), lambda n: search.particle_filter(n=n, potential=STEP.log_odds())),
     "beam": ((2, 4, 16), lambda n: search.beam(width=n, reward=STEP)),
-    "complexity_vote": ((4, 16, 64), lambda n: search.complexity_vote(n=n, k=n // 2, complexity=verify.steps())),
+    "complexity_vote": ((4, 16, 64), lambda n: search.complexity_vote(n=n, k=n // 2, complexity=verify.steps(end="."))),
     "dvts": ((1, 4, 16), lambda n: search.dvts(trees=n, reward=STEP)),
     "rebase": ((4, 16, 64), lambda n: search.rebase(n=n, reward=STEP)),
     "astar_decode": ((16, 64, 256), lambda n: search.astar_decode(reward=LEAST, branch=1, expansions=n, reopen=0.4)),

@@ -83,8 +83,6 @@ def methods(process: Process) -> dict[str, Method]:
         "sample": search.sample(n=3),
         "best_of_n": search.best_of_n(n=3, reward=REWARD),
         "self_consistency": search.self_consistency(n=3),
-        "repeated_sampling": search.repeated_sampling(n=3),
-        "complexity_vote": search.complexity_vote(n=4, k=2, complexity=REWARD),
         "adaptive_self_consistency": search.adaptive_self_consistency(n=4, sure=0.8, batch=2),
         "first_finish": search.first_finish(n=3, k=2),
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
@@ -113,6 +111,8 @@ def methods(process: Process) -> dict[str, Method]:
         n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
     )
     if isinstance(process, EnumerableLM):
+        found["complexity_vote"] = search.complexity_vote(n=4, k=2, complexity=REWARD)
+        found["repeated_sampling"] = search.repeated_sampling(n=3)
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
         found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(

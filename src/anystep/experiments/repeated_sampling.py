@@ -1,8 +1,8 @@
 """Row 42: coverage against the number of samples, on recorded pools of SmolLM2 and ChainLM.
 
 Stated time: under a minute on recorded pools. Recording them takes about five minutes of one quiet core the first time
-(256 samples of 90 reasoning-gym items by SmolLM2, 8 by Gemma 3 270M, 256 of 120 problems by ChainLM), and goes on where
-it was when interrupted.
+(256 samples of 90 reasoning-gym items by SmolLM2, 8 by Gemma 3 270M; 256 of 120 problems by ChainLM, 16 by a smaller
+one), and goes on where it was when interrupted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from anystep.run import Run
 from anystep.search.pools import Pool
 
 ROW = 42
-FIT, TRUTH, FEW, LARGE = 64, 256, 5, 8
+FIT, TRUTH = 64, 256
+FEW, SMALL, LARGE = 5, 16, 8  # samples of a small model that are compared, or at most, and of a larger one
 RESAMPLES, SUBSETS = 400, 40
 
 
@@ -71,20 +72,27 @@ def run(
     chain_problems: int = 120,
     small: str = "smollm2-135m",
     large: str = "gemma-3-270m",
+    tinier: str = "chainlm-300k",
 ) -> Result:
     """Check every clause of the row.
 
-    problems: of each of the three reasoning-gym datasets. chain_problems: of ChainLM's test split. seed: of sub-pools
+    problems: of each of the three reasoning-gym datasets. chain_problems: of ChainLM's test split. tinier: whose five
+    samples are compared with one of ChainLM's, as those of `small` are with one of `large`. seed: of sub-pools
     and bootstraps; the pools are always the same.
     """
     began = time.perf_counter()
     sets = {name: _asked(small, name, problems, TRUTH, progress) for name in DATASETS}
     sets["chains"] = [Solved.of(pool) for _, pool in recorded(PoolRecipe(), chain_problems, TRUTH, say=progress)]
     big = [s for name in DATASETS for s in _asked(large, name, problems, LARGE, progress)]
+    tiny = [
+        Solved.of(pool)
+        for _, pool in recorded(PoolRecipe(tinier), chain_problems, SMALL, checked, ("oracle",), progress)
+    ]
     greedy = {name: _asked(small, name, problems, 2, progress, temperature=0.0) for name in DATASETS}
     asked = [s for name in DATASETS for s in sets[name]]
-    checks = [*enumerated(), *laws(sets, seed), *plateau(asked, seed), *cheap(asked, big)]
-    told = "\n\n".join((_curves(sets, seed), _selection(sets["chains"], seed), _costs(asked, big, greedy)))
+    pairs = {f"{tinier} and ChainLM": (tiny, sets["chains"]), f"{small} and {large}": (asked, big)}
+    checks = [*enumerated(), *laws(sets, seed), *plateau(asked, seed), *cheap(pairs)]
+    told = "\n\n".join((_curves(sets, seed), _selection(sets["chains"], seed), _costs(pairs, greedy)))
     return Result("repeated_sampling", ROW, tuple(checks), time.perf_counter() - began, seed, told)
 
 
@@ -138,16 +146,19 @@ def plateau(found: Sequence[Solved], seed: int) -> Iterator[Check]:
     yield held(f"reasoning-gym: coverage at {TRUTH} minus at {FIT}", paired(covered[1], covered[0]), ">", 0.0)
 
 
-def cheap(small: Sequence[Solved], large: Sequence[Solved]) -> Iterator[Check]:
-    """The clause on five samples of the small model against one of the larger one."""
-    five = np.array([pass_at(*s.counts(TRUTH), FEW) for s in small])
-    one = np.array([s.right.mean() for s in large])
-    yield held(f"coverage of {FEW} small-model samples minus one larger-model sample's", paired(five, one), ">", 0.0)
-    paid = np.array([ledger(s.pool, FEW).flops for s in small])
-    theirs = np.array([s.pool.cost(1).flops for s in large])
-    yield held(
-        f"FLOPs on the ledger: {FEW} small-model samples over one larger-model sample", ratio(paid, theirs), "<", 1.0
-    )
+Pairs = Mapping[str, tuple[Sequence[Solved], Sequence[Solved]]]
+
+
+def cheap(pairs: Pairs) -> Iterator[Check]:
+    """The clause on five samples of a small model against one of a larger one, for each pair."""
+    for name, (small, large) in pairs.items():
+        five = np.array([pass_at(*s.counts(len(s.right)), FEW) for s in small])
+        one = np.array([s.right.mean() for s in large])
+        clause = f"{name}: coverage of {FEW} small-model samples minus one larger-model sample's"
+        yield held(clause, paired(five, one), ">", 0.0)
+        paid = np.array([ledger(s.pool, FEW).flops for s in small])
+        theirs = np.array([s.pool.cost(1).flops for s in large])
+        yield held(f"{name}: FLOPs on the ledger of {FEW} over those of one", ratio(paid, theirs), "<", 1.0)
 
 
 def ledger(pool: Pool, n: int) -> Cost:
@@ -184,32 +195,21 @@ def _selection(found: Sequence[Solved], seed: int) -> str:
     return "ChainLM's selection without an answer key:\n" + table(heads, rows)
 
 
-def _costs(small: Sequence[Solved], large: Sequence[Solved], greedy: Mapping[str, Sequence[Solved]]) -> str:
-    plain = [float(s.right[0]) for found in greedy.values() for s in found]
+def _costs(pairs: Pairs, greedy: Mapping[str, Sequence[Solved]]) -> str:
+    plain = [s for found in greedy.values() for s in found]
+    hits = bootstrap_mean([float(s.right[0]) for s in plain])
     rows = []
-    for n in (1, FEW, 16):
-        solved = bootstrap_mean([pass_at(*s.counts(TRUTH), n) for s in small])
-        costs = [ledger(s.pool, n) for s in small]
-        voted = bootstrap_mean([s.mean(search.majority, n) for s in small])
-        rows.append([f"small, {n}", solved, voted, *_paid(costs)])
-    rows.insert(
-        0,
-        [
-            "small, greedy",
-            bootstrap_mean(plain),
-            bootstrap_mean(plain),
-            *_paid([ledger(s.pool, 1) for f in greedy.values() for s in f]),
-        ],
-    )
-    rows.append(
-        [
-            "larger, 1",
-            *[bootstrap_mean([float(s.right.mean()) for s in large])] * 2,
-            *_paid([s.pool.cost(1) for s in large]),
-        ]
-    )
-    return "Means over the reasoning-gym items:\n" + table(["samples", "coverage", "vote", "tokens", "GFLOPs"], rows)
+    for name, (small, large) in pairs.items():
+        for n in (1, FEW, SMALL):
+            solved = bootstrap_mean([pass_at(*s.counts(len(s.right)), n) for s in small])
+            voted = bootstrap_mean([s.mean(search.majority, n) for s in small])
+            rows.append([name, f"small, {n}", solved, voted, *_paid([ledger(s.pool, n) for s in small])])
+        mean = bootstrap_mean([float(s.right.mean()) for s in large])
+        rows.append([name, "larger, 1", mean, mean, *_paid([s.pool.cost(1) for s in large])])
+    rows.append([name, "small, greedy", hits, hits, *_paid([ledger(s.pool, 1) for s in plain])])
+    heads = ["models", "samples", "coverage", "vote", "tokens", "GFLOPs"]
+    return "Few samples of a small model and one of a larger one, means a problem:\n" + table(heads, rows)
 
 
 def _paid(costs: Sequence[Cost]) -> tuple[str, str]:
-    return f"{np.mean([c.tokens for c in costs]):.0f}", f"{np.mean([c.flops for c in costs]) / 1e9:.1f}"
+    return f"{np.mean([c.tokens for c in costs]):.0f}", f"{np.mean([c.flops for c in costs]) / 1e9:.2f}"
