@@ -17,7 +17,7 @@ from anystep.ledger import Budget
 from anystep.solve import process_for
 from anystep.tasks.hops import Facts, hops, puzzles
 from anystep.tasks.hops.puzzle import remembered, written
-from anystep.testing import case, check_procedure
+from anystep.testing import check_procedure
 from anystep.testing.oracles import EnumerableLM, Reviser
 
 
