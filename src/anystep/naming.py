@@ -31,6 +31,8 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "best_of_majority": search.best_of_majority,
     "self_consistency": search.self_consistency,
     "adaptive_self_consistency": search.adaptive_self_consistency,
+    "deepconf": search.deepconf,
+    "deepconf_online": search.deepconf_online,
     "first_finish": search.first_finish,
     "perplexity_consistency": search.perplexity_consistency,
     "particle_filter": search.particle_filter,
@@ -109,6 +111,12 @@ def _tests(task: Question, all: bool = False) -> Reward:
     return verify.tests(task, all=all)
 
 
+def _token_confidence(task: Question, asks: Asks, read_as: Any = "lowest", window: int = 16, top: int = 20) -> Reward:
+    from anystep import verify
+
+    return verify.token_confidence(asks(None), read_as, window, top)
+
+
 def _uncertainty_head(task: Question, asks: Asks, aggregate: Any = "product") -> Reward:
     from anystep import verify
 
@@ -124,6 +132,7 @@ _REWARDS: dict[str, MakeReward] = {
     "oracle": _oracle,
     "self_evaluation": _self_evaluation,
     "tests": _tests,
+    "token_confidence": _token_confidence,
     "uncertainty_head": _uncertainty_head,
 }
 
@@ -261,6 +270,7 @@ _DECISIONS: dict[str, Decision | Callable[..., Decision]] = {
     "majority_above": decide.majority_above,
     "perplexity_consistency": decide.perplexity_consistency,
     "best_of_majority": decide.best_of_majority,
+    "confidence_weighted": decide.confidence_weighted,
     "abstain": decide.abstain,
 }
 

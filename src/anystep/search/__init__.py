@@ -13,6 +13,7 @@ from anystep.search.decide import (
     reward_majority,
     weighted_majority,
 )
+from anystep.search.deepconf import deepconf, deepconf_online
 from anystep.search.mcts import mcts
 from anystep.search.particle import particle_filter
 from anystep.search.perplexity_consistency import perplexity_consistency
@@ -30,6 +31,8 @@ __all__ = [
     "best_of_majority",
     "best_of_n",
     "best_reward",
+    "deepconf",
+    "deepconf_online",
     "first_finish",
     "first_finished",
     "majority",

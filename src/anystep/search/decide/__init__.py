@@ -1,6 +1,7 @@
 """Which answer does a population give? Pure functions of states, weights, scores and probabilities."""
 
 from anystep.search.decide.abstaining import abstain
+from anystep.search.decide.confident import confidence_weighted
 from anystep.search.decide.frequent import best_of_majority
 from anystep.search.decide.perplexity import estimates, perplexity_consistency
 from anystep.search.decide.votes import (
@@ -17,6 +18,7 @@ __all__ = [
     "abstain",
     "best_of_majority",
     "best_reward",
+    "confidence_weighted",
     "estimates",
     "first_finished",
     "majority",
