@@ -1,5 +1,5 @@
-"""Votes by confidence: the filter and the weights are exact, giving chains up changes no vote, and the confidence that is
-read is the model's own."""
+"""Votes by confidence: the filter and the weights are exact, giving chains up changes no vote, and the confidence that
+is read is the model's own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import torch
 from anystep import Ledger, Limit, Run, UsageError, drive, search, verify
 from anystep.language import LanguageProcess
 from anystep.naming import named_method
+from anystep.procedure import Count, Exploring, procedure, score, start, step
 from anystep.search import decide
 from anystep.testing import check_reward
 from anystep.testing.checks_decision import population
+from anystep.testing.counting import counted_torch
 from anystep.testing.oracles import EnumerableLM, JudgeReward
 from anystep.verify.token_confidence import READINGS, groups
 from models import tiny_engine
@@ -52,13 +54,25 @@ def test_offline_is_samples_scores_and_the_decision() -> None:
     assert one.value == other.value and one.support == other.support and one.cost.tokens == other.cost.tokens
 
 
+@procedure(decide=search.majority)
+def to_their_end(n: Count, warmup: Count) -> Exploring:
+    """The samples of `deepconf_online`, none given up: the first in one step, the others step by step."""
+    population = yield from step((yield from start(warmup)), until="done")
+    for _ in range(n // warmup - 1):
+        fresh = yield from start(warmup)
+        while fresh.live.any():
+            fresh = yield from step(fresh)
+        population = population.join(fresh)
+    return population.scored((yield from score(population, SURE)))
+
+
 def test_what_is_given_up_would_have_had_no_vote() -> None:
     """Online with sure=1 against the vote of all samples at or above the same bar."""
     saved = 0
     for seed in range(12):
         online = search.deepconf_online(n=16, confidence=SURE, keep=0.5, warmup=4, sure=1)
         (given_up,) = drive(Run(LM, online, seed=seed))
-        (whole,) = drive(Run(LM, search.deepconf(n=16, confidence=SURE), seed=seed))
+        (whole,) = drive(Run(LM, to_their_end(n=16, warmup=4), seed=seed))
         assert whole.population is not None and given_up.population is not None
         scores = whole.population.scores
         bar = np.sort(scores[:4])[::-1][1]
@@ -94,8 +108,9 @@ def test_token_confidence_is_the_model_s_own_and_costs_no_token() -> None:
     (answer,) = drive(Run(process, search.deepconf(n=4, confidence=confidence)))
     assert answer.population is not None
     states = answer.population.states
-    for row, (tokens, start) in enumerate(zip(states.tokens, states.starts, strict=True)):
-        logs = engine.model(torch.tensor([tokens])).log_softmax(-1)[0, start - 1 : len(tokens) - 1]
+    for row, (tokens, begun) in enumerate(zip(states.tokens, states.starts, strict=True)):
+        hidden = engine.model(torch.tensor([tokens]))[0, begun - 1 : len(tokens) - 1]
+        logs = engine.model.logits(hidden).log_softmax(-1)
         own = -logs.topk(5, -1).values.mean(-1)
         assert answer.population.scores[row] == pytest.approx(float(own.mean()), rel=1e-4)
     paid = answer.costs[confidence.name]
@@ -109,7 +124,8 @@ def test_token_confidence_keeps_the_laws_of_rewards() -> None:
     process = LanguageProcess(engine, "ab?", unit="token", max_tokens=6)
     (answer,) = drive(Run(process, search.sample(n=3)))
     assert answer.population is not None
-    check_reward(verify.token_confidence(engine, window=2), answer.population.states)
+    confidence = verify.token_confidence(engine, window=2)
+    check_reward(confidence, answer.population.states, lambda: counted_torch(engine.model))
 
 
 def test_a_methods_text_names_it() -> None:
