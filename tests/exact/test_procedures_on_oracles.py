@@ -72,8 +72,6 @@ def methods(process: Process) -> dict[str, Method]:
         "sample": search.sample(n=3),
         "best_of_n": search.best_of_n(n=3, reward=REWARD),
         "self_consistency": search.self_consistency(n=3),
-        "adaptive_self_consistency": search.adaptive_self_consistency(n=4, sure=0.8, batch=2),
-        "deepconf_online": search.deepconf_online(n=4, confidence=REWARD, keep=0.5, warmup=2, sure=0.9),
         "first_finish": search.first_finish(n=3, k=2),
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
@@ -83,9 +81,12 @@ def methods(process: Process) -> dict[str, Method]:
     }
     if process.logp == "mass":
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
-    if isinstance(process, EnumerableLM):
+    if process is ORACLES["steps of two tokens"]:
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
+        found["adaptive_self_consistency"] = search.adaptive_self_consistency(n=4, sure=0.8, batch=2)
+        found["deepconf_online"] = search.deepconf_online(n=4, confidence=REWARD, keep=0.5, warmup=2, sure=0.9)
+    if isinstance(process, EnumerableLM):
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
     return found
 

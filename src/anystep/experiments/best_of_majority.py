@@ -43,8 +43,8 @@ def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
     pools: Mapping[str, Pools] | None = None,
-    runs: int = 200,
-    times: int = 8,
+    runs: int = 100,
+    times: int = 4,
 ) -> Result:
     """Check every clause of the row.
 
