@@ -34,6 +34,8 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "self_consistency": search.self_consistency,
     "adaptive_self_consistency": search.adaptive_self_consistency,
     "complexity_vote": search.complexity_vote,
+    "deepconf": search.deepconf,
+    "deepconf_online": search.deepconf_online,
     "first_finish": search.first_finish,
     "perplexity_consistency": search.perplexity_consistency,
     "particle_filter": search.particle_filter,
@@ -133,6 +135,12 @@ def _tests(task: Question, all: bool = False) -> Reward:
     return verify.tests(task, all=all)
 
 
+def _token_confidence(task: Question, asks: Asks, read_as: Any = "lowest", window: int = 16, top: int = 20) -> Reward:
+    from anystep import verify
+
+    return verify.token_confidence(asks(None), read_as, window, top)
+
+
 def _uncertainty_head(task: Question, asks: Asks, aggregate: Any = "product") -> Reward:
     from anystep import verify
 
@@ -150,6 +158,7 @@ _REWARDS: dict[str, MakeReward] = {
     "self_evaluation_token": _self_evaluation_token,
     "steps": _steps,
     "tests": _tests,
+    "token_confidence": _token_confidence,
     "uncertainty_head": _uncertainty_head,
 }
 
@@ -289,6 +298,7 @@ _DECISIONS: dict[str, Decision | Callable[..., Decision]] = {
     "best_of_majority": decide.best_of_majority,
     "complex_majority": decide.complex_majority,
     "every_answer": decide.every_answer,
+    "confidence_weighted": decide.confidence_weighted,
     "abstain": decide.abstain,
 }
 

@@ -83,7 +83,6 @@ def methods(process: Process) -> dict[str, Method]:
         "sample": search.sample(n=3),
         "best_of_n": search.best_of_n(n=3, reward=REWARD),
         "self_consistency": search.self_consistency(n=3),
-        "adaptive_self_consistency": search.adaptive_self_consistency(n=4, sure=0.8, batch=2),
         "first_finish": search.first_finish(n=3, k=2),
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
@@ -125,6 +124,12 @@ def methods(process: Process) -> dict[str, Method]:
         found["triggered_sampling"] = search.triggered_sampling(
             n=2, trigger=cue, length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
         )
+    if process is ORACLES["steps of two tokens"]:
+        found["perplexity_consistency"] = search.perplexity_consistency(n=6)
+        found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
+        found["adaptive_self_consistency"] = search.adaptive_self_consistency(n=4, sure=0.8, batch=2)
+        found["deepconf_online"] = search.deepconf_online(n=4, confidence=REWARD, keep=0.5, warmup=2, sure=0.9)
+    if isinstance(process, EnumerableLM):
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
         found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
         found["hypothesis_refinement"] = search.hypothesis_refinement(n=2, reward=REWARD, reviser=Again(process))
@@ -181,6 +186,8 @@ DECISIONS = [
     decide.best_of_majority(threshold=0),
     decide.best_of_majority(threshold=0.4, k=2, of="mean"),
     decide.best_of_majority(threshold=1.1, k=3),
+    decide.confidence_weighted(),
+    decide.confidence_weighted(keep=0.5),
     search.abstain(search.majority, below=0.5),
     search.abstain(search.best_reward, below=0.5),
     search.abstain(decide.perplexity_consistency(), below=2),

@@ -19,6 +19,7 @@ from anystep.search.decide import (
     reward_majority,
     weighted_majority,
 )
+from anystep.search.deepconf import deepconf, deepconf_online
 from anystep.search.draft_router import draft_router
 from anystep.search.dvts import dvts
 from anystep.search.glimp_router import glimp_router
@@ -64,6 +65,8 @@ __all__ = [
     "capability_aware_best_of_n",
     "coat",
     "complexity_vote",
+    "deepconf",
+    "deepconf_online",
     "draft_router",
     "dvts",
     "first_finish",

@@ -28,6 +28,7 @@ from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evalu
 from anystep.verify.spare import Spare, spare
 from anystep.verify.steps import Steps, steps
 from anystep.verify.tests import Tests, tests
+from anystep.verify.token_confidence import TokenConfidence, token_confidence
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Spare",
     "Steps",
     "Tests",
+    "TokenConfidence",
     "UncertaintyHead",
     "WinRate",
     "abduct_act_predict",
@@ -72,6 +74,7 @@ __all__ = [
     "spare",
     "steps",
     "tests",
+    "token_confidence",
     "uncertainty_head",
     "verified_majority",
     "win_rate",

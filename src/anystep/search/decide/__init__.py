@@ -2,6 +2,7 @@
 
 from anystep.search.decide.abstaining import abstain
 from anystep.search.decide.complexity import complex_majority
+from anystep.search.decide.confident import confidence_weighted
 from anystep.search.decide.every import every_answer
 from anystep.search.decide.frequent import best_of_majority
 from anystep.search.decide.perplexity import estimates, perplexity_consistency
@@ -20,6 +21,7 @@ __all__ = [
     "best_of_majority",
     "best_reward",
     "complex_majority",
+    "confidence_weighted",
     "estimates",
     "every_answer",
     "first_finished",
