@@ -12,8 +12,10 @@ from typing import Any
 
 from anystep import search
 from anystep.errors import UsageError
+from anystep.population import Decision
 from anystep.procedure import Method
 from anystep.process import Reward, reward
+from anystep.search import decide
 from anystep.tasks.task import Task
 
 HUGE = 10**6  # no option of a method that is written as text is this large
@@ -26,12 +28,27 @@ Asks = Callable[[str | None], Any]  # the model of a name, None for the run's ow
 _METHODS: dict[str, Callable[..., Method]] = {
     "sample": search.sample,
     "best_of_n": search.best_of_n,
+    "best_of_majority": search.best_of_majority,
+    "repeated_sampling": search.repeated_sampling,
+    "capability_aware_best_of_n": search.capability_aware_best_of_n,
     "self_consistency": search.self_consistency,
+    "adaptive_self_consistency": search.adaptive_self_consistency,
+    "complexity_vote": search.complexity_vote,
     "first_finish": search.first_finish,
+    "perplexity_consistency": search.perplexity_consistency,
     "particle_filter": search.particle_filter,
     "beam": search.beam,
     "astar": search.astar,
+    "astar_decode": search.astar_decode,
     "mcts": search.mcts,
+    "dvts": search.dvts,
+    "parallel_tempering": search.parallel_tempering,
+    "particle_gibbs": search.particle_gibbs,
+    "particle_islands": search.particle_islands,
+    "rebase": search.rebase,
+    "step_beam": search.step_beam,
+    "tree_of_thoughts": search.tree_of_thoughts,
+    "ab_mcts": search.ab_mcts,
 }
 
 
@@ -96,6 +113,18 @@ def _self_evaluation(task: Question, asks: Asks, about: Any = "right") -> Reward
     return verify.self_evaluation(asks(None), about)
 
 
+def _self_evaluation_token(task: Question, asks: Asks) -> Reward:
+    from anystep import verify
+
+    return verify.self_evaluation_token(asks(None))
+
+
+def _steps(task: Question, separator: str = "\n", end: str | None = None) -> Reward:
+    from anystep import verify
+
+    return verify.steps(separator, end)
+
+
 def _tests(task: Question, all: bool = False) -> Reward:
     from anystep import verify
 
@@ -118,6 +147,8 @@ _REWARDS: dict[str, MakeReward] = {
     "natural_program": _natural_program,
     "oracle": _oracle,
     "self_evaluation": _self_evaluation,
+    "self_evaluation_token": _self_evaluation_token,
+    "steps": _steps,
     "tests": _tests,
     "uncertainty_head": _uncertainty_head,
 }
@@ -243,12 +274,40 @@ def _asks_nobody(name: str, states: Any) -> Any:
     raise UsageError(f"{name} was read without a model to ask; call named_method(..., asks=engine_for).")
 
 
-def _decision(named: Any) -> Any:
-    known = {d: getattr(search, d) for d in ("best_reward", "majority", "weighted_majority", "reward_majority")}
-    name = named.name if isinstance(named, _Named) and not named.options else named
-    if not isinstance(name, str) or name not in known:
-        raise UsageError(f"no decision {_shown(name)}; the decisions are {', '.join(known)}.")
-    return known[name]
+def decisions() -> dict[str, Decision | Callable[..., Decision]]:
+    """Decisions, and what makes them from options, by the name that a method's text uses."""
+    return dict(_DECISIONS)
+
+
+_DECISIONS: dict[str, Decision | Callable[..., Decision]] = {
+    "best_reward": decide.best_reward,
+    "majority": decide.majority,
+    "weighted_majority": decide.weighted_majority,
+    "reward_majority": decide.reward_majority,
+    "majority_above": decide.majority_above,
+    "perplexity_consistency": decide.perplexity_consistency,
+    "best_of_majority": decide.best_of_majority,
+    "complex_majority": decide.complex_majority,
+    "every_answer": decide.every_answer,
+    "abstain": decide.abstain,
+}
+
+
+def _decision(named: Any) -> Decision:
+    known = _DECISIONS.get(named.name) if isinstance(named, _Named) else None
+    if known is None:
+        raise UsageError(f"no decision {_shown(named)}; the decisions are {', '.join(_DECISIONS)}.")
+    if isinstance(known, Decision):
+        if named.options:
+            raise UsageError(f"{named.name} has no options; write decide={named.name}.")
+        return known
+    takes = inspect.signature(known).parameters
+    options = {k: _decision(v) if isinstance(v, _Named) else v for k, v in named.options.items()}
+    missing = [name for name, p in takes.items() if p.default is p.empty and name not in options]
+    if missing or not set(options) <= set(takes):
+        shown = ", ".join(f"{n}=..." for n in takes)
+        raise UsageError(f"{named.name} takes {', '.join(takes)}; write decide={named.name}({shown}).")
+    return known(**options)
 
 
 def _shown(value: Any) -> str:

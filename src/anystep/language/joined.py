@@ -247,9 +247,11 @@ class Joined:
             for coming in [c for c in self.coming if c.going is going]:
                 self._in(coming, [row for row in coming.rows if row in payers and row not in allowed])
             going.owes[[row for row in live if row in allowed]] = False
-            for coming, row in late:
-                if row in allowed:
-                    (going.place[row],) = self.session.join([going.tokens[row][:-1]], self._spare())
+            late = [(coming, row) for coming, row in late if row in allowed]
+            if late:  # together: a buffer that grows row by row is copied each time
+                numbers = self.session.join([going.tokens[row][:-1] for _, row in late], self._spare())
+                going.place |= {row: number for (_, row), number in zip(late, numbers, strict=True)}
+                for coming, row in late:
                     self._in(coming, [row])
             fed += [(going, row) for row in going.place]
         return fed

@@ -76,13 +76,16 @@ def read_each(
     rows: NDArray[np.int64],
     limit: Limit,
     read: Callable[[Tensor, int], float],
+    each: Cost = FREE,
+    drawn: Sequence[int] | None = None,
 ) -> Floats:
     """`read(states, i)` of every sequence i whose reading could be paid for, from its hidden states (time, dim); NaN of
-    the others. Portion by portion; rows: the sequences' places in the limit's call."""
+    the others. Portion by portion; rows: the sequences' places in the limit's call; each, drawn: as in `paid`."""
     values = np.full(len(sequences), np.nan)
     with engine.lock:
         for some in portions(engine, sequences):
-            paid_for, session = opened(engine, [sequences[i] for i in some.tolist()], limit, rows=rows[some])
+            own = None if drawn is None else [drawn[i] for i in some.tolist()]
+            paid_for, session = opened(engine, [sequences[i] for i in some.tolist()], limit, each, own, rows[some])
             if session is not None:
                 with session:
                     for place, i in enumerate(some[paid_for].tolist()):

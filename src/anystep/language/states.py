@@ -64,6 +64,10 @@ class Sequences:
             found.append(own[-1] if own else len(tokens) if not told and len(tokens) > start else 0)
         return tuple(found)
 
+    def contents(self) -> tuple[tuple[int, ...], ...]:
+        """What tells states apart: their tokens."""
+        return self.tokens
+
     def outputs(self) -> tuple[tuple[int, ...], ...]:
         """Each row's generated tokens."""
         return tuple(tokens[start:] for tokens, start in zip(self.tokens, self.starts, strict=True))
@@ -75,6 +79,11 @@ class Sequences:
     def prompts(self) -> tuple[str, ...]:
         """Each row's prompt, without special tokens."""
         return self._decoded(tokens[:start] for tokens, start in zip(self.tokens, self.starts, strict=True))
+
+    def unsaid(self) -> Self:
+        """The same prompts, with nothing generated."""
+        begun = tuple(tokens[:start] for tokens, start in zip(self.tokens, self.starts, strict=True))
+        return type(self)(begun, self.starts, self.tokenizer)
 
     def _decoded(self, rows: Iterable[tuple[int, ...]]) -> tuple[str, ...]:
         known: dict[tuple[int, ...], str] = {}  # forks are equal: decode each text once
