@@ -147,7 +147,7 @@ def rows(told: dict[str, Routed], whole: Routed) -> str:
         [
             name,
             str(level_of(r)),
-            f"{r.rate:.2f}" if r.handed and name != "large model" else "",
+            f"{r.rate:.2f}" if r.handed and not name.startswith("large model") else "",
             f"{r.wrote.mean():.1f}",
             f"{r.read.mean():.1f}",
             f"{r.tokens.mean():.1f}",
