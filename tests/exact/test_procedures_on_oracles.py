@@ -77,6 +77,7 @@ def methods(process: Process) -> dict[str, Method]:
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
         "beam": search.beam(width=2, reward=REWARD, branch=branch),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
+        "consistency_check_loop": search.consistency_check_loop(gate=REWARD, check=REWARD, retries=1, rounds=2),
         "together": search.together(search.sample(n=2), search.particle_filter(n=2, potential=POTENTIAL)),
     }
     if process.logp == "mass":

@@ -4,6 +4,7 @@ from anystep.bench.compare import Comparison, Progress, compare
 from anystep.bench.entry import Entry, baselines, entry
 from anystep.bench.pass_at_k import pass_at, pass_at_k, sampled
 from anystep.bench.plugin import MethodsFile, methods_file
+from anystep.bench.repeated import Repeated, repeated, runs_of
 from anystep.bench.report import AtBudget, Item, Point, Report, equal_cost
 from anystep.bench.store import Store, is_store
 from anystep.bench.trial import Trial
@@ -18,6 +19,7 @@ __all__ = [
     "MethodsFile",
     "Point",
     "Progress",
+    "Repeated",
     "Report",
     "Store",
     "Trial",
@@ -32,6 +34,8 @@ __all__ = [
     "paired_difference",
     "pass_at",
     "pass_at_k",
+    "repeated",
+    "runs_of",
     "sampled",
     "wilson",
 ]

@@ -2,6 +2,7 @@
 
 from anystep.search.astar import astar
 from anystep.search.beam import beam
+from anystep.search.consistency_check_loop import consistency_check_loop
 from anystep.search.decide import (
     best_reward,
     first_finished,
@@ -23,6 +24,7 @@ __all__ = [
     "beam",
     "best_of_n",
     "best_reward",
+    "consistency_check_loop",
     "first_finish",
     "first_finished",
     "infty_think",

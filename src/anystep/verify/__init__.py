@@ -4,6 +4,14 @@ from anystep.verify.abduct_act_predict import Attribution, abduct_act_predict, r
 from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
+from anystep.verify.consistency import (
+    Consistency,
+    StandingSteps,
+    StepArithmetic,
+    consistency,
+    standing_steps,
+    step_arithmetic,
+)
 from anystep.verify.equations import equations
 from anystep.verify.judges import (
     Judge,
@@ -28,11 +36,14 @@ __all__ = [
     "ChainOutcome",
     "ChainSteps",
     "CollaborativeCotPot",
+    "Consistency",
     "Judge",
     "NaturalProgram",
     "Pairwise",
     "SelfEvaluation",
     "Spare",
+    "StandingSteps",
+    "StepArithmetic",
     "Tests",
     "UncertaintyHead",
     "WinRate",
@@ -41,6 +52,7 @@ __all__ = [
     "chain_outcome",
     "chain_steps",
     "collaborative_cot_pot",
+    "consistency",
     "equations",
     "judge",
     "judge_for",
@@ -50,6 +62,8 @@ __all__ = [
     "replayed",
     "self_evaluation",
     "spare",
+    "standing_steps",
+    "step_arithmetic",
     "tests",
     "uncertainty_head",
     "verified_majority",
