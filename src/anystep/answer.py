@@ -20,7 +20,7 @@ class AllFailed(AnystepError):
 class Answer:
     """What a run concludes. `confidence` is None until something calibrated it, and for a run that was cut short;
     `support` is the decision's share; `submitted` the population's rows that it gives, best first, where it gives
-    several."""
+    several; `abstained` says that it declined to choose: there is no text then, and nothing has failed."""
 
     value: Hashable
     text: str | None
@@ -39,6 +39,7 @@ class Answer:
     family: Family = field(repr=False)
     confidence: float | None = None
     submitted: tuple[int, ...] = ()
+    abstained: bool = False
 
 
 def failure(

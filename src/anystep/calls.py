@@ -7,7 +7,7 @@ assigns keys by lineage, ids and parents, pays each reward once a state, and rem
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from anystep.errors import AnystepError, Unsupported, UsageError
 from anystep.keys import Keys
 from anystep.ledger import Ledger, Limit
 from anystep.population import Population
-from anystep.procedure import All, Ask, Draw, Score, Start, Step
+from anystep.procedure import All, Ask, Draw, Read, Score, Start, Step
 from anystep.process import Floats, Process, Reward, Scored, Stepped, Until
 
 Reply = Stepped | Scored
@@ -167,6 +167,9 @@ class Books:
                 self._draws[path] = first + n
                 drawn = lineage.uniforms(lineage.roots(self.seed, (*path, 1), np.arange(first, first + n)))
                 return [], lambda _: drawn
+            case Read(population):
+                said = replace(population, answers=self.process.answers(population.states))
+                return [], lambda _: said
             case Start():
                 return self._start(ask)
             case Step():
@@ -174,7 +177,8 @@ class Books:
             case Score():
                 return self._score(ask)
         raise UsageError(
-            f"A procedure yielded {ask!r}; yield Start, Step, Score, Draw or All, or use `yield from step(population)`."
+            f"A procedure yielded {ask!r}; yield Start, Step, Score, Read, Draw or All, or use "
+            "`yield from step(population)`."
         )
 
     def _start(self, ask: Start) -> Prepared:

@@ -12,8 +12,10 @@ from typing import Any
 
 from anystep import search
 from anystep.errors import UsageError
+from anystep.population import Decision
 from anystep.procedure import Method
 from anystep.process import Reward, reward
+from anystep.search import decide
 from anystep.tasks.task import Task
 
 HUGE = 10**6  # no option of a method that is written as text is this large
@@ -26,12 +28,16 @@ Asks = Callable[[str | None], Any]  # the model of a name, None for the run's ow
 _METHODS: dict[str, Callable[..., Method]] = {
     "sample": search.sample,
     "best_of_n": search.best_of_n,
+    "best_of_majority": search.best_of_majority,
     "self_consistency": search.self_consistency,
+    "adaptive_self_consistency": search.adaptive_self_consistency,
     "first_finish": search.first_finish,
+    "perplexity_consistency": search.perplexity_consistency,
     "particle_filter": search.particle_filter,
     "beam": search.beam,
     "astar": search.astar,
     "mcts": search.mcts,
+    "consistency_check_loop": search.consistency_check_loop,
 }
 
 
@@ -52,12 +58,22 @@ def _collaborative_cot_pot(task: Question, rest: float = 0.5) -> Reward:
     return verify.collaborative_cot_pot(rest=rest)
 
 
+def _consistency(task: Question) -> Reward:
+    from anystep import verify
+
+    return verify.consistency(_question(task))
+
+
 def _equations(task: Question) -> Reward:
     from anystep import verify
 
+    return verify.equations(_question(task))
+
+
+def _question(task: Question) -> str:
     if isinstance(task, Task):
-        return verify.equations(str(task.meta.get("question", task.prompt)))
-    return verify.equations(task if isinstance(task, str) else str(task[-1].get("content", "")))
+        return str(task.meta.get("question", task.prompt))
+    return task if isinstance(task, str) else str(task[-1].get("content", ""))
 
 
 def _judge(
@@ -96,6 +112,18 @@ def _self_evaluation(task: Question, asks: Asks, about: Any = "right") -> Reward
     return verify.self_evaluation(asks(None), about)
 
 
+def _standing_steps(task: Question, threshold: float = 0.5) -> Reward:
+    from anystep import verify
+
+    return verify.standing_steps(threshold)
+
+
+def _step_arithmetic(task: Question) -> Reward:
+    from anystep import verify
+
+    return verify.step_arithmetic()
+
+
 def _tests(task: Question, all: bool = False) -> Reward:
     from anystep import verify
 
@@ -113,11 +141,14 @@ def _uncertainty_head(task: Question, asks: Asks, aggregate: Any = "product") ->
 _REWARDS: dict[str, MakeReward] = {
     "chain_steps": _chain_steps,
     "collaborative_cot_pot": _collaborative_cot_pot,
+    "consistency": _consistency,
     "equations": _equations,
     "judge": _judge,
     "natural_program": _natural_program,
     "oracle": _oracle,
     "self_evaluation": _self_evaluation,
+    "standing_steps": _standing_steps,
+    "step_arithmetic": _step_arithmetic,
     "tests": _tests,
     "uncertainty_head": _uncertainty_head,
 }
@@ -243,12 +274,38 @@ def _asks_nobody(name: str, states: Any) -> Any:
     raise UsageError(f"{name} was read without a model to ask; call named_method(..., asks=engine_for).")
 
 
-def _decision(named: Any) -> Any:
-    known = {d: getattr(search, d) for d in ("best_reward", "majority", "weighted_majority", "reward_majority")}
-    name = named.name if isinstance(named, _Named) and not named.options else named
-    if not isinstance(name, str) or name not in known:
-        raise UsageError(f"no decision {_shown(name)}; the decisions are {', '.join(known)}.")
-    return known[name]
+def decisions() -> dict[str, Decision | Callable[..., Decision]]:
+    """Decisions, and what makes them from options, by the name that a method's text uses."""
+    return dict(_DECISIONS)
+
+
+_DECISIONS: dict[str, Decision | Callable[..., Decision]] = {
+    "best_reward": decide.best_reward,
+    "majority": decide.majority,
+    "weighted_majority": decide.weighted_majority,
+    "reward_majority": decide.reward_majority,
+    "majority_above": decide.majority_above,
+    "perplexity_consistency": decide.perplexity_consistency,
+    "best_of_majority": decide.best_of_majority,
+    "abstain": decide.abstain,
+}
+
+
+def _decision(named: Any) -> Decision:
+    known = _DECISIONS.get(named.name) if isinstance(named, _Named) else None
+    if known is None:
+        raise UsageError(f"no decision {_shown(named)}; the decisions are {', '.join(_DECISIONS)}.")
+    if isinstance(known, Decision):
+        if named.options:
+            raise UsageError(f"{named.name} has no options; write decide={named.name}.")
+        return known
+    takes = inspect.signature(known).parameters
+    options = {k: _decision(v) if isinstance(v, _Named) else v for k, v in named.options.items()}
+    missing = [name for name, p in takes.items() if p.default is p.empty and name not in options]
+    if missing or not set(options) <= set(takes):
+        shown = ", ".join(f"{n}=..." for n in takes)
+        raise UsageError(f"{named.name} takes {', '.join(takes)}; write decide={named.name}({shown}).")
+    return known(**options)
 
 
 def _shown(value: Any) -> str:

@@ -94,25 +94,29 @@ class Verdict:
 
     confidence: the probability that the choice is right, from a decision that was calibrated (`calibrate.winner`).
     submitted: of a decision that may give several answers, their rows from the best on; `row` is the first of them.
+    abstained: it declines to choose, and `row` is None though states have finished.
     """
 
     row: int | None
     support: float | None = None
     confidence: float | None = None
     submitted: tuple[int, ...] = ()
+    abstained: bool = False
 
 
 @dataclass(frozen=True)
 class Decision:
     """Turns a weighted population into an answer. `scores` says that it reads rewards, so a run must have them paid;
-    `texts` that it reads whole outputs; `plain` is the decision that this one only adds a confidence to, which holds
-    for one method."""
+    `texts` that it reads whole outputs; `mass` that it compares path probabilities, so a run refuses it a process whose
+    log-probabilities are none; `plain` is the decision that this one only adds a confidence to, which holds for one
+    method."""
 
     name: str
     function: Callable[[Population], Verdict]
     scores: bool = False
     plain: Decision | None = None
     texts: bool = False
+    mass: bool = False
 
     def __call__(self, population: Population) -> Verdict:
         return self.function(population)

@@ -58,6 +58,13 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Read:
+    """Ask what each state says: the population with its `answers`, which are a pure function of the states and free."""
+
+    population: Population
+
+
+@dataclass(frozen=True)
 class Draw:
     """Ask for n uniform draws in [0, 1): a procedure's own randomness, so that a replay has it."""
 
@@ -72,7 +79,7 @@ class All:
     asks: tuple[Ask, ...]
 
 
-Ask = Start | Step | Score | Draw | All
+Ask = Start | Step | Score | Read | Draw | All
 Exploring = Generator[Ask, Any, Population]
 
 
@@ -92,6 +99,10 @@ def score(population: Population, by: Reward) -> Generator[Ask, Any, Floats]:
     return cast(Floats, (yield Score(population, by)))
 
 
+def read(population: Population) -> Generator[Ask, Any, Population]:
+    return cast(Population, (yield Read(population)))
+
+
 def draw(n: int) -> Generator[Ask, Any, Floats]:
     return cast(Floats, (yield Draw(n)))
 
@@ -109,6 +120,7 @@ def _whole(x: Any) -> bool:
 
 
 Count = Annotated[int, Rule("a whole number, 1 or more", lambda x: _whole(x) and x >= 1)]
+Flag = Annotated[bool, Rule("True or False", lambda x: isinstance(x, bool))]
 Share = Annotated[float, Rule("a number in [0, 1]", lambda x: isinstance(x, (int, float)) and 0 <= x <= 1)]
 Positive = Annotated[float, Rule("a positive number", lambda x: isinstance(x, (int, float)) and x > 0)]
 ByReward = Annotated[Reward, Rule("a Reward, such as anystep.reward(function)", lambda x: isinstance(x, Reward))]
@@ -145,10 +157,11 @@ class Method:
 
 
 def procedure(
-    decide: Decision, needs_mass: bool = False, needs_end: bool = False
+    decide: Decision | Callable[..., Decision], needs_mass: bool = False, needs_end: bool = False
 ) -> Callable[[Callable[..., Exploring]], Callable[..., Method]]:
     """Make a generator function into a procedure: a call checks its options and returns a `Method`.
 
+    decide: the default decision; of a method whose options are its decision's too, what makes it from all options.
     Options are checked against the rules in their annotations (`n: Count`, `reward: ByReward`). `needs_mass` says that
     it compares path log-probabilities, so a run refuses it a process whose log-probabilities are densities; `needs_end`
     that it steps for as long as a state is live, so a run without a budget refuses it an endless process.
@@ -167,7 +180,8 @@ def procedure(
             hints = get_type_hints(body, include_extras=True)
             for name, value in bound.arguments.items():
                 _check(body.__name__, name, value, hints.get(name), signature)
-            return Method(body.__name__, tuple(bound.arguments.items()), body, decide, needs_mass, needs_end)
+            chosen = decide if isinstance(decide, Decision) else decide(**bound.arguments)
+            return Method(body.__name__, tuple(bound.arguments.items()), body, chosen, needs_mass, needs_end)
 
         return make
 

@@ -16,7 +16,7 @@ from anystep.answer import AllFailed, Answer, failure
 from anystep.calls import Books, Call, Reply
 from anystep.errors import Unsupported, UsageError
 from anystep.ledger import FREE, Budget, Cost, Ledger
-from anystep.population import Population
+from anystep.population import Population, Verdict
 from anystep.procedure import Ask, Method, Score, Step
 from anystep.process import Floats, Process, Reward, Status
 from anystep.told import Attached, Journal, Told, described
@@ -55,6 +55,11 @@ class Run:
             raise Unsupported(
                 f"{method.name} compares path probabilities, but those of {process.name} are of kind {process.logp!r}; "
                 "use beam or particle_filter."
+            )
+        if method.decision.mass and process.logp != "mass":
+            raise Unsupported(
+                f"{method.decision} weighs answers by path probabilities, but those of {process.name} are of kind "
+                f"{process.logp!r}; use search.majority."
             )
         self.process, self.method, self.seed, self.watch = process, method, seed, watch
         self.ledger = ledger or Ledger(budget or Budget(), reserve, show=show)
@@ -291,7 +296,7 @@ class Run:
 
     def _decide(self, population: Population | None, reason: str) -> None:
         population = self._standing_ones(population)
-        row, support, confidence, submitted = None, None, None, tuple[int, ...]()
+        verdict = Verdict(None)
         if population is not None and len(population):
             if self.process.horizon is None:  # an endless process is never done: what it has is what it says
                 population = replace(
@@ -301,9 +306,7 @@ class Run:
             if self.method.decision.texts:
                 population = replace(population, texts=self.process.texts(population.states))
             verdict = self.method.decision(population)
-            row, support, submitted = verdict.row, verdict.support, verdict.submitted
-            confidence = verdict.confidence if reason == "finished" else None  # it was calibrated on whole runs
-        chosen = None if row is None or population is None else population.take([row])
+        chosen = None if verdict.row is None or population is None else population.take([verdict.row])
         failed = sum(s == Status.FAILED for s in self.books.family.status)
         self.answer = Answer(
             value=None if chosen is None or chosen.answers is None else chosen.answers[0],
@@ -312,17 +315,18 @@ class Run:
             costs=dict(self.ledger.by),
             stopped_because=reason,
             population=population,
-            row=row,
-            support=support,
+            row=verdict.row,
+            support=verdict.support,
             evidence=None if population is None else population.evidence,
             started=self.books.started,
             finished=len(self.books.finished),
             failed=failed,
             errors=tuple(self.books.family.errors.values()),
-            note=self._note(reason, failed),
+            note=self._note(reason, failed, verdict.abstained),
             family=self.books.family,
-            confidence=confidence,
-            submitted=submitted,
+            confidence=verdict.confidence if reason == "finished" else None,  # it was calibrated on whole runs
+            submitted=verdict.submitted,
+            abstained=verdict.abstained,
         )
 
     def _standing_ones(self, population: Population | None) -> Population | None:
@@ -340,8 +344,10 @@ class Run:
             raise AllFailed(f"All {len(leaves)} states failed; the first said: {first}")
         return population
 
-    def _note(self, reason: str, failed: int) -> str:
+    def _note(self, reason: str, failed: int, abstained: bool) -> str:
         notes = []
+        if abstained:
+            notes.append(f"Abstained by {self.method.decision}: too little speaks for any of {self.finished} finished.")
         if reason != "finished":
             why = "Cancelled" if reason == "cancelled" else f"Stopped by {reason}"
             family = self.books.family

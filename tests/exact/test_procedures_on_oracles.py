@@ -11,6 +11,7 @@ import pytest
 from anystep import Budget, Process, Run, UsageError, drive, search
 from anystep.answer import AllFailed
 from anystep.procedure import Method
+from anystep.search import decide
 from anystep.testing import (
     case,
     check_decision,
@@ -72,6 +73,7 @@ def methods(process: Process) -> dict[str, Method]:
         "sample": search.sample(n=3),
         "best_of_n": search.best_of_n(n=3, reward=REWARD),
         "self_consistency": search.self_consistency(n=3),
+        "adaptive_self_consistency": search.adaptive_self_consistency(n=4, sure=0.8, batch=2),
         "first_finish": search.first_finish(n=3, k=2),
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
@@ -83,6 +85,8 @@ def methods(process: Process) -> dict[str, Method]:
     if process.logp == "mass":
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
     if isinstance(process, EnumerableLM):
+        found["perplexity_consistency"] = search.perplexity_consistency(n=6)
+        found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
         found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
     return found
@@ -129,6 +133,15 @@ DECISIONS = [
     search.weighted_majority,
     search.reward_majority,
     search.first_finished,
+    search.majority_above(0.3),
+    decide.perplexity_consistency(),
+    decide.perplexity_consistency(prune=False),
+    decide.best_of_majority(threshold=0),
+    decide.best_of_majority(threshold=0.4, k=2, of="mean"),
+    decide.best_of_majority(threshold=1.1, k=3),
+    search.abstain(search.majority, below=0.5),
+    search.abstain(search.best_reward, below=0.5),
+    search.abstain(decide.perplexity_consistency(), below=2),
 ]
 
 
@@ -155,6 +168,13 @@ def test_a_star_refuses_densities() -> None:
     for process in (LinearGaussian(), MixtureDiffusion()):
         check_refusal(search.astar(heuristic=TO_GO), process, advises="use beam or particle_filter")
         check_refusal(search.together(search.sample(n=1), search.astar(heuristic=TO_GO)), process, advises="beam")
+
+
+def test_path_probabilities_are_not_weighed_where_there_are_none() -> None:
+    for process in (LinearGaussian(), MixtureDiffusion()):
+        check_refusal(search.perplexity_consistency(n=2), process, advises="use search.majority")
+        weighed = search.sample(n=2).deciding(search.abstain(decide.perplexity_consistency(), below=0.5))
+        check_refusal(weighed, process, advises="use search.majority")
 
 
 def test_branching_a_deterministic_process_is_refused() -> None:

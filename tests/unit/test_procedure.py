@@ -66,7 +66,7 @@ def odd(n: Count) -> Exploring:
 
 
 def test_an_unknown_ask_says_what_to_yield() -> None:
-    with pytest.raises(UsageError, match="yield Start, Step, Score, Draw or All"):
+    with pytest.raises(UsageError, match="yield Start, Step, Score, Read, Draw or All"):
         Run(EnumerableLM(), odd(1))
 
 

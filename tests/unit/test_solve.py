@@ -10,6 +10,7 @@ import pytest
 from anystep import UsageError, search, tasks, verify
 from anystep.language import LanguageProcess
 from anystep.naming import named_method
+from anystep.search import decide
 from anystep.solve import PLAIN, VOTE, default_method, process_for, run_for, solve
 from anystep.testing.oracles import EnumerableLM
 from models import tiny_engine
@@ -102,3 +103,29 @@ def test_a_judge_is_the_runs_own_model_unless_another_is_named() -> None:
 def test_a_process_that_is_no_language_model_needs_its_judge_named() -> None:
     with pytest.raises(UsageError, match=r'reward=judge\(model="smollm2-135m"\)'):
         run_for("x", EnumerableLM(), "best_of_n(n=2, reward=judge)")
+
+
+def test_a_decision_takes_its_own_options_in_brackets() -> None:
+    def decided(text: str) -> object:
+        return named_method(f"self_consistency(n=4, decide={text})", "x").method.decision
+
+    assert decided("majority") == search.majority
+    assert decided("perplexity_consistency") == decide.perplexity_consistency()
+    assert decided("perplexity_consistency(prune=False)") == decide.perplexity_consistency(prune=False)
+    assert decided("best_of_majority(threshold=0.1, k=2)") == decide.best_of_majority(0.1, k=2)
+    assert decided("abstain(decision=majority, below=0.5)") == search.abstain(search.majority, below=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("majority(n=1)", "majority has no options; write decide=majority"),
+        ("abstain(below=0.5)", "write decide=abstain(decision=..., below=...)"),
+        ("perplexity_consistency(cut=1)", "perplexity_consistency takes prune"),
+        ("abstain(decision=mojority, below=0.5)", "no decision 'mojority'"),
+        ("abstain(decision=2, below=0.5)", "a decision, such as abstain(search.majority, below=0.5)"),
+    ],
+)
+def test_a_decision_that_cannot_be_meant_is_a_usage_error(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        named_method(f"self_consistency(n=4, decide={text})", "x")

@@ -78,7 +78,7 @@ def trial_of(run: Run, label: str, n: int, task: Task, seed: int) -> Trial:
         cost=rounded(run.spent),
         stopped_because="failed" if answer is None else answer.stopped_because,
         answer=None if answer is None or answer.value is None else encodable(str(answer.value)),
-        failed=text is None,
+        failed=text is None and not (answer is not None and answer.abstained),
         error=encodable(_why(run) or unscored),
         started=run.books.started,
         finished=run.finished,

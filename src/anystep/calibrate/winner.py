@@ -92,7 +92,8 @@ def sure(method: Method, map: Map) -> Method:
     A map belongs to the method, model and kind of problem that it was fitted on.
     """
     plain = method.decision.plain or method.decision
-    return method.deciding(Decision(f"{plain.name} with confidence by {map!r}", Sure(plain, map), plain.scores, plain))
+    name = f"{plain.name} with confidence by {map!r}"
+    return method.deciding(replace(plain, name=name, function=Sure(plain, map), plain=plain))
 
 
 def figure(answer: Answer) -> float:

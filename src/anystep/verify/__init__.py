@@ -28,6 +28,7 @@ from anystep.verify.judges import (
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 from anystep.verify.spare import Spare, spare
+from anystep.verify.steps import Steps, steps
 from anystep.verify.tests import Tests, tests
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
@@ -44,6 +45,7 @@ __all__ = [
     "Spare",
     "StandingSteps",
     "StepArithmetic",
+    "Steps",
     "Tests",
     "UncertaintyHead",
     "WinRate",
@@ -64,6 +66,7 @@ __all__ = [
     "spare",
     "standing_steps",
     "step_arithmetic",
+    "steps",
     "tests",
     "uncertainty_head",
     "verified_majority",
