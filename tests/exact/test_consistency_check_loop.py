@@ -19,7 +19,7 @@ from anystep.testing.oracles import Countdown, EnumerableLM
 from anystep.testing.oracles.language import EOS, Tokens
 
 LM = EnumerableLM(seed=3, vocab=3, length=3)
-RUNS = 800
+RUNS = 400
 
 
 def bad(x: Tokens) -> bool:

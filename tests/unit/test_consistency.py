@@ -39,7 +39,7 @@ def first(question: str, chain: str) -> int | None:
         ("A48-2-9?", "48-2=46\n45-9=36.", 1),
         ("A48-2-9?", "48-9=39\n", 0),
         ("A48-2-9?", "48-2=46.", 0),
-        ("There are 38 figs, 2 more plums, 1 nut less.", "plums = figs + 2 = 38 + 2 = 40\nnuts = plums - 1 = 41 - 1 = 40", 1),
+        ("38 figs, 2 more plums, 1 nut less", "plums = figs + 2 = 38 + 2 = 40\nnuts = plums - 1 = 41 - 1 = 40", 1),
         ("There are 38 figs.", "plums = figs + 2 = 36 + 2 = 38", 0),
         ("What is x?", "x = 12\nx = 15", 1),
         ("Tom has 3 bags of 4.", "3 * 4 = 12\n12 / 2 = 6", 1),

@@ -28,8 +28,8 @@ from anystep.tasks.iterate import Iteration
 
 WINDOW = 128
 CONTEXT = 2048  # positions that the engine allows, so that the twin may try: none beyond the window is trained
-Form = Literal["summary", "last", "window"]
-FORMS: tuple[Form, ...] = ("summary", "last", "window")
+Form = Literal["summary", "window"]
+FORMS: tuple[Form, ...] = ("summary", "window")
 
 
 def paragraphs(trace: str) -> list[str]:
@@ -94,14 +94,13 @@ class RoundsRecipe:
     """Everything that decides the model. Chains of up to 99 steps are written down and rewritten as `form`:
 
     summary: rounds of at most `segment` tokens, with summaries of how many steps are left and the value reached.
-    last: the same, but a summary tells of its own segment alone: how many steps it took, and the value.
     window: the monolithic twin: whole chains where they fit into the window, else what the window shows of them as it
-        slides, behind the question: the segments of the other forms, each with the step before it.
+        slides, behind the question: the same segments, each with the step before it.
 
-    First `tokens` of `traces` chains of any length, in which the map is learned (of the form "summary" also for
-    "last"); then `more` of `counted` chains whose lengths are multiples of `every`, in which what is in a summary
-    counts `emphasis` times as much and so does an end, for they are few among many other tokens: in this part counting
-    is learned. Tokens are padded ones, so that all forms train on as many. The context is `WINDOW` for all of them.
+    First `tokens` of `traces` chains of any length, in which the map is learned; then `more` of `counted` chains whose
+    lengths are multiples of `every`, in which what is in a summary counts `emphasis` times as much and so does an end,
+    for they are few among many other tokens: in this part counting is learned. Tokens are padded ones, so that both
+    forms train on as many. The context is `WINDOW` for both.
     """
 
     form: Form = "summary"
@@ -125,17 +124,6 @@ def left_and_value(problem: Iteration, before: str | None, segment: Sequence[str
     return f"{left - len(segment):02d},{iterate.value_of(segment[-1].strip())}"
 
 
-def taken_and_value(problem: Iteration, before: str | None, segment: Sequence[str]) -> str:
-    """A summary of the last segment: its steps, whatever came before it, and the value reached."""
-    return f"{len(segment):02d},{iterate.value_of(segment[-1].strip())}"
-
-
-_SUMMARIES: dict[str, Callable[[Iteration, str | None, Sequence[str]], str]] = {
-    "summary": left_and_value,
-    "last": taken_and_value,
-}
-
-
 @dataclass(frozen=True)
 class Counted(Terse):
     """The form of these models: the first round is told that all is left and where to start, `<98,17>`, and the round
@@ -149,16 +137,15 @@ class Counted(Terse):
         return iterate.concluded(said) is not None
 
 
-def rounds_of(problem: Iteration, form: Form, segment: int) -> list[Pair]:
-    """One chain as training pairs of a form that has rounds."""
+def rounds_of(problem: Iteration, segment: int) -> list[Pair]:
+    """One chain as a pair a round."""
     parts = [step + STEP_END for step in problem.steps()]
     parts[-1] += f"<00,{iterate.value_of(problem.steps()[-1])}>"
-    make = _SUMMARIES[form]
     pairs = converted(
         str(problem),
         parts,
         segment,
-        lambda before, some: make(problem, before, some),
+        lambda before, some: left_and_value(problem, before, some),
         length=lambda part: len(part.partition("<")[0]),
     )
     return [(Counted().prompt(pairs[0][0], None), pairs[0][1]), *pairs[1:]]
@@ -190,7 +177,7 @@ def plain_rounds_of(problem: Iteration, segment: int) -> list[Pair]:
 
 def pairs_of(problem: Iteration, form: Form, segment: int) -> list[Pair]:
     """One chain as training pairs, none of them longer than the window."""
-    return windows_of(problem, segment) if form == "window" else rounds_of(problem, form, segment)
+    return windows_of(problem, segment) if form == "window" else rounds_of(problem, segment)
 
 
 def examples(recipe: RoundsRecipe) -> list[Pair]:
@@ -234,8 +221,7 @@ def train(recipe: RoundsRecipe, say: Callable[[str], None] = print) -> tuple[Lla
 
 
 def begun(recipe: RoundsRecipe, say: Callable[[str], None] = print) -> Path:
-    """The card of the model after the first part, which "summary" and "last" share; kept."""
-    form = "window" if recipe.form == "window" else "summary"
+    """The card of the model after the first part; kept."""
     told = {
         name: value for name, value in asdict(recipe).items() if name in ("size", "seed", "segment", "traces", "tokens")
     }
@@ -246,7 +232,9 @@ def begun(recipe: RoundsRecipe, say: Callable[[str], None] = print) -> Path:
         cost = tune(model, Alphabet(), examples(recipe), tuning, say)
         return model.eval(), model.config, cost
 
-    return kept(f"rounds-begun-{form}", {**told, "form": form, "like": first_pairs_of(LIKE, recipe)}, make)
+    return kept(
+        f"rounds-begun-{recipe.form}", {**told, "form": recipe.form, "like": first_pairs_of(LIKE, recipe)}, make
+    )
 
 
 def trained(recipe: RoundsRecipe | None = None, say: Callable[[str], None] = print) -> Path:
