@@ -109,6 +109,8 @@ def methods(process: Process) -> dict[str, Method]:
     found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
         n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
     )
+    if isinstance(process, (EnumerableLM, Countdown)):  # one row alone: others' logarithms differ in the last place
+        found["consistency_check_loop"] = search.consistency_check_loop(REWARD, REWARD, retries=1, rounds=2)
     if isinstance(process, EnumerableLM):
         found["complexity_vote"] = search.complexity_vote(n=4, k=2, complexity=REWARD)
         found["repeated_sampling"] = search.repeated_sampling(n=3)

@@ -14,7 +14,8 @@ from anystep.process import Reward
 from anystep.tasks.task import Task
 
 NS = (1, 4, 16, 64)
-SIZES = {"beam": "width", "mcts": "rounds", "astar": "expansions"}  # the option that grows; n for all others
+# The option that grows; n for all others.
+SIZES = {"beam": "width", "mcts": "rounds", "astar": "expansions", "consistency_check_loop": "rounds"}
 
 
 @dataclass(frozen=True)
