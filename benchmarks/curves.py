@@ -46,6 +46,9 @@ METHODS: dict[str, tuple[Sequence[int], Family]] = {
     "particle_filter": ((4, 16, 64), lambda n: search.particle_filter(n=n, potential=STEP.log_odds())),
     "beam": ((2, 4, 16), lambda n: search.beam(width=n, reward=STEP)),
     "mcts": ((2, 8, 32), lambda n: search.mcts(rounds=n, reward=STEP)),
+    "step_beam": ((1, 3, 9), lambda n: search.step_beam(width=n, value=STEP)),
+    "tree_of_thoughts": ((2, 8, 32), lambda n: search.tree_of_thoughts(STEP, "dfs", expansions=n)),
+    "ab_mcts": ((8, 32, 128), lambda n: search.ab_mcts(STEP, rounds=n, batch=4, rollout=True)),
 }
 
 

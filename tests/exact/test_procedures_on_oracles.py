@@ -107,6 +107,7 @@ def methods(process: Process) -> dict[str, Method]:
         n=3, reward=REWARD, threshold=None, warming=(process,)
     )
     if isinstance(process, EnumerableLM):
+        found["ab_mcts, revising"] = search.ab_mcts(REWARD, rounds=3, posterior="gaussian", by=Critic(process))
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
         cue = Reviser(process, "cue")
