@@ -88,12 +88,7 @@ def methods(process: Process) -> dict[str, Method]:
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
         "beam": search.beam(width=2, reward=REWARD, branch=branch),
-        "retiring beam": search.beam(width=2, reward=REWARD, branch=branch, retire=True, distinct=True),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
-        "mcts by value": search.mcts(REWARD, rounds=3, branch=branch, select="puct", value=REWARD, rollout=0.5),
-        "tree_values": search.AlphaMath(REWARD, rounds=3, branch=branch).supervise(REWARD),
-        "tree_of_thoughts": search.tree_of_thoughts(REWARD, "dfs", branch=branch, prune=0.0, expansions=4),
-        "ab_mcts": search.ab_mcts(REWARD, rounds=3, batch=2),
         "glimp_router": search.glimp_router(large=other(process), glimpse=REWARD, threshold=0.15, n=2),
         "draft_router": search.draft_router(large=other(process), router=REWARD, threshold=0.15, n=2),
         "together": search.together(search.sample(n=2), search.particle_filter(n=2, potential=POTENTIAL)),
@@ -106,8 +101,14 @@ def methods(process: Process) -> dict[str, Method]:
     found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
         n=3, reward=REWARD, threshold=None, warming=(process,)
     )
+    if process in (ORACLES["tokens"], ORACLES["faulty"]):
+        by = {"by": Critic(process)} if process is ORACLES["tokens"] else {}  # type: ignore[arg-type]
+        found["beam, retiring"] = search.step_beam(width=2, value=REWARD, branch=2)
+        found["mcts by value"] = search.mcts(REWARD, rounds=3, branch=2, select="puct", value=REWARD, rollout=0.5)
+        found["tree_values"] = search.AlphaMath(REWARD, rounds=3, branch=2).supervise(REWARD)
+        found["tree_of_thoughts"] = search.tree_of_thoughts(REWARD, "dfs", branch=2, prune=0.0, expansions=4)
+        found["ab_mcts"] = search.ab_mcts(REWARD, rounds=3, batch=2, **by)  # type: ignore[arg-type]
     if isinstance(process, EnumerableLM):
-        found["ab_mcts, revising"] = search.ab_mcts(REWARD, rounds=3, posterior="gaussian", by=Critic(process))
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
         cue = Reviser(process, "cue")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -22,6 +22,7 @@ from anystep.experiments._equal import Outcomes, no_cheaper, outcomes
 from anystep.experiments._figures import held, table
 from anystep.experiments.check import Check, Result
 from anystep.language.engine.engine import Engine
+from anystep.language.engine.llama import Llama
 from anystep.language.states import Sequences
 from anystep.language.train.alphamath import AlphaRecipe, Solved, alphamath, load
 from anystep.language.train.chainlm import policy
@@ -79,17 +80,17 @@ def run(
     began = time.perf_counter()
     cards = alphamath(recipe, say=progress)
     models = [load(Path(card)) for card in cards]
-    tasks = chains(problems, "test", seed, families=FAMILIES)
+    tasks = chains(problems, "test", seed, families=FAMILIES, level=1)
     checks, told = solvability(models, tasks, (recipe or AlphaRecipe()).start, seed)
     progress(told)
     checks += [*supervision(cards[-1], tasks[:searched], level, rollouts, seed), oracle_error(seed)]
     progress("\n".join(map(str, checks)))
     found, figures = answers(models[-1], tasks, seed)
     notes = (
-        f"{problems} test problems of families C (countdown) and A (a line of arithmetic, the row's chain_sum), shares "
-        f"4 to 1; {searched} of them searched, {level} more at a large c; the policy of round 3 throughout. The trees "
-        f"see one bit a finished chain, from the task's scorer. {told} Tokens are prompt and generated, the value's "
-        f"reading included.\n\n{figures}"
+        f"{problems} test problems of families C (countdown, three numbers) and A (a line of arithmetic, the row's "
+        f"chain_sum, four operators), 4 to 1; {searched} of them searched, {level} more at a large c; the policy of "
+        f"the last round throughout. The trees see one bit a finished chain, from the task's scorer. {told} Tokens are "
+        f"prompt and generated, the value's reading included.\n\n{figures}"
     )
     return Result("alphamath", ROW, (*checks, *found), time.perf_counter() - began, seed, notes)
 
@@ -106,19 +107,20 @@ class Begun:
 def begun(tasks: Sequence[Task], start: str, seed: int, each: int = 4) -> list[Begun]:
     """Distinct beginnings of the base policy's samples, step by step."""
     model, alphabet = policy(start)
-    drawn = sample_many(model, alphabet, [task.prompt for task in tasks], each, seed=seed + 5)
+    drawn = sample_many(model, alphabet, [str(task.prompt) for task in tasks], each, seed=seed + 5)
     found = []
     for task, some in zip(tasks, drawn, strict=True):
+        prompt = str(task.prompt)
         texts = sorted({c[: i + 1] for c in some for i, x in enumerate(c) if x == STEP_END})
-        family = family_of(task.prompt)
-        found.append(Begun(task, texts, np.array([all(family.steps(task.prompt, t)) for t in texts], dtype=float)))
+        family = family_of(prompt)
+        found.append(Begun(task, texts, np.array([all(family.steps(prompt, t)) for t in texts], dtype=float)))
     return found
 
 
 def solvability(models: Sequence[Model], tasks: Sequence[Task], start: str, seed: int) -> tuple[list[Check], str]:
     """Does each round's value tell solvable beginnings from doomed ones better than the round before?"""
     some = begun(tasks, start, seed)
-    read = [[worth(model, b.task.prompt, b.texts) for b in some] for model in models]
+    read = [[worth(model, str(b.task.prompt), b.texts) for b in some] for model in models]
     rng, n = np.random.default_rng(seed), len(some)
 
     def pooled(values: Sequence[Floats], rows: Sequence[int]) -> float:
@@ -181,8 +183,8 @@ def compared(
 ) -> list[tuple[Floats, Floats]]:
     """For each problem's states that enough rollouts pass through: the tree's values, and the rollouts' success."""
     engine, value = model
-    prompts = [task.prompt for task in tasks]
-    pools = sample_many(engine.model, Alphabet(), prompts, rollouts, seed=seed + 9)
+    prompts = [str(task.prompt) for task in tasks]
+    pools = sample_many(cast(Llama, engine.model), Alphabet(), prompts, rollouts, seed=seed + 9)
     made = [process_for(task, engine, temperature=1.0) for task in tasks]
     runs = [
         Run(process, tree_values(Solved(p), value, **options), seed=seed + i)
@@ -191,6 +193,7 @@ def compared(
     found = []
     for answer, task, pool in zip(drive(*runs), tasks, pools, strict=True):
         tree = answer.population
+        assert tree is not None
         right = np.array([task.score(text) for text in pool])
         pairs = []
         for text, q in dict(zip(tree.states.texts(), tree.scores.tolist(), strict=True)).items():
@@ -209,6 +212,7 @@ def oracle_error(seed: int, rounds: int = 3_000) -> Check:
     for number in range(5):
         lm = EnumerableLM(seed=seed + number, vocab=3, length=4, expands=True)
         (answer,) = drive(Run(lm, tree_values(good, HALF, rounds=rounds, branch=3, c=1e6, close=False), seed=seed))
+        assert answer.population is not None
         exact = float(sum(p for x, p in lm.outputs.items() if sum(x) % 2 == 0))
         worst = max(worst, abs(float(answer.population.scores[0]) - exact))
     return Check(f"error at the root of five enumerable models, {rounds:,} rounds at a large c", worst, "<=", 0.1)

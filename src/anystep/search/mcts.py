@@ -41,8 +41,8 @@ def mcts(
 
     select: "uct" explores by visits alone, "puct" by the step's probability as well; temper > 1 flattens these priors.
     widen: a state with N visits has branch (N / branch) ** widen children or more, and gets `branch` more where all
-    below it is finished, until they bring nothing new; 0 leaves each at its first `branch`, which is right for a process
-    that can `expand`: asked again it gives the same children.
+    below it is finished, until they bring nothing new; 0 leaves each at its first `branch`, which is right for a
+    process that can `expand`: asked again it gives the same children.
     close: a finished state is not visited again, nor one below which all is finished; the search ends when the root is
     closed. Without it finished states go on being visited, as bandit theory has it, at no cost.
 
