@@ -83,11 +83,17 @@ def methods(process: Process) -> dict[str, Method]:
         "sample": search.sample(n=3),
         "best_of_n": search.best_of_n(n=3, reward=REWARD),
         "self_consistency": search.self_consistency(n=3),
-        "adaptive_self_consistency": search.adaptive_self_consistency(n=4, sure=0.8, batch=2),
         "first_finish": search.first_finish(n=3, k=2),
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
         "beam": search.beam(width=2, reward=REWARD, branch=branch),
+        "astar_decode": search.astar_decode(REWARD, branch=branch, expansions=5, goals=2),
+        "astar_decode, open": search.astar_decode(REWARD, branch=1, expansions=6, reopen=0.05),
+        "dvts": search.dvts(trees=2, reward=REWARD, branch=branch),
+        "rebase": search.rebase(n=3, reward=REWARD, temperature=0.05),
+        "particle_gibbs": search.particle_gibbs(n=3, sweeps=2, potential=POTENTIAL),
+        "particle_islands": search.particle_islands(islands=2, n=2, potential=POTENTIAL, ess=0.9),
+        "parallel_tempering": search.parallel_tempering(2, 2, REWARD.log_odds(), temperatures=(3.0, 1.0)),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
         "glimp_router": search.glimp_router(large=other(process), glimpse=REWARD, threshold=0.15, n=2),
         "draft_router": search.draft_router(large=other(process), router=REWARD, threshold=0.15, n=2),
@@ -98,9 +104,6 @@ def methods(process: Process) -> dict[str, Method]:
     found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
         n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
     )
-    found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
-        n=3, reward=REWARD, threshold=None, warming=(process,)
-    )
     if process in (ORACLES["tokens"], ORACLES["faulty"]):
         by = {"by": Critic(process)} if process is ORACLES["tokens"] else {}  # type: ignore[arg-type]
         found["beam, retiring"] = search.step_beam(width=2, value=REWARD, branch=2)
@@ -109,8 +112,13 @@ def methods(process: Process) -> dict[str, Method]:
         found["tree_of_thoughts"] = search.tree_of_thoughts(REWARD, "dfs", branch=2, prune=0.0, expansions=4)
         found["ab_mcts"] = search.ab_mcts(REWARD, rounds=3, batch=2, **by)  # type: ignore[arg-type]
     if isinstance(process, EnumerableLM):
+        found["complexity_vote"] = search.complexity_vote(n=4, k=2, complexity=REWARD)
+        found["repeated_sampling"] = search.repeated_sampling(n=3)
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
+        found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
+            n=3, reward=REWARD, threshold=None, warming=(process,)
+        )
         cue = Reviser(process, "cue")
         found["iterative_deepening_sampling"] = search.iterative_deepening_sampling(
             n=3, trigger=cue, length=LENGTH, first=1, growth=2, reward=REWARD
@@ -118,6 +126,12 @@ def methods(process: Process) -> dict[str, Method]:
         found["triggered_sampling"] = search.triggered_sampling(
             n=2, trigger=cue, length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
         )
+    if process is ORACLES["steps of two tokens"]:
+        found["perplexity_consistency"] = search.perplexity_consistency(n=6)
+        found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
+        found["adaptive_self_consistency"] = search.adaptive_self_consistency(n=4, sure=0.8, batch=2)
+        found["deepconf_online"] = search.deepconf_online(n=4, confidence=REWARD, keep=0.5, warmup=2, sure=0.9)
+    if isinstance(process, EnumerableLM):
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
         found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
         found["hypothesis_refinement"] = search.hypothesis_refinement(n=2, reward=REWARD, reviser=Again(process))
@@ -166,11 +180,16 @@ DECISIONS = [
     search.reward_majority,
     search.first_finished,
     search.majority_above(0.3),
+    decide.complex_majority(k=1),
+    decide.complex_majority(k=3),
+    decide.every_answer,
     decide.perplexity_consistency(),
     decide.perplexity_consistency(prune=False),
     decide.best_of_majority(threshold=0),
     decide.best_of_majority(threshold=0.4, k=2, of="mean"),
     decide.best_of_majority(threshold=1.1, k=3),
+    decide.confidence_weighted(),
+    decide.confidence_weighted(keep=0.5),
     search.abstain(search.majority, below=0.5),
     search.abstain(search.best_reward, below=0.5),
     search.abstain(decide.perplexity_consistency(), below=2),
@@ -210,7 +229,7 @@ def test_path_probabilities_are_not_weighed_where_there_are_none() -> None:
 
 
 def test_branching_a_deterministic_process_is_refused() -> None:
-    for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO)):
+    for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO), search.astar_decode(REWARD)):
         check_refusal(method, Countdown(), advises="use branch=1, more starts")
 
 

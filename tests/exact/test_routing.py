@@ -14,6 +14,7 @@ import pytest
 
 from anystep import Budget, Process, Run, UsageError, drive, reward, search
 from anystep.language import LanguageProcess
+from anystep.language.endpoint import Endpoint, EndpointProcess
 from anystep.language.engine.engine import Engine
 from anystep.ledger import FREE
 from anystep.procedure import Exploring, Method, procedure, start, step
@@ -21,7 +22,9 @@ from anystep.search import decide
 from anystep.testing import assert_law, check_reward, counted_torch
 from anystep.testing.oracles import EnumerableLM
 from anystep.testing.oracles.language import Tokens
+from anystep.testing.server import VLLM, FakeServer, Piece, Request, Said, Script, pieces
 from anystep.verify import glimpse
+from anystep.verify.glimpse import entropy, margin, told
 from models import tiny_engine
 
 SMALL, LARGE = EnumerableLM(seed=1, length=4, name="small"), EnumerableLM(seed=2, length=4, name="large")
@@ -292,3 +295,47 @@ def test_states_of_another_vocabulary_are_refused() -> None:
         glimpse(small)(Other(), limit_of(None))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="entropy, margin"):
         glimpse(small, of="surprise")
+
+
+# two endpoints
+
+STEPS = ("one is easy\n\n", "two is hard\n\n", "three\n\n", "the end")
+
+
+def thinker(who: str) -> Script:
+    """Writes STEPS, its own name in front of each; unsure of the first token of the second one, sure of any other."""
+
+    def script(request: Request, choice: int) -> Said:
+        written = request.prefix.count("\n\n")
+        rest = pieces(who + "".join(STEPS[written:]))
+        flat = tuple((text, math.log(0.2)) for text in ("a", "b", "c", "d"))  # a fifth of the mass is not told
+        sure = ((rest[0].text, math.log(0.98)), ("b", math.log(0.01)))
+        first = Piece(rest[0].text, -1.0, flat if written == 1 else sure)
+        return Said((first, *rest[1:], Piece("")))
+
+    return script
+
+
+def test_two_endpoints_are_routed_by_a_truncated_entropy() -> None:
+    with (
+        FakeServer(thinker("s:"), offers=VLLM) as one,
+        FakeServer(thinker("L:"), offers=VLLM) as two,
+        Endpoint(one.url) as a,
+        Endpoint(two.url) as b,
+    ):
+        small = EndpointProcess(a, "go", unit="step", max_tokens=99, name="small")
+        large = EndpointProcess(b, "go", unit="step", max_tokens=99, name="large")
+        run = Run(small, search.glimp_router(large, glimpse(small), 1.0))
+        (answer,) = drive(run)
+    assert answer.text == "s:one is easy\n\nL:two is hard\n\ns:three\n\ns:the end"
+    values = [v for (by, _), v in sorted(run.books.family.scores.items(), key=lambda kv: kv[0][1])]
+    likeliest = np.array([0.98, 0.01]) / 0.99
+    sure = float(-(likeliest * np.log(likeliest)).sum())
+    assert values == pytest.approx([sure, math.log(4), sure, sure])  # renormalised: four equal ones
+    (paid,) = (cost for name, cost in run.ledger.by.items() if name.endswith("-glimpse"))
+    assert (paid.generated, paid.calls) == (4, 4)
+
+
+def test_a_server_that_tells_no_likely_tokens_hands_everything_over() -> None:
+    assert math.isnan(told((), entropy))
+    assert told((("a", math.log(0.3)), ("b", math.log(0.1))), margin) == pytest.approx(0.5)

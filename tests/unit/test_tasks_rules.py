@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 from random import Random
 
@@ -55,15 +56,16 @@ def test_lists_are_written_and_read() -> None:
 
 
 def test_requests_show_examples_rules_and_failures() -> None:
-    seen = [((9, 2, 7), (7, 2, 9)), ((1, 2, 3), (3, 2, 1)), ((4, 4, 5), (5, 4, 4))]
+    seen = [((9, 2, 7), (7, 2, 9)), ((1, 2, 3), (3, 2, 1)), ((4, 4, 5), ())]
     first = asked(seen)
-    assert first == "L927>729;123>321;445>544?" and examples_of(first) == seen
+    assert first == "L927;123;445>729__;321__;-____?" and examples_of(first) == seen
     again = revised(first, "z.")
-    assert again == "L927>729;123>321;445>544|z|927>729!972?" and examples_of(again) == seen
-    assert revised(again, "t3.") == "L927>729;123>321;445>544|t3|927>729!927;123>321!123;445>544!445?"
-    assert revised(first, "oh.") == "L927>729;123>321;445>544|/|927>729!/;123>321!/;445>544!/?"
-    assert unfailing(first, "z.") == "L927>729;123>321;445>544|z?"
-    assert asked(seen, [(6, 0)]) == "P927>729;123>321;445>544|60?" and applying("s,t1", [(6, 0)]) == "As,t1|60?"
+    assert again == "L927;123;445>729__;321__;-____|z|927>729!972;445>-!544?" and examples_of(again) == seen
+    assert revised(again, "t1.") == "L927;123;445>729__;321__;-____|t1|927>729!9;123>321!1;445>-!4?"
+    assert revised(first, "oh.") == "L927;123;445>729__;321__;-____|/|927>729!/;123>321!/;445>-!/?"
+    assert unfailing(first, "z.") == "L927;123;445>729__;321__;-____|z?"
+    assert asked(seen, [(6, 0)], "P") == "P927;123;445;60>729__;321__;-____?"
+    assert applying("s,t1", [(6, 0)]) == "As,t1|60?"
     assert rule_of("s,t2.more") == Rule(("s", "t2")) and rule_of("s,t2") is None
 
 
@@ -72,7 +74,8 @@ def test_no_two_splits_share_a_rule_by_any_name() -> None:
     does["train"] = {behaviour(p.rule) for p in islice(problems("train", Random(0)), 200)}
     assert all(split_of(b) == split for split, found in does.items() for b in found)
     assert not does["dev"] & does["test"] and not does["train"] & (does["dev"] | does["test"])
-    assert len(does["test"]) == 25, "each test problem has a rule of its own"
+    most = Counter(behaviour(p.rule) for p in drawn(25, "test", each=2))
+    assert max(most.values()) == 2
 
 
 def test_every_operation_of_a_drawn_rule_matters_and_mistakes_are_mistakes() -> None:
@@ -83,7 +86,7 @@ def test_every_operation_of_a_drawn_rule_matters_and_mistakes_are_mistakes() -> 
             assert shorter is None or behaviour(shorter) != behaviour(problem.rule)
         assert behaviour(mistaken(problem.rule, rng)) != behaviour(problem.rule)
         assert all(problem.rule.apply(x) == y for x, y in (*problem.seen, *problem.unseen))
-        assert len({x for x, _ in (*problem.seen, *problem.unseen)}) == 10
+        assert len({x for x, _ in (*problem.seen, *problem.unseen)}) == 8
         Alphabet().encode(problem.prompt + problem.direct + str(problem.rule))
 
 
@@ -93,8 +96,8 @@ def test_a_task_scores_rules_by_what_they_do_to_unseen_lists() -> None:
         assert task.extract(f"{problem.rule}.") == direct(problem).reference and task.extract("oh.") is None
         twin = direct(problem)
         assert twin.score(f"{twin.reference}.") == 1 and twin.extract(f"{twin.reference}.") == twin.reference
-        half = ";".join([*twin.reference.split(";")[:2], "/", "/"])
-        assert twin.score(f"{half}.") == 0.5 and twin.score(twin.reference) == 0
+        half = ";".join([twin.reference.split(";")[0], "/", "/"])
+        assert twin.score(f"{half}.") == pytest.approx(1 / 3) and twin.score(twin.reference) == 0
 
 
 def test_perturbing_changes_one_digit_of_as_many_outputs_as_it_says() -> None:
@@ -106,7 +109,9 @@ def test_perturbing_changes_one_digit_of_as_many_outputs_as_it_says() -> None:
             assert x == y and (sum(i != j for i, j in zip(a, b, strict=True)) == 1 if a else len(b) == 1)
 
 
-@pytest.mark.parametrize("call", [lambda: drawn(0), lambda: rules(3, "all"), lambda: drawn(True)])
+@pytest.mark.parametrize(
+    "call", [lambda: drawn(0), lambda: rules(3, "all"), lambda: drawn(True), lambda: drawn(5_000, each=1)]
+)
 def test_what_cannot_be_drawn_shows_the_call_that_was_meant(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match="rules\\(n"):
         call()

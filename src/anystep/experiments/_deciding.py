@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +53,7 @@ def decided(
     """`decision` on `times` sub-pools of n samples of each pool; right where any row it submits is right."""
     right, said = np.zeros((len(pools), times)), np.full((len(pools), times), np.nan)
     for i, pool in enumerate(pools):
-        whole, oracle = pool.population(scores=scores), np.nan_to_num(pool.scores(ORACLE))
+        whole, oracle = pool.population(scores=scores), solved(pool)
         for j, rows in enumerate(pool.subsets(n, times, seed)):
             verdict = decision(whole.take(rows))
             given = rows[list(verdict.submitted or (() if verdict.row is None else (verdict.row,)))]
@@ -61,6 +61,11 @@ def decided(
             sure = verdict.support if verdict.confidence is None else verdict.confidence
             said[i, j] = np.nan if sure is None else sure
     return Decided(right, said)
+
+
+def solved(pool: Pool) -> Floats:
+    """Whether each sample is right, (n,) of 0 and 1: partial credit is none."""
+    return np.asarray(np.nan_to_num(pool.scores(ORACLE)) >= 1.0 - 1e-9, dtype=np.float64)
 
 
 def ece_difference(ours: Decided, theirs: Decided, seed: int = 0, resamples: int = 500) -> Interval:
@@ -95,5 +100,3 @@ def likeliest(population: Population) -> Verdict:
 
 
 perplexity = Decision("perplexity", likeliest, mass=True)
-
-Make = Callable[[], Decision]

@@ -106,7 +106,7 @@ def grown(root: Node, leaves: Leaves, rounds: int, growth: Growth) -> Generator[
         if not node.live:  # it had finished, and its reward is known
             node.backed_up(1, node.own)
             continue
-        children = yield from step(node.state, growth.branch)
+        children = yield from step(leaves.ready(node.state), growth.branch)
         if children.failed.all():  # a round without reward: the other leaves go on, and this one may be tried again
             node.backed_up(1, 0.0)
             continue
@@ -129,6 +129,10 @@ class Leaves:
     share: float
     ends: list[Population] = field(default_factory=list)
     seen: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))  # rewards, values
+
+    def ready(self, state: Population) -> Population:
+        """A node's state as it is to be extended."""
+        return state
 
     def worth(self, children: Population) -> Generator[Ask, Any, Floats]:
         """Each child's evaluation in [0, 1], (n,)."""

@@ -21,11 +21,14 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.plan_constraints import PlanVerifier, plan_constraints
+from anystep.verify.reread import Reread, reread
 from anystep.verify.rule_fit import RuleFit, rule_fit
 from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
 from anystep.verify.spare import Spare, spare
 from anystep.verify.steps import Steps, steps
 from anystep.verify.tests import Tests, tests
+from anystep.verify.token_confidence import TokenConfidence, token_confidence
 from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
@@ -37,13 +40,16 @@ __all__ = [
     "Judge",
     "NaturalProgram",
     "Pairwise",
+    "PlanVerifier",
     "RemoteGlimpse",
+    "Reread",
     "RuleFit",
     "SelfEvaluation",
     "SelfEvaluationToken",
     "Spare",
     "Steps",
     "Tests",
+    "TokenConfidence",
     "UncertaintyHead",
     "WinRate",
     "abduct_act_predict",
@@ -59,13 +65,16 @@ __all__ = [
     "natural_program",
     "oracle",
     "pairwise",
+    "plan_constraints",
     "replayed",
+    "reread",
     "rule_fit",
     "self_evaluation",
     "self_evaluation_token",
     "spare",
     "steps",
     "tests",
+    "token_confidence",
     "uncertainty_head",
     "verified_majority",
     "win_rate",

@@ -18,7 +18,7 @@ from anystep.language.engine.llama import Config, Llama
 from anystep.language.train.chainlm import Cost, untrained
 from anystep.language.train.tune import Pair, Tuning, kept, tune
 from anystep.tasks.chains import Alphabet
-from anystep.tasks.rules import END, SEPARATOR, Problem, applying, mistaken, problems, revised, written
+from anystep.tasks.rules import BECOMES, END, SEPARATOR, Problem, applying, mistaken, problems, revised, wide
 
 CONTEXT = 200
 
@@ -32,12 +32,12 @@ class InductionRecipe:
     """
 
     kind: Literal["rules", "direct"] = "rules"
-    tokens: int = 4_000_000
-    batch: int = 64
-    revising: float = 0.35
-    applying: float = 0.15
+    tokens: int = 2_000_000
+    batch: int = 12
+    revising: float = 0.3
+    applying: float = 0.1
     dim: int = 96
-    layers: int = 3
+    layers: int = 4
     matrix_rate: float = 3e-3
     other_rate: float = 4e-3
     seed: int = 0
@@ -51,21 +51,21 @@ class InductionRecipe:
 def pair(problem: Problem, recipe: InductionRecipe, rng: Random) -> Pair:
     """What the model of a recipe learns from a problem."""
     inputs = [x for x, _ in problem.unseen]
-    outputs = ";".join(written(y) for _, y in problem.unseen) + END
+    outputs = SEPARATOR.join(wide(y) for _, y in problem.unseen) + END
     if recipe.kind == "direct":
-        return _after_one(problem.direct, outputs)
+        return _with_examples(problem.direct, outputs)
     u = rng.random()
     if u < recipe.applying:
         return applying(str(problem.rule), inputs), outputs
     if u < recipe.applying + recipe.revising:
         tried = f"{mistaken(problem.rule, rng)}{END}"
         return revised(problem.prompt, tried, failures=rng.random() < 0.75), f"{problem.rule}{END}"
-    return _after_one(problem.prompt, f"{problem.rule}{END}")
+    return _with_examples(problem.prompt, f"{problem.rule}{END}")
 
 
-def _after_one(prompt: str, text: str) -> Pair:
-    """Every example behind the first is learned from too: what comes behind its `>` can be told from those before."""
-    at = prompt.index(SEPARATOR) + 1
+def _with_examples(prompt: str, text: str) -> Pair:
+    """The outputs that a request shows are learned from too: all but the first can be told from those before."""
+    at = prompt.index(BECOMES) + 1
     return prompt[:at], prompt[at:] + text
 
 
@@ -79,7 +79,7 @@ def pairs(recipe: InductionRecipe) -> Iterator[Pair]:
 def train(recipe: InductionRecipe, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
     """The model of a recipe, and what it cost."""
     model = untrained(recipe.config, recipe.seed)
-    taught = list(islice(pairs(recipe), max(recipe.batch, recipe.tokens // 80)))  # each is met about once
+    taught = list(islice(pairs(recipe), max(recipe.batch, recipe.tokens // 65)))  # each is met about once
     tuning = Tuning(
         recipe.tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, warm_steps=50, flat=0.4, seed=recipe.seed
     )

@@ -1,6 +1,7 @@
 """Which rule made these lists of those? Induction in a small typed language, and its bounded interpreter."""
 
 from anystep.tasks.rules.asking import (
+    BECOMES,
     END,
     SEPARATOR,
     applying,
@@ -10,6 +11,7 @@ from anystep.tasks.rules.asking import (
     revised,
     rule_of,
     unfailing,
+    wide,
 )
 from anystep.tasks.rules.draw import (
     Problem,
@@ -36,6 +38,7 @@ from anystep.tasks.rules.meaning import (
 )
 
 __all__ = [
+    "BECOMES",
     "END",
     "LONGEST_LIST",
     "LONGEST_RULE",
@@ -63,5 +66,6 @@ __all__ = [
     "rules",
     "task",
     "unfailing",
+    "wide",
     "written",
 ]

@@ -1,8 +1,9 @@
-"""How problems of induction are written: examples, and behind a bar a rule that was tried, and what it got wrong.
+"""How problems of induction are written: lists, what became of them, and behind a bar a rule that was tried.
 
-`I927>729;123>321?` asks for a rule; `I927>729;123>321;45>54|s|927>729!279?` for a better one than `s`, which makes 279
-of 927 where 729 was wanted; `O927>729;123>321|45;60?` for what becomes of two more lists; `As,t2|927;604?` for what the
-rule `s,t2` makes of them.
+`L9271;3012>1729_;2103_?` asks for a rule; `L9271;3012>1729_;2103_|s|9271>1729!1279?` for a better one than `s`, which
+makes 1279 of 9271 where 1729 was wanted; `P9271;3012;4456>1729_;2103_?` for what becomes of the last list too;
+`As,t2|9271;3012?` for what the rule `s,t2` makes of two. Outputs are as wide as the widest, so that every digit stands
+where a model of a few layers can learn to look for it.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from collections.abc import Sequence
 from anystep.tasks.rules.meaning import Digits, Rule, parse, read, written
 
 ASK, DIRECT, APPLY, END = "L", "P", "A", "."
-SEPARATOR = ";"
+SEPARATOR, BECOMES, FILL, WIDTH = ";", ">", "_", 5
 TOLD = 3  # failures that a request for a better rule shows
 
 
-def shown(examples: Sequence[tuple[Digits, Digits]]) -> str:
-    return SEPARATOR.join(f"{written(x)}>{written(y)}" for x, y in examples)
+def wide(x: Digits | None) -> str:
+    """A list as text, `WIDTH` characters wide."""
+    return written(x).ljust(WIDTH, FILL)
 
 
-def asked(examples: Sequence[tuple[Digits, Digits]], inputs: Sequence[Digits] | None = None) -> str:
-    """The request for a rule, or with `inputs` for what becomes of them."""
-    if inputs is None:
-        return f"{ASK}{shown(examples)}?"
-    return f"{DIRECT}{shown(examples)}|{';'.join(map(written, inputs))}?"
+def asked(examples: Sequence[tuple[Digits, Digits]], inputs: Sequence[Digits] = (), ask: str = ASK) -> str:
+    """The request for a rule; with `inputs` and `ask=DIRECT` for what becomes of them."""
+    lists = SEPARATOR.join(written(x) for x in (*(x for x, _ in examples), *inputs))
+    return f"{ask}{lists}{BECOMES}{SEPARATOR.join(wide(y) for _, y in examples)}?"
 
 
 def applying(rule: str, inputs: Sequence[Digits]) -> str:
@@ -34,9 +35,9 @@ def applying(rule: str, inputs: Sequence[Digits]) -> str:
 
 def examples_of(prompt: str) -> list[tuple[Digits, Digits]]:
     """The examples that a request shows, first or revised."""
-    body = prompt[1:].rstrip("?").partition("|")[0]
-    pairs = [pair.partition(">") for pair in body.split(";")]
-    return [(read(x) or (), read(y) or ()) for x, _, y in pairs]
+    before, _, after = prompt[1:].rstrip("?").partition("|")[0].partition(BECOMES)
+    pairs = zip(before.split(SEPARATOR), after.split(SEPARATOR), strict=False)
+    return [(read(x) or (), read(y.rstrip(FILL)) or ()) for x, y in pairs]
 
 
 def revised(prompt: str, text: str, failures: bool = True) -> str:
@@ -72,4 +73,4 @@ def rule_of(text: str) -> Rule | None:
 def outputs_of(text: str) -> list[Digits | None] | None:
     """The lists in a finished text."""
     said, end, _ = text.partition(END)
-    return [read(part) for part in said.split(";")] if end else None
+    return [read(part.rstrip(FILL)) for part in said.split(SEPARATOR)] if end else None

@@ -7,21 +7,24 @@ training, for choosing settings or for the final test, so that no rule is met ag
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 
 from anystep.errors import UsageError
 from anystep.tasks.chains import SPLITS, split_of
-from anystep.tasks.rules.asking import asked, outputs_of, rule_of
+from anystep.tasks.rules.asking import DIRECT, WIDTH, asked, outputs_of, rule_of
 from anystep.tasks.rules.meaning import KNOWN, OPERATIONS, Digits, Operation, Rule, Type, parse, written
 from anystep.tasks.task import Task
 
-SEEN, UNSEEN = 6, 4
-LEVELS = {1: 0.25, 2: 0.6, 3: 0.15}  # operations of a rule, and how often
-GENERATION = {"unit": "completion", "end": (".",), "max_tokens": 28, "at_cap": "failed", "chat": False}
+SEEN, UNSEEN = 5, 3
+LENGTH = 4  # digits of every list that a rule is shown on
+LEVELS = {1: 0.35, 2: 0.65}  # operations of a rule, and how often
+GENERATION = {"unit": "completion", "end": (".",), "max_tokens": 32, "at_cap": "failed", "chat": False}
 _LISTS = Random("rules")
-PROBES = tuple(tuple(_LISTS.randrange(10) for _ in range(3 + i % 3)) for i in range(24))
+PROBES = tuple(tuple(_LISTS.randrange(10) for _ in range(LENGTH)) for _ in range(24))
 _TAKING: dict[Type, list[Operation]] = {t: [o for o in OPERATIONS if o.takes == t] for t in ("list", "digit")}
 
 Example = tuple[Digits, Digits]
@@ -44,7 +47,7 @@ class Problem:
     @property
     def direct(self) -> str:
         """The request for what becomes of the unseen lists."""
-        return asked(self.seen, [x for x, _ in self.unseen])
+        return asked(self.seen, [x for x, _ in self.unseen], DIRECT)
 
 
 @functools.lru_cache(50_000)
@@ -91,9 +94,9 @@ def _problem(rng: Random, rule: Rule, level: int) -> Problem | None:
     """A rule with examples; None for one that makes too little of most lists."""
     examples: dict[Digits, Digits] = {}
     for _ in range(60):
-        x = tuple(rng.randrange(10) for _ in range(rng.randrange(3, 6)))
+        x = tuple(rng.randrange(10) for _ in range(LENGTH))
         y = rule.apply(x)
-        if y is not None and (y or rng.random() < 0.3):
+        if y is not None and len(y) <= WIDTH and (y or rng.random() < 0.3):
             examples[x] = y
         if len(examples) == SEEN + UNSEEN:
             pairs = tuple(examples.items())
@@ -187,20 +190,19 @@ def rules(n: int, split: str = "test", seed: int = 0) -> list[Task]:
     return [task(p) for p in drawn(n, split, seed)]
 
 
-def drawn(n: int, split: str = "test", seed: int = 0) -> list[Problem]:
-    """`n` problems of a split, each with a rule of its own: no two do the same."""
+def drawn(n: int, split: str = "test", seed: int = 0, each: int = 6) -> list[Problem]:
+    """`n` problems of a split, at most `each` of one rule. UsageError for more than the split has rules for."""
     if split not in SPLITS:
         raise UsageError(f"rules(n, split='test'): split is one of {', '.join(SPLITS)}, got {split!r}")
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise UsageError(f"rules(n=50): n is a whole number, 1 or more, got {n!r}")
-    rng, found = Random(f"{split}:{seed}"), dict[str, Problem]()
-    while len(found) < n:
-        level = rng.choices(list(LEVELS), list(LEVELS.values()))[0]
-        for attempt in range(40):  # short rules are few: where most of a level are taken, a longer one serves
-            at = min(max(LEVELS), level + attempt // 20)
-            rule = draw_rule(rng, at, split)
-            problem = None if behaviour(rule) in found else _problem(rng, rule, at)
-            if problem is not None:
-                found[behaviour(rule)] = problem
-                break
-    return list(found.values())
+    found: dict[str, Problem] = {}
+    of: Counter[str] = Counter()
+    for problem in islice(problems(split, Random(f"{split}:{seed}")), 60 * n + 200):
+        does = behaviour(problem.rule)
+        if of[does] < each and problem.prompt not in found:
+            of[does] += 1
+            found[problem.prompt] = problem
+        if len(found) == n:
+            return list(found.values())
+    raise UsageError(f"rules(n={n}): the {split} split has only about {len(found)} such problems, {each} a rule")

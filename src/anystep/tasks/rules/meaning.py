@@ -42,15 +42,11 @@ OPERATIONS = (
     Operation("r", "list", "list", "", "reverse", lambda x, k: x[::-1]),
     Operation("s", "list", "list", "", "sort, least first", lambda x, k: tuple(sorted(x))),
     Operation("z", "list", "list", "", "sort, greatest first", lambda x, k: tuple(sorted(x, reverse=True))),
-    Operation("u", "list", "list", "", "keep the first of each digit", lambda x, k: tuple(dict.fromkeys(x))),
     Operation("l", "list", "list", "", "move the first digit to the end", lambda x, k: x[1:] + x[:1]),
     Operation("x", "list", "list", "", "swap the ends", lambda x, k: (x[-1], *x[1:-1], x[0]) if len(x) > 1 else x),
-    Operation("m+", "list", "list", "1235", "add to each, modulo ten", lambda x, k: tuple((d + k) % 10 for d in x)),
-    Operation("m*", "list", "list", "2", "multiply each, modulo ten", lambda x, k: tuple(d * k % 10 for d in x)),
+    Operation("m+", "list", "list", "123", "add to each, modulo ten", lambda x, k: tuple((d + k) % 10 for d in x)),
     Operation("fe", "list", "list", "", "keep the even ones", lambda x, k: tuple(d for d in x if d % 2 == 0)),
     Operation("fo", "list", "list", "", "keep the odd ones", lambda x, k: tuple(d for d in x if d % 2)),
-    Operation("f>", "list", "list", "3456", "keep those above", lambda x, k: tuple(d for d in x if d > k)),
-    Operation("f<", "list", "list", "3456", "keep those below", lambda x, k: tuple(d for d in x if d < k)),
     Operation("t", "list", "list", "123", "take the first", lambda x, k: x[:k]),
     Operation("d", "list", "list", "12", "drop the first", lambda x, k: x[k:]),
     Operation("p", "list", "list", "0123456789", "put before", lambda x, k: (k, *x)),
@@ -59,9 +55,9 @@ OPERATIONS = (
     Operation("n", "list", "digit", "", "the least", lambda x, k: (min(x),)),
     Operation("h", "list", "digit", "", "the first", lambda x, k: x[:1]),
     Operation("e", "list", "digit", "", "the last", lambda x, k: x[-1:]),
-    Operation("#", "list", "digit", "", "how many, modulo ten", lambda x, k: (len(x) % 10,)),
-    Operation("+", "digit", "digit", "12", "add, modulo ten", lambda x, k: ((x[0] + k) % 10,)),
+    Operation("+", "digit", "digit", "123", "add, modulo ten", lambda x, k: ((x[0] + k) % 10,)),
     Operation("w", "digit", "list", "23", "write it so many times", lambda x, k: x * k),
+    Operation("#", "list", "digit", "", "how many, modulo ten", lambda x, k: (len(x) % 10,)),
 )
 KNOWN = {text: operation for operation in OPERATIONS for text in operation.texts}
 
