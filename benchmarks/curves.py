@@ -54,9 +54,6 @@ METHODS: dict[str, tuple[Sequence[int], Family]] = {
     "tree_of_thoughts": ((4, 16, 64), lambda n: search.tree_of_thoughts(reward=LEAST, order="dfs", expansions=n)),
     "ab_mcts": ((8, 32, 128), lambda n: search.ab_mcts(reward=STEP, rounds=n)),
     "mcts": ((2, 8, 32), lambda n: search.mcts(rounds=n, reward=STEP)),
-    "step_beam": ((1, 3, 9), lambda n: search.step_beam(width=n, value=STEP)),
-    "tree_of_thoughts": ((2, 8, 32), lambda n: search.tree_of_thoughts(STEP, "dfs", expansions=n)),
-    "ab_mcts": ((8, 32, 128), lambda n: search.ab_mcts(STEP, rounds=n, batch=4, rollout=True)),
 }
 
 
