@@ -1,6 +1,6 @@
 """Row 30: AlphaMath on ChainLM, countdown and lines of arithmetic (the row's countdown and chain_sum), outcomes only.
 
-Stated time: four minutes on one quiet core, and three more the first time, when three rounds are trained (then they are
+Stated time: three minutes on one quiet core, and five more the first time, when three rounds are trained (then they are
 kept).
 """
 
