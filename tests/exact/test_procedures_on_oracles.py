@@ -94,12 +94,7 @@ def methods(process: Process) -> dict[str, Method]:
         "particle_gibbs": search.particle_gibbs(n=3, sweeps=2, potential=POTENTIAL),
         "particle_islands": search.particle_islands(islands=2, n=2, potential=POTENTIAL, ess=0.9),
         "parallel_tempering": search.parallel_tempering(2, 2, REWARD.log_odds(), temperatures=(3.0, 1.0)),
-        "retiring beam": search.beam(width=2, reward=REWARD, branch=branch, retire=True, distinct=True),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
-        "mcts by value": search.mcts(REWARD, rounds=3, branch=branch, select="puct", value=REWARD, rollout=0.5),
-        "tree_values": search.AlphaMath(REWARD, rounds=3, branch=branch).supervise(REWARD),
-        "tree_of_thoughts": search.tree_of_thoughts(REWARD, "dfs", branch=branch, prune=0.0, expansions=4),
-        "ab_mcts": search.ab_mcts(REWARD, rounds=3, batch=2),
         "glimp_router": search.glimp_router(large=other(process), glimpse=REWARD, threshold=0.15, n=2),
         "draft_router": search.draft_router(large=other(process), router=REWARD, threshold=0.15, n=2),
         "together": search.together(search.sample(n=2), search.particle_filter(n=2, potential=POTENTIAL)),
@@ -111,6 +106,13 @@ def methods(process: Process) -> dict[str, Method]:
     )
     if isinstance(process, (EnumerableLM, Countdown)):  # one row alone: others' logarithms differ in the last place
         found["consistency_check_loop"] = search.consistency_check_loop(REWARD, REWARD, retries=1, rounds=2)
+    if process in (ORACLES["tokens"], ORACLES["faulty"]):
+        by = {"by": Critic(process)} if process is ORACLES["tokens"] else {}  # type: ignore[arg-type]
+        found["beam, retiring"] = search.step_beam(width=2, value=REWARD, branch=2)
+        found["mcts by value"] = search.mcts(REWARD, rounds=3, branch=2, select="puct", value=REWARD, rollout=0.5)
+        found["tree_values"] = search.AlphaMath(REWARD, rounds=3, branch=2).supervise(REWARD)
+        found["tree_of_thoughts"] = search.tree_of_thoughts(REWARD, "dfs", branch=2, prune=0.0, expansions=4)
+        found["ab_mcts"] = search.ab_mcts(REWARD, rounds=3, batch=2, **by)  # type: ignore[arg-type]
     if isinstance(process, EnumerableLM):
         found["complexity_vote"] = search.complexity_vote(n=4, k=2, complexity=REWARD)
         found["repeated_sampling"] = search.repeated_sampling(n=3)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from anystep.errors import UsageError
-from anystep.procedure import ByReward, Count, Exploring, Method, Positive, procedure, start
+from anystep.procedure import ByReward, Count, Exploring, Method, Positive, Share, procedure, start
 from anystep.process import Floats, Reward, reward
 from anystep.search import decide
 from anystep.search.beam import step_beam
-from anystep.search.mcts import Growth, Leaves, grown, mcts
-from anystep.search.tree import Node, puct
+from anystep.search.mcts import RULES, Growth, Leaves, Select, grown, mcts
+from anystep.search.tree import Node
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,11 @@ def tree_values(
     close: bool = True,
     temper: Positive = 1.0,
     distinct: bool = True,
+    select: Select = "puct",
+    rollout: Share = 0.0,
 ) -> Exploring:
-    """The whole tree of an `mcts` by PUCT without rollouts, as a population: every state's value (the mean of all
-    evaluations at and below it, an unfinished leaf's by `value`, a finished one's by `outcome`) and share of visits.
+    """The whole tree of an `mcts`, as a population: every state's value (the mean of all evaluations at and below it, a
+    finished state's by `outcome`, an unfinished one's by `value` and rollouts as in `mcts`) and share of visits.
 
     Preserves nothing: values are means over what the search visited, so they exceed the process's own chance of success
     where exploiting finds better steps. With a large `c` and close=False they tend to that chance itself: where the
@@ -86,8 +88,8 @@ def tree_values(
     large that samples count alike, they follow the samples.
     """
     root = Node((yield from start(1)))
-    leaves = Leaves(outcome, value, 0.0)
-    yield from grown(root, leaves, rounds, Growth(branch, c, puct, close, temper, distinct=distinct))
+    leaves = Leaves(outcome, value, rollout)
+    yield from grown(root, leaves, rounds, Growth(branch, c, RULES[select], close, temper, distinct=distinct))
     every = list(root.every())
     population = every[0].state.join(*(node.state for node in every[1:]))
     weights = np.array([max(node.visits, 1) for node in every], dtype=np.float64)

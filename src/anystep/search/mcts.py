@@ -41,7 +41,8 @@ def mcts(
 
     select: "uct" explores by visits alone, "puct" by the step's probability as well; temper > 1 flattens these priors.
     widen: a state with N visits has branch (N / branch) ** widen children or more, and gets `branch` more where all
-    below it is finished, until they bring nothing new; 0 leaves each at its first `branch`.
+    below it is finished, until they bring nothing new; 0 leaves each at its first `branch`, which is right for a
+    process that can `expand`: asked again it gives the same children.
     close: a finished state is not visited again, nor one below which all is finished; the search ends when the root is
     closed. Without it finished states go on being visited, as bandit theory has it, at no cost.
 
@@ -110,7 +111,8 @@ def grown(root: Node, leaves: Leaves, rounds: int, growth: Growth) -> Generator[
             node.backed_up(1, 0.0)
             continue
         fresh = node.fresh(children, growth.distinct)
-        node.full = growth.widen == 0 or len(fresh) == 0
+        node.stale = 0 if len(fresh) else node.stale + len(children)
+        node.full = growth.widen == 0 or node.stale > len(node.children)
         if len(fresh):
             worth = yield from leaves.worth(fresh)
             node.grow(fresh, worth, priors(node, fresh, growth.temper), growth.close)

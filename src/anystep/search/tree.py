@@ -18,7 +18,7 @@ class Node:
 
     visits: how many evaluations it or those below it had, total: the sum of those, each in [0, 1]. prior: its share
     among its siblings before any evaluation. own: its own evaluation. closed: nothing more is to be had below it.
-    full: it has all the children it is to have.
+    full: it has all the children it is to have. stale: how many samples in a row have brought it no new child.
     """
 
     batch: Population
@@ -31,6 +31,7 @@ class Node:
     children: list[Node] = field(default_factory=list)
     closed: bool = False
     full: bool = False
+    stale: int = 0
 
     @property
     def state(self) -> Population:

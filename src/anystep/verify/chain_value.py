@@ -19,7 +19,7 @@ def chain_value(model: str | Path | None = None) -> StateValue:
     """The value head of a policy that `language.train.alphamath` trained, in [0, 1], as a reward of its own chains.
 
     model: the card of one round; by default the last round's of the default recipe, which is trained where it is not
-    kept yet (about ten minutes of one core). `chain_value(card).engine` is the policy that it belongs to: run it on
+    kept yet (about five minutes of one core). `chain_value(card).engine` is the policy that it belongs to: run it on
     that engine, where the value reads what writing had computed. Preserves nothing. Raises ModelError for a file that
     is no such card.
     """

@@ -80,19 +80,19 @@ class AlphaRecipe:
     start: str = "chainlm-2m"
     seed: int = 0
     rounds: int = 3
-    prompts: int = 128
+    prompts: int = 192
     mix: dict[str, float] = field(default_factory=lambda: {"C": 0.85, "A": 0.15})
-    levels: dict[int, float] = field(default_factory=lambda: {1: 0.5, 2: 0.5})
+    levels: dict[int, float] = field(default_factory=lambda: {1: 1.0})
     simulations: int = 40
     branch: int = 5
     c: float = 0.75
     temper: float = 6.0
     paths: int = 6
-    tokens: int = 80_000
-    groups: int = 6
-    weigh: float = 2.0
-    matrix_rate: float = 1e-3
-    other_rate: float = 1e-3
+    tokens: int = 120_000
+    groups: int = 4
+    weigh: float = 3.0
+    matrix_rate: float = 7e-4
+    other_rate: float = 7e-4
     warm_steps: int = 10
 
 
