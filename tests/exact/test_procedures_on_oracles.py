@@ -116,8 +116,6 @@ def methods(process: Process) -> dict[str, Method]:
     if isinstance(process, EnumerableLM):
         found["complexity_vote"] = search.complexity_vote(n=4, k=2, complexity=REWARD)
         found["repeated_sampling"] = search.repeated_sampling(n=3)
-        found["perplexity_consistency"] = search.perplexity_consistency(n=6)
-        found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
         found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
             n=3, reward=REWARD, threshold=None, warming=(process,)
         )
