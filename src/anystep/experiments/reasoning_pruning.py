@@ -34,7 +34,7 @@ def run(
     progress: Callable[[str], None] = print,
     pools: Mapping[str, Sequence[Pool]] | None = None,
     runs: int = 20_000,
-    times: int = 4,
+    times: int = 2,
 ) -> Result:
     """Check every clause of the row.
 
