@@ -29,8 +29,11 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "sample": search.sample,
     "best_of_n": search.best_of_n,
     "best_of_majority": search.best_of_majority,
+    "repeated_sampling": search.repeated_sampling,
+    "capability_aware_best_of_n": search.capability_aware_best_of_n,
     "self_consistency": search.self_consistency,
     "adaptive_self_consistency": search.adaptive_self_consistency,
+    "complexity_vote": search.complexity_vote,
     "deepconf": search.deepconf,
     "deepconf_online": search.deepconf_online,
     "first_finish": search.first_finish,
@@ -38,7 +41,16 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "particle_filter": search.particle_filter,
     "beam": search.beam,
     "astar": search.astar,
+    "astar_decode": search.astar_decode,
     "mcts": search.mcts,
+    "dvts": search.dvts,
+    "parallel_tempering": search.parallel_tempering,
+    "particle_gibbs": search.particle_gibbs,
+    "particle_islands": search.particle_islands,
+    "rebase": search.rebase,
+    "step_beam": search.step_beam,
+    "tree_of_thoughts": search.tree_of_thoughts,
+    "ab_mcts": search.ab_mcts,
 }
 
 
@@ -103,6 +115,18 @@ def _self_evaluation(task: Question, asks: Asks, about: Any = "right") -> Reward
     return verify.self_evaluation(asks(None), about)
 
 
+def _self_evaluation_token(task: Question, asks: Asks) -> Reward:
+    from anystep import verify
+
+    return verify.self_evaluation_token(asks(None))
+
+
+def _steps(task: Question, separator: str = "\n", end: str | None = None) -> Reward:
+    from anystep import verify
+
+    return verify.steps(separator, end)
+
+
 def _tests(task: Question, all: bool = False) -> Reward:
     from anystep import verify
 
@@ -131,6 +155,8 @@ _REWARDS: dict[str, MakeReward] = {
     "natural_program": _natural_program,
     "oracle": _oracle,
     "self_evaluation": _self_evaluation,
+    "self_evaluation_token": _self_evaluation_token,
+    "steps": _steps,
     "tests": _tests,
     "token_confidence": _token_confidence,
     "uncertainty_head": _uncertainty_head,
@@ -270,6 +296,8 @@ _DECISIONS: dict[str, Decision | Callable[..., Decision]] = {
     "majority_above": decide.majority_above,
     "perplexity_consistency": decide.perplexity_consistency,
     "best_of_majority": decide.best_of_majority,
+    "complex_majority": decide.complex_majority,
+    "every_answer": decide.every_answer,
     "confidence_weighted": decide.confidence_weighted,
     "abstain": decide.abstain,
 }

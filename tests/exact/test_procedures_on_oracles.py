@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from anystep import Budget, Process, Run, UsageError, drive, search
+from anystep import Budget, Process, Run, UsageError, drive, reward, search
 from anystep.answer import AllFailed
 from anystep.procedure import Method
 from anystep.search import decide
@@ -28,6 +29,7 @@ from anystep.testing import (
 )
 from anystep.testing.checks_process import trail
 from anystep.testing.oracles import (
+    Again,
     Countdown,
     Critic,
     EnumerableLM,
@@ -38,6 +40,7 @@ from anystep.testing.oracles import (
     LinearGaussian,
     Metropolis,
     MixtureDiffusion,
+    Relay,
     Reviser,
 )
 
@@ -62,8 +65,16 @@ def progress(states: Any) -> np.ndarray:
 
 
 REWARD = JudgeReward(progress, "judge")
+LENGTH = reward(lambda states: states.size, "length", (0, 9))
 POTENTIAL = JudgePotential(progress, "hope")
 TO_GO = JudgePotential(lambda states: progress(states) - 1, "to_go")
+
+
+def other(process: Process) -> Process:
+    """A second writer of its states, known by its own name."""
+    large = copy.copy(process)
+    large.name = f"large-{process.name}"
+    return large
 
 
 def methods(process: Process) -> dict[str, Method]:
@@ -76,11 +87,43 @@ def methods(process: Process) -> dict[str, Method]:
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
         "beam": search.beam(width=2, reward=REWARD, branch=branch),
+        "astar_decode": search.astar_decode(REWARD, branch=branch, expansions=5, goals=2),
+        "astar_decode, open": search.astar_decode(REWARD, branch=1, expansions=6, reopen=0.05),
+        "dvts": search.dvts(trees=2, reward=REWARD, branch=branch),
+        "rebase": search.rebase(n=3, reward=REWARD, temperature=0.05),
+        "particle_gibbs": search.particle_gibbs(n=3, sweeps=2, potential=POTENTIAL),
+        "particle_islands": search.particle_islands(islands=2, n=2, potential=POTENTIAL, ess=0.9),
+        "parallel_tempering": search.parallel_tempering(2, 2, REWARD.log_odds(), temperatures=(3.0, 1.0)),
+        "retiring beam": search.beam(width=2, reward=REWARD, branch=branch, retire=True, distinct=True),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
+        "mcts by value": search.mcts(REWARD, rounds=3, branch=branch, select="puct", value=REWARD, rollout=0.5),
+        "tree_values": search.AlphaMath(REWARD, rounds=3, branch=branch).supervise(REWARD),
+        "tree_of_thoughts": search.tree_of_thoughts(REWARD, "dfs", branch=branch, prune=0.0, expansions=4),
+        "ab_mcts": search.ab_mcts(REWARD, rounds=3, batch=2),
+        "glimp_router": search.glimp_router(large=other(process), glimpse=REWARD, threshold=0.15, n=2),
+        "draft_router": search.draft_router(large=other(process), router=REWARD, threshold=0.15, n=2),
         "together": search.together(search.sample(n=2), search.particle_filter(n=2, potential=POTENTIAL)),
     }
     if process.logp == "mass":
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
+    found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
+        n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
+    )
+    if isinstance(process, EnumerableLM):
+        found["complexity_vote"] = search.complexity_vote(n=4, k=2, complexity=REWARD)
+        found["repeated_sampling"] = search.repeated_sampling(n=3)
+        found["perplexity_consistency"] = search.perplexity_consistency(n=6)
+        found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
+        found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
+            n=3, reward=REWARD, threshold=None, warming=(process,)
+        )
+        cue = Reviser(process, "cue")
+        found["iterative_deepening_sampling"] = search.iterative_deepening_sampling(
+            n=3, trigger=cue, length=LENGTH, first=1, growth=2, reward=REWARD
+        )
+        found["triggered_sampling"] = search.triggered_sampling(
+            n=2, trigger=cue, length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
+        )
     if process is ORACLES["steps of two tokens"]:
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
@@ -88,6 +131,8 @@ def methods(process: Process) -> dict[str, Method]:
         found["deepconf_online"] = search.deepconf_online(n=4, confidence=REWARD, keep=0.5, warmup=2, sure=0.9)
     if isinstance(process, EnumerableLM):
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
+        found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
+        found["hypothesis_refinement"] = search.hypothesis_refinement(n=2, reward=REWARD, reviser=Again(process))
     return found
 
 
@@ -133,6 +178,9 @@ DECISIONS = [
     search.reward_majority,
     search.first_finished,
     search.majority_above(0.3),
+    decide.complex_majority(k=1),
+    decide.complex_majority(k=3),
+    decide.every_answer,
     decide.perplexity_consistency(),
     decide.perplexity_consistency(prune=False),
     decide.best_of_majority(threshold=0),
@@ -179,7 +227,7 @@ def test_path_probabilities_are_not_weighed_where_there_are_none() -> None:
 
 
 def test_branching_a_deterministic_process_is_refused() -> None:
-    for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO)):
+    for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO), search.astar_decode(REWARD)):
         check_refusal(method, Countdown(), advises="use branch=1, more starts")
 
 

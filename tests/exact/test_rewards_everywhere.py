@@ -14,6 +14,7 @@ import pytest
 
 from anystep import Budget, Run, calibrate, drive, search, tasks, verify
 from anystep.language import LanguageProcess
+from anystep.language.engine.engine import Engine
 from anystep.language.train import checkpoint, labelled
 from anystep.process import Process, Reward
 from anystep.solve import process_for
@@ -70,6 +71,17 @@ def asking_itself() -> Reward:
     return verify.self_evaluation(own(), ask="Good?", scale={"Y": 1.0, "N": 0.0}, chat=False)
 
 
+@cache
+def aware() -> Engine:
+    """A chain model under a name that says it has learned to ask itself, which is all that is read of it here."""
+    plain = chain_engine()
+    return Engine(plain.model, plain.tokenizer, name="mini-capability")
+
+
+def its_outlook() -> Reward:
+    return verify.self_evaluation_token(aware())
+
+
 VERIFIERS = {
     "chain_outcome": Verifier(lambda: verify.chain_outcome(ends()), chain),
     "chain_steps": Verifier(verify.chain_steps, chain),
@@ -84,6 +96,9 @@ VERIFIERS = {
     "judge": Verifier(judging(), bytes_),
     "judge, sampling": Verifier(judging(samples=2, max_tokens=2), bytes_),
     "self_evaluation": Verifier(asking_itself, its_own),
+    "self_evaluation_token": Verifier(
+        lambda: verify.self_evaluation_token(aware()), lambda: process_for(TASK, aware())
+    ),
     "win_rate": Verifier(lambda: verify.win_rate(verify.pairwise(tally_engine()), ["+", "-"]), bytes_),
 }
 METHODS: dict[str, Callable[[Reward], Any]] = {

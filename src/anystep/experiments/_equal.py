@@ -77,6 +77,8 @@ def outcomes(
             run.process.forget()
             for reward in run.method.rewards():
                 reward.source().forget()
+            for other in (value for _, value in run.method.options if isinstance(value, Process)):
+                other.forget()
         with contextlib.suppress(AnystepError):  # a run whose states all failed raises after the others have ended
             drive(*some)
     right = np.array([_score(task, run) for task, run in zip(tasks, runs, strict=True)])

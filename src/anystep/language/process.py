@@ -65,21 +65,30 @@ class LanguageProcess(Process):
         _check(unit, stop, ends, temperature, top_p, max_tokens, at_cap)
         self.engine, self.unit, self.stop, self.end = engine, unit, stop, ends
         self.temperature, self.top_p, self.max_tokens, self.at_cap = temperature, top_p, max_tokens, at_cap
-        self.extract, self.name, self.horizon = extract, name or engine.name, max_tokens
+        self.extract, self.name, self.horizon, self.chat = extract, name or engine.name, max_tokens, chat
         if logprobs is not None and not 0 <= logprobs <= engine.config.vocab:
             raise UsageError(f"LanguageProcess(logprobs={logprobs!r}): how many likeliest tokens to tell, such as 5.")
         self.logprobs = logprobs
         self.branches, self.expands = temperature > 0, unit == "token"
-        self.prompt = begun(engine.tokenizer, self._written(prompt, chat))
-        room = engine.config.context - len(self.prompt)
-        if not self.prompt:
+        self.prompt = self._begun(prompt)
+        self.longest = min(max_tokens, engine.config.context - len(self.prompt))
+
+    def opening(self, prompt: Prompt) -> Sequences:
+        """One state that begins with another prompt, for an editor that restarts a row; raises as a process does whose
+        prompt is empty or too long."""
+        tokens = self._begun(prompt)
+        return Sequences((tokens,), (len(tokens),), self.engine.tokenizer)
+
+    def _begun(self, prompt: Prompt) -> tuple[int, ...]:
+        tokens = begun(self.engine.tokenizer, self._written(prompt, self.chat))
+        if not tokens:
             raise UsageError("An empty prompt cannot be continued: LanguageProcess(engine, 'What is 2 + 2?').")
-        if room <= 0:
+        if len(tokens) >= self.engine.config.context:
             raise UsageError(
-                f"The prompt has {len(self.prompt):,} tokens, and {engine.name} reads {engine.config.context:,} with "
-                "its answer: shorten the prompt."
+                f"The prompt has {len(tokens):,} tokens, and {self.engine.name} reads {self.engine.config.context:,} "
+                "with its answer: shorten the prompt."
             )
-        self.longest = min(max_tokens, room)
+        return tokens
 
     def _written(self, prompt: Prompt, chat: bool | None) -> str:
         """The prompt as the text the model reads."""
@@ -128,7 +137,7 @@ class LanguageProcess(Process):
         parent = np.array([row for row, _, _ in children], np.int64)
         old = states.take(parent)
         tokens = tuple(t if new is None else (*t, new) for t, (_, new, _) in zip(old.tokens, children, strict=True))
-        states = Sequences(tokens, old.starts, old.tokenizer)
+        states = old.written(tokens, self.name)
         cut = np.array([new is None for _, new, _ in children])
         status, errors = self.judge(states)
         logp = np.array([logp for _, _, logp in children])
@@ -144,7 +153,7 @@ class LanguageProcess(Process):
         """Of the rows `some`, pays for what they lack in the cache, and `each` beside it, then computes it for those
         who could pay: which they are, and their session."""
         chosen = states.take(some)
-        left, session = opened(self.engine, chosen.tokens, limit, each, chosen.starts, some)
+        left, session = opened(self.engine, chosen.tokens, limit, each, chosen.drawn(self.name), some)
         return some[left], session
 
     def judge(self, states: Sequences) -> tuple[NDArray[np.int8], dict[int, str]]:

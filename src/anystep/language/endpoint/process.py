@@ -132,6 +132,10 @@ class EndpointProcess(Process):
         states = Transcripts((Transcript(self.prompt),) * n)
         return Stepped(states, np.zeros(n, np.int8), np.zeros(n), np.zeros(n), limit.used)
 
+    def opening(self, prompt: str | Sequence[Mapping[str, Any]]) -> Transcripts:
+        """One state that begins with another prompt, for an editor that restarts a row."""
+        return Transcripts((Transcript(read(prompt)),))
+
     def step(self, states: Transcripts, keys: Keys, limit: Limit, until: Until) -> Stepped:
         """Raises Unsupported for reasoning steps on a server that cannot continue a prefix, before anything is sent."""
         if self.unit == "step" and until == "step" and not self.continues:

@@ -53,9 +53,17 @@ class Transcripts:
         """Each reply's text, as it was generated."""
         return tuple(row.text for row in self.rows)
 
+    def contents(self) -> tuple[tuple[Any, ...], ...]:
+        """What tells conversations apart: all but how many tokens they took."""
+        return tuple((str(r.prompt), r.text, r.thought, r.waited, r.closed, r.asked) for r in self.rows)
+
     def prompts(self) -> tuple[str, ...]:
         """What each was asked, as text: the prompt, or the last thing the user said."""
         return tuple(asked(row.prompt) for row in self.rows)
+
+    def unsaid(self) -> Self:
+        """The same prompts, with nothing said."""
+        return type(self)(tuple(Transcript(row.prompt) for row in self.rows))
 
     def dump(self) -> bytes:
         """As JSON, each prompt written once; `read` is its inverse."""

@@ -143,6 +143,14 @@ def step_reward(name: str = "chainlm-2m-step-reward", folder: Path | None = None
     return model.eval()
 
 
+def writer(name: str, folder: Path | None = None) -> tuple[Llama, Alphabet]:
+    """What a saved policy writes with, or a step reward's trunk, which went on learning to write while it judged."""
+    if not name.endswith("step-reward"):
+        return policy(name, folder)
+    reward = step_reward(name, folder)
+    return reward.trunk.eval(), reward.alphabet
+
+
 @dataclass(frozen=True)
 class Fitting:
     """How a reward is fitted to labels. `start` names the policy whose trunk it starts from.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from anystep import keys as lineage
 from anystep.keys import Keys
 from anystep.ledger import Cost
 from anystep.process import Status
-from anystep.testing.oracles.language import EnumerableLM, Sequences
+from anystep.testing.oracles.language import EOS, EnumerableLM, Sequences
 from anystep.testing.oracles.stepwise import Moved, Stepwise
 
 
@@ -86,3 +87,58 @@ class Reviser(Stepwise):
 
     def answers(self, states: Sequences) -> tuple[Hashable, ...]:
         return self.model.answers(states)
+
+
+class Relay(Stepwise):
+    """Begins the next round of an enumerable language model: what `search.infty_think` steps its states by.
+
+    An output that ended with token 0 concluded. One that ran into the length without it ended in a summary, its last
+    token: the next round begins with that token alone, and `note` counts it. One whose last token is `cut` has no
+    summary, and is begun again from what it had begun from.
+    """
+
+    logp = "mass"
+    states = Sequences
+    horizon = 1
+    branches = False
+
+    def __init__(self, model: EnumerableLM, cut: int = 1, name: str = "relay") -> None:
+        self.model, self.cut, self.name = model, cut, name
+
+    def begin(self, keys: Keys) -> Any:
+        return self.model.begin(keys)
+
+    def free(self, states: Sequences) -> np.ndarray:
+        return np.ones(len(states), dtype=bool)
+
+    def advance(self, states: Sequences, keys: Keys) -> Moved:
+        n = len(states)
+        last = states.tokens[np.arange(n), np.maximum(states.size - 1, 0)]
+        done, cut = (last == EOS) & (states.size > 0), last == self.cut
+        size = np.where(cut, states.note, 1)
+        kept = np.where(np.arange(self.model.length) < size[:, None], states.tokens, np.int8(-1))
+        kept[:, 0] = np.where(cut, kept[:, 0], last)
+        begun = Sequences(kept.astype(np.int8), size, size)
+        result = begun.put(np.flatnonzero(done), states.take(np.flatnonzero(done)))
+        return Moved(result, np.where(done, Status.DONE, Status.LIVE).astype(np.int8), np.zeros(n), np.zeros(n))
+
+    def answers(self, states: Sequences) -> tuple[Hashable, ...]:
+        return self.model.answers(states)
+
+
+class Again(Reviser):
+    """Keeps the first `kept` tokens of a finished output and lets the model write the rest again; no critic is needed.
+
+    With kept=0 it draws afresh from the model.
+    """
+
+    def __init__(self, model: EnumerableLM, kept: int = 0) -> None:
+        super().__init__(model, f"again from {kept}")
+        self.kept = kept
+
+    def free(self, states: Sequences) -> np.ndarray:
+        return np.asarray((self.model.status(states) == Status.DONE) & (states.size <= self.kept))
+
+    def advance(self, states: Sequences, keys: Keys) -> Moved:
+        begins = self.model.status(states) == Status.DONE
+        return super().advance(replace(states, note=np.where(begins, 1 + self.kept, 0)), keys)
