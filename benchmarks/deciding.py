@@ -111,7 +111,7 @@ def adaptive(pools: list[Pool]) -> str:
                 tokens(runs),
                 float(np.mean([a.answer.value == b.answer.value for a, b in zip(all_runs, runs, strict=True)])),
             ]
-        )  # noqa: E501
+        )
     return table(["method", "accuracy", f"minus vote@{2 * N}", "samples", "tokens", "same answer"], rows)
 
 
