@@ -34,7 +34,7 @@ def run(
     progress: Callable[[str], None] = print,
     pools: Mapping[str, Sequence[Pool]] | None = None,
     runs: int = 20_000,
-    times: int = 4,
+    times: int = 2,
 ) -> Result:
     """Check every clause of the row.
 
@@ -84,7 +84,7 @@ def rates(seed: int, runs: int) -> Iterator[Check]:
         abs(errors.slope(far, bias) / (2 * rarest) - 1),
         "<=",
         0.05,
-    )  # noqa: E501
+    )
     votes = np.array([((each["vote"] - p) ** 2).mean() for each in drawn])
     power = errors.slope(np.log(ns), votes)
     yield Check(
