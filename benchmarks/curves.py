@@ -34,7 +34,7 @@ TASKS = {"countdown": "C", "paths": "P"}
 VOTES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 Family = Callable[[int], MethodFor]
-STEP = verify.chain_steps()
+STEP, LEAST = verify.chain_steps(), verify.chain_steps(aggregate="min")
 
 METHODS: dict[str, tuple[Sequence[int], Family]] = {
     "sample": ((1,), lambda n: search.sample(n=1)),
@@ -45,6 +45,14 @@ METHODS: dict[str, tuple[Sequence[int], Family]] = {
     "best_of_majority": ((4, 16, 64), lambda n: search.best_of_majority(n=n, reward=STEP, threshold=0.05)),
     "particle_filter": ((4, 16, 64), lambda n: search.particle_filter(n=n, potential=STEP.log_odds())),
     "beam": ((2, 4, 16), lambda n: search.beam(width=n, reward=STEP)),
+    "complexity_vote": ((4, 16, 64), lambda n: search.complexity_vote(n=n, k=n // 2, complexity=verify.steps())),
+    "dvts": ((1, 4, 16), lambda n: search.dvts(trees=n, reward=STEP)),
+    "rebase": ((4, 16, 64), lambda n: search.rebase(n=n, reward=STEP)),
+    "astar_decode": ((16, 64, 256), lambda n: search.astar_decode(reward=LEAST, branch=1, expansions=n, reopen=0.4)),
+    "particle_gibbs": ((4, 16), lambda n: search.particle_gibbs(n=n, sweeps=4, potential=STEP.log_odds())),
+    "particle_islands": ((1, 4, 16), lambda n: search.particle_islands(islands=n, n=4, potential=STEP.log_odds())),
+    "tree_of_thoughts": ((4, 16, 64), lambda n: search.tree_of_thoughts(reward=LEAST, order="dfs", expansions=n)),
+    "ab_mcts": ((8, 32, 128), lambda n: search.ab_mcts(reward=STEP, rounds=n)),
     "mcts": ((2, 8, 32), lambda n: search.mcts(rounds=n, reward=STEP)),
 }
 

@@ -46,13 +46,14 @@ class Cue(Process):
 def cued(first: float, growth: float) -> dict[Tokens, float]:
     """The exact law of outputs: every prefix's mass, a cue behind those that have reached a budget."""
     law: dict[Tokens, float] = {}
-    waiting: list[tuple[Tokens, float, float]] = [((), first, 1.0)]
+    waiting: list[tuple[Tokens, float, float, bool]] = [((), first, 1.0, False)]
     while waiting:
-        prefix, due, mass = waiting.pop()
+        prefix, due, mass, told = waiting.pop()
         if prefix and (prefix[-1] == EOS or len(prefix) == LM.length):
             law[prefix] = law.get(prefix, 0.0) + mass
             continue
-        if prefix and len(prefix) >= due:
+        cue = bool(prefix) and len(prefix) >= due and not told
+        if cue:
             while due <= len(prefix):
                 due *= growth
             prefix = (*prefix, CUE)
@@ -60,7 +61,7 @@ def cued(first: float, growth: float) -> dict[Tokens, float]:
                 law[prefix] = law.get(prefix, 0.0) + mass
                 continue
         row = LM.numerators[LM.number(prefix)]
-        waiting += [((*prefix, t), due, mass * float(p)) for t, p in enumerate(row / row.sum())]
+        waiting += [((*prefix, t), due, mass * float(p), cue) for t, p in enumerate(row / row.sum())]
     return law
 
 
@@ -108,10 +109,11 @@ def test_on_a_language_model_cues_stand_where_the_rule_says_and_are_paid_for() -
     texts, budgets = answer.population.states.texts(), [7 * 1.5**k for k in range(12)]
     assert sum(text.count(RECHECK) for text in texts) > 6
     for text in texts:
-        due = budgets[0]
+        due, told = budgets[0], False
         for end in [i + 1 for i, c in enumerate(text) if c == "\n" and i + 1 < len(text)]:
-            assert (text[end] == RECHECK) == (end >= due)
-            due = next(b for b in budgets if b > end) if end >= due else due
+            cue = end >= due and not told
+            assert (text[end] == RECHECK) == cue
+            due, told = next(b for b in budgets if b > end) if cue else due, cue
     cues = [(text, i) for text in texts for i, c in enumerate(text) if c == RECHECK]
     assert answer.cost.generated == sum(map(len, texts)) - len(cues)
     distinct = {text[: i + 1] for text, i in cues}  # equal beginnings are computed, and paid for, once

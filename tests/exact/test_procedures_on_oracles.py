@@ -83,6 +83,8 @@ def methods(process: Process) -> dict[str, Method]:
         "sample": search.sample(n=3),
         "best_of_n": search.best_of_n(n=3, reward=REWARD),
         "self_consistency": search.self_consistency(n=3),
+        "repeated_sampling": search.repeated_sampling(n=3),
+        "complexity_vote": search.complexity_vote(n=4, k=2, complexity=REWARD),
         "adaptive_self_consistency": search.adaptive_self_consistency(n=4, sure=0.8, batch=2),
         "first_finish": search.first_finish(n=3, k=2),
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
@@ -95,7 +97,12 @@ def methods(process: Process) -> dict[str, Method]:
         "particle_gibbs": search.particle_gibbs(n=3, sweeps=2, potential=POTENTIAL),
         "particle_islands": search.particle_islands(islands=2, n=2, potential=POTENTIAL, ess=0.9),
         "parallel_tempering": search.parallel_tempering(2, 2, REWARD.log_odds(), temperatures=(3.0, 1.0)),
+        "retiring beam": search.beam(width=2, reward=REWARD, branch=branch, retire=True, distinct=True),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
+        "mcts by value": search.mcts(REWARD, rounds=3, branch=branch, select="puct", value=REWARD, rollout=0.5),
+        "tree_values": search.AlphaMath(REWARD, rounds=3, branch=branch).supervise(REWARD),
+        "tree_of_thoughts": search.tree_of_thoughts(REWARD, "dfs", branch=branch, prune=0.0, expansions=4),
+        "ab_mcts": search.ab_mcts(REWARD, rounds=3, batch=2),
         "glimp_router": search.glimp_router(large=other(process), glimpse=REWARD, threshold=0.15, n=2),
         "draft_router": search.draft_router(large=other(process), router=REWARD, threshold=0.15, n=2),
         "together": search.together(search.sample(n=2), search.particle_filter(n=2, potential=POTENTIAL)),
@@ -105,12 +112,12 @@ def methods(process: Process) -> dict[str, Method]:
     found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
         n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
     )
-    found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
-        n=3, reward=REWARD, threshold=None, warming=(process,)
-    )
     if isinstance(process, EnumerableLM):
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
+        found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
+            n=3, reward=REWARD, threshold=None, warming=(process,)
+        )
         cue = Reviser(process, "cue")
         found["iterative_deepening_sampling"] = search.iterative_deepening_sampling(
             n=3, trigger=cue, length=LENGTH, first=1, growth=2, reward=REWARD
@@ -166,6 +173,9 @@ DECISIONS = [
     search.reward_majority,
     search.first_finished,
     search.majority_above(0.3),
+    decide.complex_majority(k=1),
+    decide.complex_majority(k=3),
+    decide.every_answer,
     decide.perplexity_consistency(),
     decide.perplexity_consistency(prune=False),
     decide.best_of_majority(threshold=0),

@@ -47,6 +47,6 @@ def test_figures_of_a_pool_that_is_known() -> None:
     pool = Pool(right, outlook, outlook, outlook, 9)
     assert pool.drawn(0.75).tolist() == [2, 1, 3] and pool.after(pool.drawn(0.75)).tolist() == [1, 1, 1]
     assert pool.best(outlook).tolist() == [1, 1, 1] and pool.best(outlook, 2).tolist() == [1, 1, 0]
-    assert pool.tuned(most=2.0) == 0.7 and pool.drawn(0.7).mean() == 2.0
+    assert pool.tuned(most=2.0) == 0.8 and pool.drawn(0.8).mean() == 2.0
     assert gain_kept(pool.after(np.array([1, 1, 1])), pool.best(outlook), pool.one).value == pytest.approx(0.0)
     assert shuffled(pool, np.array([3, 3, 3]), seed=0).tolist() == [1, 1, 1]

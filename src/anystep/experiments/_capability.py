@@ -40,10 +40,10 @@ class Pool:
         """(items,): whether the sample with the highest score of the first n is right."""
         return np.asarray(self.right[np.arange(len(by)), by[:, :n].argmax(1)])
 
-    def drawn(self, threshold: float, least: int = 1) -> NDArray[np.int64]:
+    def drawn(self, threshold: float) -> NDArray[np.int64]:
         """(items,): how many samples are drawn until one passes."""
         passed = self.outlook >= threshold
-        return np.where(passed.any(1), passed.argmax(1) + 1, passed.shape[1])
+        return np.asarray(np.where(passed.any(1), passed.argmax(1) + 1, passed.shape[1]), dtype=np.int64)
 
     def after(self, counts: NDArray[np.int64]) -> Floats:
         """(items,): whether the best of each problem's first `counts` by outlook is right."""
@@ -73,7 +73,7 @@ def pool_of(found: Outcomes, tasks: Sequence[Task]) -> Pool:
         likely.append(np.where(population.done, population.logp, -np.inf))
         each.append(likely[-1] / np.maximum([len(text) for text in texts], 1))
         asked += len({text for text, done in zip(texts, population.done, strict=True) if done})
-    return Pool(*(np.array(x, dtype=np.float64) for x in (right, outlook, likely, each)), asked)
+    return Pool(np.array(right), np.array(outlook), np.array(likely), np.array(each), asked)
 
 
 def width(found: Outcomes) -> int:

@@ -24,7 +24,7 @@ Rewards = Callable[[Task], Mapping[str, Reward]]
 
 @dataclass(frozen=True)
 class PoolRecipe:
-    """What decides a file of pools: `model` at temperature 1 on the first problems of a split.
+    """What decides a file of pools: `model` on the first problems of a split.
 
     An item's seed is that of every comparison (`item_seed`), so that a recorded pool and a live run of an experiment
     have the same samples. How many problems and samples there are is no part of it: both only grow.
@@ -34,16 +34,17 @@ class PoolRecipe:
     task: str = "chains"
     split: str = "test"
     seed: int = 0
+    temperature: float = 1.0
 
     @property
     def path(self) -> Path:
-        told = json.dumps(asdict(self), sort_keys=True)
+        told = json.dumps({k: v for k, v in asdict(self).items() if (k, v) != ("temperature", 1.0)}, sort_keys=True)
         key = blake2b(told.encode(), digest_size=6).hexdigest()
         return cache_folder() / "pools" / f"{self.model}-{self.task}-{self.split}-{key}.pools.db"
 
     def tasks(self, problems: int) -> list[Task]:
-        if self.task == "chains":
-            return list(chains(problems, self.split, self.seed))
+        if self.task.startswith("chains"):  # and the families, as in chains-AL
+            return list(chains(problems, self.split, self.seed, families=self.task.partition("-")[2] or None))
         return asked(self.task, problems, self.split, self.seed)
 
 
@@ -96,15 +97,17 @@ def recorded(
     rewards: Rewards = chain_rewards,
     labels: Sequence[str] = ("step", "outcome", "steps", "oracle"),
     say: Callable[[str], None] = lambda line: None,
-    engine: Any = None,
+    engine: Callable[[], Any] | None = None,
+    read: Callable[[Task], Task] = lambda task: task,
 ) -> Iterator[tuple[Task, Pool]]:
     """Each problem with its pool of n samples, which is recorded first where it is not there.
 
-    labels: the rewards that must be there. A model is loaded only where something is missing.
+    labels: the rewards that must be there. engine: of a model that has no name; one is loaded only where something is
+    missing. read: a problem as this model's outputs are read.
     """
     recipe.path.parent.mkdir(parents=True, exist_ok=True)
     with Pools(recipe.path) as pools:
-        for task in recipe.tasks(problems):
+        for task in map(read, recipe.tasks(problems)):
             found = [a for a in pools.known(item=task.id) if a.n >= n and set(labels) <= set(a.rewards)]
             pool = pools.pool(item=task.id) if found else None
             if pool is None or len(pool) < n or not set(labels) <= set(pool.rewards):
@@ -115,7 +118,13 @@ def recorded(
 
 
 def _record(
-    pools: Pools, recipe: PoolRecipe, task: Task, n: int, rewards: Mapping[str, Reward], say: Any, engine: Any
+    pools: Pools,
+    recipe: PoolRecipe,
+    task: Task,
+    n: int,
+    rewards: Mapping[str, Reward],
+    say: Any,
+    engine: Callable[[], Any] | None,
 ) -> Pool:
-    process = process_for(task, engine or engine_for(recipe.model), temperature=1.0)
+    process = process_for(task, engine() if engine else engine_for(recipe.model), temperature=recipe.temperature)
     return pools.record(process, n, item_seed(recipe.seed, task.id), item=task.id, rewards=rewards, say=say)

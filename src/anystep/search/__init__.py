@@ -1,5 +1,6 @@
 """Which states are worth a step, and which answer do they give? Procedures and decisions on any process."""
 
+from anystep.search.ab_mcts import ab_mcts
 from anystep.search.adaptive_self_consistency import adaptive_self_consistency
 from anystep.search.alphamath import AlphaMath
 from anystep.search.astar import astar
@@ -7,6 +8,7 @@ from anystep.search.astar_decode import astar_decode
 from anystep.search.beam import beam, step_beam
 from anystep.search.best_of_majority import best_of_majority
 from anystep.search.capability_aware_best_of_n import capability_aware_best_of_n
+from anystep.search.complexity_vote import complexity_vote
 from anystep.search.decide import (
     abstain,
     best_reward,
@@ -37,7 +39,9 @@ from anystep.search.perplexity_consistency import perplexity_consistency
 from anystep.search.plangen import plangen
 from anystep.search.rebase import rebase
 from anystep.search.refine import refine
+from anystep.search.repeated_sampling import repeated_sampling
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
+from anystep.search.thoughts import tree_of_thoughts
 from anystep.search.together import together
 from anystep.search.tournament import tournament
 from anystep.search.truncate import truncate
@@ -47,6 +51,7 @@ __all__ = [
     "Anywhere",
     "Every",
     "Geometric",
+    "ab_mcts",
     "abstain",
     "adaptive_self_consistency",
     "astar",
@@ -56,6 +61,7 @@ __all__ = [
     "best_of_n",
     "best_reward",
     "capability_aware_best_of_n",
+    "complexity_vote",
     "draft_router",
     "dvts",
     "first_finish",
@@ -75,12 +81,14 @@ __all__ = [
     "plangen",
     "rebase",
     "refine",
+    "repeated_sampling",
     "reward_majority",
     "sample",
     "self_consistency",
     "step_beam",
     "together",
     "tournament",
+    "tree_of_thoughts",
     "triggered_sampling",
     "truncate",
     "weighted_majority",

@@ -75,17 +75,19 @@ def tree_values(
     c: Positive = 0.75,
     close: bool = True,
     temper: Positive = 1.0,
+    distinct: bool = True,
 ) -> Exploring:
     """The whole tree of an `mcts` by PUCT without rollouts, as a population: every state's value (the mean of all
     evaluations at and below it, an unfinished leaf's by `value`, a finished one's by `outcome`) and share of visits.
 
     Preserves nothing: values are means over what the search visited, so they exceed the process's own chance of success
-    where exploiting finds better steps. With a large `c`, close=False, temper=1 and `branch` covering the process's
-    steps, visits follow the process and the values tend to its chance of success.
+    where exploiting finds better steps. With a large `c` and close=False they tend to that chance itself: where the
+    process can `expand` all its children and temper is 1, visits follow its law; with distinct=False and a temper so
+    large that samples count alike, they follow the samples.
     """
     root = Node((yield from start(1)))
     leaves = Leaves(outcome, value, 0.0)
-    yield from grown(root, leaves, rounds, Growth(branch, c, puct, close, temper))
+    yield from grown(root, leaves, rounds, Growth(branch, c, puct, close, temper, distinct=distinct))
     every = list(root.every())
     population = every[0].state.join(*(node.state for node in every[1:]))
     weights = np.array([max(node.visits, 1) for node in every], dtype=np.float64)

@@ -91,9 +91,10 @@ def iterative_deepening_sampling(
 
     trigger: a process on the same states whose one step writes the cue into them (`language.recheck.trigger`). length:
     a free reward that measures a state, such as `language.recheck.written`, the tokens written so far, cues included.
-    The cue stands at the end of the first step that reaches a budget; a step that passes several gets one, and then the
-    next budget above the length counts. A sample that ends before its first budget is left alone. reward: scores the
-    finished samples, for `.deciding(search.best_reward)`.
+    The cue stands at the end of the first step that reaches a budget, but not of the step that a cue begins, such as
+    the recheck itself; a step that passes several budgets gets one cue, and then the next budget above the length
+    counts. A sample that ends before its first budget is left alone. reward: scores the finished samples, for
+    `.deciding(search.best_reward)`.
 
     Preserves the law of what is written up to the first cue exactly: until then each sample is that of `sample(n)` with
     the same seed, choice by choice, and so is all of it where the first budget is beyond the longest output. Behind a
@@ -118,14 +119,14 @@ def _sampled(n: int, trigger: Process, length: Reward, schedule: Schedule, rewar
     u = (yield from draw(n * schedule.draws)) if schedule.draws else np.zeros(0)
     u = u.reshape(n, schedule.draws)
     due = np.array([schedule.after(0.0, row) for row in u])
-    population = yield from step(population)
+    population, told = (yield from step(population)), np.zeros(n, dtype=bool)
     while population.live.any():
         size = yield from score(population, length)
-        late = population.live & (size >= due)
+        late = population.live & (size >= due) & ~told
         if late.any():
             population = yield from _at(population, late, trigger)
             due[late] = [schedule.after(float(size[row]), u[row]) for row in np.flatnonzero(late)]
-        population = yield from step(population.going_on(~late))
+        population, told = (yield from step(population.going_on(~late))), late
     return population if reward is None else population.scored((yield from score(population, reward)))
 
 

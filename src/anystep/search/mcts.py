@@ -78,6 +78,7 @@ class Growth:
     close: bool = True
     temper: float = 1.0
     widen: float = 0.0
+    distinct: bool = True
 
     def chosen(self, root: Node) -> Node:
         """The node whose turn it is."""
@@ -108,7 +109,7 @@ def grown(root: Node, leaves: Leaves, rounds: int, growth: Growth) -> Generator[
         if children.failed.all():  # a round without reward: the other leaves go on, and this one may be tried again
             node.backed_up(1, 0.0)
             continue
-        fresh = node.fresh(children)
+        fresh = node.fresh(children, growth.distinct)
         node.full = growth.widen == 0 or len(fresh) == 0
         if len(fresh):
             worth = yield from leaves.worth(fresh)

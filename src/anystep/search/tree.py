@@ -69,9 +69,11 @@ class Node:
         self.shut()
         return fresh
 
-    def fresh(self, children: Population) -> Population:
-        """Those of `children` that are not failed and not among its children yet, each once."""
+    def fresh(self, children: Population, distinct: bool = True) -> Population:
+        """Those of `children` that are not failed and, if distinct, not among its children yet, each once."""
         children = children.take(~children.failed)
+        if not distinct:
+            return children
         if not self.children or len(children) == 0:
             return children.distinct()
         old = [child.state for child in self.children]

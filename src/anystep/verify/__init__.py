@@ -3,6 +3,7 @@
 from anystep.verify.abduct_act_predict import Attribution, abduct_act_predict, replayed
 from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
+from anystep.verify.chain_value import chain_value
 from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
 from anystep.verify.glimpse import Glimpse, RemoteGlimpse, glimpse
@@ -21,6 +22,7 @@ from anystep.verify.judges import (
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 from anystep.verify.plan_constraints import PlanVerifier, plan_constraints
+from anystep.verify.reread import Reread, reread
 from anystep.verify.rule_fit import RuleFit, rule_fit
 from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
 from anystep.verify.spare import Spare, spare
@@ -37,8 +39,9 @@ __all__ = [
     "Judge",
     "NaturalProgram",
     "Pairwise",
-    "RemoteGlimpse",
     "PlanVerifier",
+    "RemoteGlimpse",
+    "Reread",
     "RuleFit",
     "SelfEvaluation",
     "SelfEvaluationToken",
@@ -51,6 +54,7 @@ __all__ = [
     "bradley_terry",
     "chain_outcome",
     "chain_steps",
+    "chain_value",
     "collaborative_cot_pot",
     "equations",
     "glimpse",
@@ -59,8 +63,9 @@ __all__ = [
     "natural_program",
     "oracle",
     "pairwise",
-    "replayed",
     "plan_constraints",
+    "replayed",
+    "reread",
     "rule_fit",
     "self_evaluation",
     "self_evaluation_token",

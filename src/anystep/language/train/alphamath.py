@@ -39,9 +39,9 @@ from anystep.process import Reward, Scored
 from anystep.run import Run
 from anystep.search import AlphaMath
 from anystep.tasks.chains import CHAIN_END, STEP_END, Alphabet, family_of, problems
-from anystep.tasks.chains.draw import GENERATION
 
 BATCH = 64  # problems whose trees grow side by side
+LONGEST = 120  # tokens of a chain
 
 
 class PolicyValue(nn.Module):
@@ -80,7 +80,7 @@ class AlphaRecipe:
     start: str = "chainlm-2m"
     seed: int = 0
     rounds: int = 3
-    prompts: int = 256
+    prompts: int = 128
     mix: dict[str, float] = field(default_factory=lambda: {"C": 0.85, "A": 0.15})
     levels: dict[int, float] = field(default_factory=lambda: {1: 0.5, 2: 0.5})
     simulations: int = 40
@@ -88,8 +88,8 @@ class AlphaRecipe:
     c: float = 0.75
     temper: float = 6.0
     paths: int = 6
-    tokens: int = 160_000
-    groups: int = 8
+    tokens: int = 80_000
+    groups: int = 6
     weigh: float = 2.0
     matrix_rate: float = 1e-3
     other_rate: float = 1e-3
@@ -128,17 +128,17 @@ def search(model: PolicyValue, prompts: Sequence[str], recipe: AlphaRecipe, valu
     for at in range(0, len(prompts), BATCH):
         some = prompts[at : at + BATCH]
         runs = [
-            Run(
-                LanguageProcess(engine, p, temperature=1.0, **GENERATION),
-                method.supervise(Solved(p)),
-                seed=seed + at + i,
-            )
-            for i, p in enumerate(some)
+            Run(_writing(engine, prompt), method.supervise(Solved(prompt)), seed=seed + at + i)
+            for i, prompt in enumerate(some)
         ]
         answers = drive(*runs)
         found += [_found(p, answer.population, recipe.paths) for p, answer in zip(some, answers, strict=True)]
         engine.cache.trim(0)
     return found
+
+
+def _writing(engine: Engine, prompt: str) -> LanguageProcess:
+    return LanguageProcess(engine, prompt, stop=STEP_END, max_tokens=LONGEST, at_cap="failed", chat=False)
 
 
 def _found(prompt: str, tree: Any, paths: int) -> Found:

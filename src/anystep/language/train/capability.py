@@ -45,27 +45,29 @@ Label = Literal["win or tie", "right"]
 class CapabilityRecipe:
     """Everything that decides the model.
 
-    start: whose weights it goes on from; those of the step reward's trunk write as ChainLM does, if a little worse, and
-    have learned what is wrong with a step. `own` problems are sampled `drawn` times, beside `strayed` chains that go
-    wrong on purpose; `tokens` counts padded ones. cuts: unfinished beginnings asked about beside each whole sample,
-    half of them at a step's end, 0 for none. label: "win or tie" against the model's own samples, or whether the sample
-    is "right", for comparison. writing: the weight of the next-token loss on the model's own samples.
+    writer: the model whose samples and whose way of writing it has. start: whose weights it goes on from; those of the
+    step reward's trunk have learned what is wrong with a step. `own` problems are sampled `drawn` times, beside
+    `strayed` chains that go wrong on purpose; `tokens` counts padded ones. cuts: unfinished beginnings asked about
+    beside each whole sample, half of them at a step's end, 0 for none. label: "win or tie" against the model's own
+    samples, or whether the sample is "right", for comparison. writing: the weight of the divergence from the writer's
+    next-token probabilities on its own samples.
     """
 
+    writer: str = "chainlm-2m"
     start: str = "chainlm-2m-step-reward"
     seed: int = 0
-    tokens: int = 450_000
-    own: int = 900
+    tokens: int = 420_000
+    own: int = 1_000
     drawn: int = 8
     strayed: int = 2
     cuts: int = 2
     label: Label = "win or tie"
-    writing: float = 1.0
+    writing: float = 2.0
     groups: int = 8
     matrix_rate: float = 1e-3
     other_rate: float = 1e-3
     warm_steps: int = 10
-    mix: dict[str, float] = field(default_factory=lambda: {"C": 0.45, "P": 0.45, "A": 0.05, "L": 0.05})
+    mix: dict[str, float] = field(default_factory=lambda: {"C": 0.68, "A": 0.2, "L": 0.06, "P": 0.06})
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,9 @@ def batch_of(some: Sequence[Group], alphabet: Alphabet, rng: Random, cuts: int, 
     return Batch(*(torch.tensor([[cell[i] for cell in row] for row in padded]) for i in range(8)))
 
 
-def loss_of(model: Llama, alphabet: Alphabet, batch: Batch, writing: float) -> Tensor:
-    """The mean cross-entropy of the answering token, and `writing` times that of the model's own next tokens."""
+def loss_of(model: Llama, writer: Llama, alphabet: Alphabet, batch: Batch, writing: float) -> Tensor:
+    """The mean cross-entropy of the answering token, and `writing` times the divergence from the writer's next-token
+    probabilities on what it wrote."""
     hidden = model(batch.tokens, batch.positions, batch.attend())
     asked = batch.asks > 0
     logs = model.logits(hidden[asked]).log_softmax(-1)
@@ -171,9 +174,16 @@ def loss_of(model: Llama, alphabet: Alphabet, batch: Batch, writing: float) -> T
     label, weight = batch.label[asked], batch.weight[asked]
     answering = -((label * keep + (1 - label) * again) * weight).sum() / weight.sum()
     own = batch.written > 0
-    before = hidden.gather(1, batch.previous[..., None].expand_as(hidden))[own]
-    surprise = F.cross_entropy(model.logits(before), batch.tokens[own], reduction="none")
-    return answering + writing * (surprise * batch.written[own]).sum() / batch.written[own].sum()
+    with torch.no_grad():
+        goal = writer.logits(_before(writer(batch.tokens, batch.positions, batch.attend()), batch, own)).log_softmax(-1)
+    said = model.logits(_before(hidden, batch, own)).log_softmax(-1)
+    apart = F.kl_div(said, goal, reduction="none", log_target=True).sum(-1)
+    return answering + writing * (apart * batch.written[own]).sum() / batch.written[own].sum()
+
+
+def _before(hidden: Tensor, batch: Batch, own: Tensor) -> Tensor:
+    """The states that the tokens `own` come of."""
+    return hidden.gather(1, batch.previous[..., None].expand_as(hidden))[own]
 
 
 def train(
@@ -181,8 +191,9 @@ def train(
 ) -> tuple[Llama, Cost]:
     """The fine-tuned policy and what it cost, its samples included in seconds but not in tokens."""
     began, began_cpu = time.perf_counter(), time.process_time()
-    model, alphabet = writer(recipe.start, folder)
-    found = groups(recipe, model, alphabet)
+    teacher, alphabet = writer(recipe.writer, folder)
+    model = writer(recipe.start, folder)[0]
+    found = groups(recipe, teacher, alphabet)
     say(f"{len(found):,} problems sampled, {time.perf_counter() - began:.0f} s")
     begin(model, alphabet, recipe.seed)
     rng, tokens, updates, coming = Random(recipe.seed + 2), 0, 0, iter(list[Group]())
@@ -193,8 +204,8 @@ def train(
             coming = _passes(found, recipe.groups, rng)
             continue
         batch = batch_of(some, alphabet, rng, recipe.cuts)
-        loss = loss_of(model, alphabet, batch, recipe.writing)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = loss_of(model, teacher, alphabet, batch, recipe.writing)
+        loss.backward()
         tokens, updates = tokens + batch.tokens.numel(), updates + 1
         optimiser.step(tokens / recipe.tokens)
         if updates % 20 == 1:

@@ -2,23 +2,30 @@
 
 A line that begins with `#` is a recheck. The model writes behind it the number of steps that it keeps, of those that
 stand, and then new ones: `9-4=5`, `#0`, `9*4=36`, `36+1=37.` is the chain `9*4=36`, `36+1=37.` It learns from its own
-samples, cut at a step's end, with the exact checker's count of right steps and a right way on; and beside them from
-whole samples, so that what it writes unasked stays what it was. The phrase itself is never learned: it is given.
+samples, cut at a step's end, with the exact checker's count of right steps and a right way on; and on whole samples it
+is held to the writer's own next-token probabilities, so that what it writes unasked stays what it was. The phrase
+itself is never learned: it is given.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from random import Random
 
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from anystep.language.engine.llama import Config, Llama
 from anystep.language.train.chainlm import CONTEXT, Cost
+from anystep.language.train.optimise import Optimiser
 from anystep.language.train.reward import writer
 from anystep.language.train.sampler import sample_many
-from anystep.language.train.tune import Pair, Tuning, kept, tune
+from anystep.language.train.tune import Pair, batches, kept
 from anystep.tasks.chains import CHAIN_END, STEP_END, Alphabet, Verdict, family_of, problems
 from anystep.tasks.chains.family import split
 
@@ -29,24 +36,26 @@ RECHECK = "#"  # begins a recheck: a character of the alphabet that no family wr
 class RecheckRecipe:
     """Everything that decides the model.
 
-    start: whose trunk it goes on from; that of the step reward writes as ChainLM does, and has learned what is wrong
-    with a step. `prompts` problems are sampled `each` times; `rechecks` cuts of each sample are rechecked,
-    of which the share `twice` where nothing stood goes on with another sample, to be rechecked again. plain: the share
-    of whole samples among what it learns. tokens: padded ones.
+    writer: the model whose samples and whose way of writing it has. start: whose weights it goes on from; those of the
+    step reward's trunk have learned what is wrong with a step. `prompts` problems are sampled `each` times, every
+    sample cut once; the share `twice` of the cuts where nothing stood goes on with another sample, to be rechecked
+    again. tokens: padded ones; an update has `batch` rechecks and as many whole samples. verdict: how much more than
+    another token the count of standing steps weighs. writing: the weight of the divergence from the writer.
     """
 
+    writer: str = "chainlm-2m"
     start: str = "chainlm-2m-step-reward"
     seed: int = 0
-    prompts: int = 1_600
+    prompts: int = 1_000
     each: int = 4
-    rechecks: int = 1
     twice: float = 0.4
-    plain: float = 0.35
-    tokens: int = 400_000
-    batch: int = 32
+    tokens: int = 280_000
+    batch: int = 16
+    verdict: float = 6.0
+    writing: float = 2.0
     matrix_rate: float = 1e-3
     other_rate: float = 1e-3
-    mix: dict[str, float] = field(default_factory=lambda: {"C": 0.45, "P": 0.45, "A": 0.05, "L": 0.05})
+    mix: dict[str, float] = field(default_factory=lambda: {"C": 0.4, "P": 0.4, "A": 0.1, "L": 0.1})
 
 
 def rechecked(text: str) -> str:
@@ -101,30 +110,59 @@ def recheck(rng: Random, prompt: str, samples: list[list[str]], twice: float) ->
     return prompt + told, f"{stand}{STEP_END}" + way_on(rng, prompt, steps[:stand])
 
 
-def examples(recipe: RecheckRecipe, model: Llama, alphabet: Alphabet) -> list[Pair]:
-    """Rechecks and whole samples, from the model's own finished samples at temperature 1."""
+def examples(recipe: RecheckRecipe, model: Llama, alphabet: Alphabet) -> tuple[list[Pair], list[Pair]]:
+    """Rechecks, and whole samples with their prompts, from the writer's own finished samples at temperature 1."""
     rng = Random(recipe.seed)
     prompts = [p.prompt for p in islice(problems("train", rng, recipe.mix), recipe.prompts)]
     found = sample_many(model, alphabet, prompts, recipe.each, seed=recipe.seed, rows=256)
-    pairs: list[Pair] = []
+    asked, plain = list[Pair](), list[Pair]()
     for prompt, some in zip(prompts, found, strict=True):
         done = [chain for chain in some if CHAIN_END in chain]
         steps = [[step for step, _ in split(chain)] for chain in done]
-        asked = [recheck(rng, prompt, steps, recipe.twice) for _ in range(recipe.rechecks * len(done))]
-        pairs += [pair for pair in asked if pair is not None]
-        share = recipe.plain / (1 - recipe.plain) * recipe.rechecks
-        pairs += [(prompt, chain) for chain in done if rng.random() < share]
-    return [(p, c) for p, c in pairs if len(p) + len(c) <= CONTEXT]
+        lessons = [recheck(rng, prompt, steps, recipe.twice) for _ in done]
+        asked += [pair for pair in lessons if pair is not None and len(pair[0]) + len(pair[1]) <= CONTEXT]
+        plain += [(prompt, chain) for chain in done]
+    return asked, plain
 
 
 def train(recipe: RecheckRecipe, folder: Path | None = None, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
-    """The fine-tuned policy and what it cost, its samples not included."""
-    model, alphabet = writer(recipe.start, folder)
-    pairs = examples(recipe, model, alphabet)
-    say(f"{len(pairs):,} rechecks and samples")
-    tuning = Tuning(recipe.tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, seed=recipe.seed + 1)
-    cost = tune(model.train(), alphabet, pairs, tuning, say)
-    return model.eval(), cost
+    """The fine-tuned policy and what it cost, its samples included in seconds but not in tokens."""
+    began, began_cpu = time.perf_counter(), time.process_time()
+    teacher, alphabet = writer(recipe.writer, folder)
+    model = writer(recipe.start, folder)[0]
+    asked, plain = examples(recipe, teacher, alphabet)
+    say(f"{len(asked):,} rechecks and {len(plain):,} samples")
+    optimiser = Optimiser(model, recipe.matrix_rate, recipe.other_rate, warm_steps=10)
+    lessons = batches(asked, alphabet, recipe.batch, recipe.seed)
+    habits = batches(plain, alphabet, recipe.batch, recipe.seed + 1)
+    tokens = updates = 0
+    while tokens < recipe.tokens:
+        (told, goal), (seen, kept_to) = next(lessons), next(habits)
+        taught = corrected(model, told, goal, recipe.verdict)
+        loss = taught + recipe.writing * apart(model, teacher, seen, kept_to > 0)
+        loss.backward()
+        tokens, updates = tokens + told.numel() + seen.numel(), updates + 1
+        optimiser.step(tokens / recipe.tokens)
+        if updates % 40 == 1:
+            say(f"{time.perf_counter() - began:.0f} s {tokens:,} tokens: rechecks {taught.item():.3f}")
+    seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
+    return model.eval(), Cost(tokens, 2 * updates * recipe.batch, updates, round(seconds, 1), round(cpu, 1))
+
+
+def corrected(model: Llama, tokens: Tensor, targets: Tensor, verdict: float) -> Tensor:
+    """The mean cross-entropy of what follows the last cue, the first token, which counts the steps, weighing more."""
+    picked = targets > 0
+    weight = torch.where(picked & (picked.cumsum(1) == 1), verdict, 1.0)[picked]
+    each = F.cross_entropy(model.logits(model(tokens)[picked]), targets[picked], reduction="none")
+    return (each * weight).sum() / weight.sum()
+
+
+def apart(model: Llama, teacher: Llama, tokens: Tensor, where: Tensor) -> Tensor:
+    """The mean divergence of next-token probabilities from the teacher's."""
+    with torch.no_grad():
+        goal = teacher.logits(teacher(tokens)[where]).log_softmax(-1)
+    said = model.logits(model(tokens)[where]).log_softmax(-1)
+    return F.kl_div(said, goal, reduction="batchmean", log_target=True)
 
 
 def rechecking(recipe: RecheckRecipe | None = None, say: Callable[[str], None] = print) -> Path:

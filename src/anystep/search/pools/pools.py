@@ -128,7 +128,7 @@ class Pools:
                     say(f"{item or process.name}: {have} of {n} samples")
             for label, reward in named.items():
                 self._score(pool, process, label, reward, fresh, ledger)
-                self._score_alone(pool, process, label, reward, have, ledger)
+                self._score_alone(pool, process, label, reward, fresh, ledger)
         return self.pool(item, process.name, seed, process.settings())
 
     def _begun(self, process: Process, where: tuple[str, str, str, str]) -> tuple[int, Bill, int]:
@@ -182,17 +182,20 @@ class Pools:
             self._file.run("insert into values_ values (?, ?, ?, ?, ?)", (pool, label, first, count, record))
             self._file.commit()
 
-    def _score_alone(self, pool: int, process: Process, label: str, reward: Reward, have: int, ledger: Ledger) -> None:
+    def _score_alone(
+        self, pool: int, process: Process, label: str, reward: Reward, fresh: Mapping[int, Any], ledger: Ledger
+    ) -> None:
         """Find what scoring the first few samples costs by themselves, for a batch may share less where it is small."""
         query = "select alone from rewards where pool = ? and label = ?"
         known = json.loads(self._file.run(query, (pool, label))[0][0])
+        have = self._file.run("select coalesce(sum(count), 0) from blocks where pool = ?", (pool,))[0][0]
         lacking = [k for k in FEW if k <= have and str(k) not in known]
         if not lacking or ledger.refused:
             return
         query = "select record from values_ where pool = ? and label = ? order by first limit 1"
         costs = unpacked(self._file.run(query, (pool, label))[0][0], str(self.path))[1]
         free = all(c == figures(FREE) for c in costs)
-        states, status = self._first(pool, process, max(lacking))
+        states, status = self._first(pool, process, max(lacking), fresh)
         for k in lacking:
             paid = FREE if free else alone(reward, states.take(np.arange(k)), status[:k], ledger)
             if paid is not None:
@@ -200,10 +203,10 @@ class Pools:
         self._file.run("update rewards set alone = ? where pool = ? and label = ?", (json.dumps(known), pool, label))
         self._file.commit()
 
-    def _first(self, pool: int, process: Process, n: int) -> tuple[Any, Any]:
+    def _first(self, pool: int, process: Process, n: int, fresh: Mapping[int, Any]) -> tuple[Any, Any]:
         """The states and statuses of a pool's first n samples."""
         blocks = self._file.run("select first from blocks where pool = ? and first < ? order by first", (pool, n))
-        parts = [self._states(pool, process, first) for (first,) in blocks]
+        parts = [fresh[first] if first in fresh else self._states(pool, process, first) for (first,) in blocks]
         status = np.concatenate([self._block(pool, first).status for (first,) in blocks])
         return parts[0].join(*parts[1:]).take(np.arange(n)), status[:n]
 
