@@ -202,12 +202,14 @@ def run(
         held("F1 of the extracted constraints", f1(*extracted(test)), ">=", 0.9),
     ]  # fmt: skip
     k, voted = no_cheaper(test.voted, ours.cost)
-    rows = [["greedy plan", test.greedy()], [f"vote@{k}", voted]]
-    rows += [[f"{name}, unguided", o] for name, o in unguided.items()]
-    rows += [[f"{name}, guided", o] for name, o in guided.items()]
-    rows += [["selection", ours], ["selection without the prior", test.selected(known, rounds, prior=False)]]
-    rows.append(["best of 5 by the exact checker (oracle, an upper bound)", test.oracled()])
-    lines = [[name, str(o.accuracy), float(o.right[top].mean()), float(calls(o).mean()), o.cost] for name, o in rows]
+    rows = [("greedy plan", test.greedy()), (f"vote@{k}", voted)]
+    rows += [(f"{name}, unguided", o) for name, o in unguided.items()]
+    rows += [(f"{name}, guided", o) for name, o in guided.items()]
+    rows += [("selection", ours), ("selection without the prior", test.selected(known, rounds, prior=False))]
+    rows.append(("best of 5 by the exact checker (oracle, an upper bound)", test.oracled()))
+    lines: list[list[object]] = [
+        [name, str(o.accuracy), float(o.right[top].mean()), float(calls(o).mean()), o.cost] for name, o in rows
+    ]
     lines.append(["oracle choice of a guided algorithm", str(bootstrap_mean(oracle_choice)),
                   float(oracle_choice[top].mean()), "", ""])  # fmt: skip
     told = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
@@ -190,7 +190,13 @@ def direct(problem: Problem) -> Task:
     return _task(problem, problem.direct, ";".join(map(written, right)), extract, score)
 
 
-def _task(problem: Problem, prompt: str, reference: str, extract, score) -> Task:  # type: ignore[no-untyped-def]
+def _task(
+    problem: Problem,
+    prompt: str,
+    reference: str,
+    extract: Callable[[str], str | None],
+    score: Callable[[str], float],
+) -> Task:
     meta = {"problem": problem}
     return Task(problem.prompt, "rules", prompt, reference, extract, score, None, dict(GENERATION), problem.level, meta)
 
