@@ -58,7 +58,7 @@ def refined(n: int, rounds: int, kept: int) -> dict[Tokens, float]:
 def test_the_answer_s_law_is_enumerated(n: int, rounds: int, kept: int) -> None:
     assert len({worth(x) for x in LM.outputs}) == len(LM.outputs), "the enumeration wants distinct values"
     method = search.hypothesis_refinement(n=n, reward=FIT, reviser=Again(LM, kept), rounds=rounds)
-    runs, exact = 500, refined(n, rounds, kept)
+    runs, exact = 300, refined(n, rounds, kept)
     assert sum(exact.values()) == pytest.approx(1)
     found = Counter(run.answer.value for run in merged(lambda s: Run(LM, method, seed=s), range(runs)) if run.answer)
     for x, p in exact.items():

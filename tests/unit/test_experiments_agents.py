@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anystep.experiments import Result, hypothesis_refinement, plangen
+from anystep.experiments import Result, _plangen, hypothesis_refinement
+from anystep.experiments._plangen import Bench, calls, f1
 from anystep.experiments.hypothesis_refinement import by_rule
-from anystep.experiments.plangen import Bench, calls, f1
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.language.train.chainlm import untrained
@@ -31,7 +31,7 @@ def tiny() -> dict[str, Engine]:
 
 def test_hypothesis_refinement_measures_every_clause() -> None:
     some = engine(InductionRecipe(dim=32, layers=1))
-    found = hypothesis_refinement.run(0, lambda line: None, some, some, problems=4)
+    found = hypothesis_refinement.run(0, lambda line: None, some, some, problems=2)
     assert found.row == 154 and Result.from_json(found.to_json()).name == "hypothesis_refinement"
     words = ("direct prompting's", "vote@", "more proposals", "more rounds", "fewer seen", "model applying", "ablation")
     assert all(any(w in c.clause for c in found.checks) for w in words)
@@ -47,7 +47,7 @@ def test_problems_of_one_rule_are_one_item() -> None:
 
 
 def test_plangen_measures_every_clause(tiny: dict[str, Engine]) -> None:
-    found = plangen.run(0, lambda line: None, tiny, problems=4, rounds=1)
+    found = _plangen.run(0, lambda line: None, tiny, problems=2, rounds=1)
     assert found.row == 113 and Result.from_json(found.to_json()).name == "plangen"
     for words in ("best of n: guided", "tree: guided", "rebase: guided", "top complexity", "calls", "oracle", "F1"):
         assert any(words in c.clause for c in found.checks), words
@@ -57,7 +57,7 @@ def test_calls_are_plans_verifications_and_one_extraction(tiny: dict[str, Engine
     def verifier(task, guided):  # type: ignore[no-untyped-def]
         return plan_constraints(task, guided, tiny["guided"], tiny["extractor"] if guided else None)
 
-    bench = Bench(tiny["planner"], verifier, planning(3, "dev"), 0)
+    bench = Bench(tiny["planner"], verifier, planning(2, "dev"), 0)
     for guided, more in ((True, 0), (False, 1)):
         paid = calls(bench.fixed("best of n", guided, more))
         most = 2 * (5 + more) + guided
