@@ -134,9 +134,9 @@ def plan_constraints(
     verifier: an engine, by default the guided or the unguided one that `language.train.planners` trains. Raises
     UsageError for what is no problem.
     """
-    guided, name = bool(constraints), "plan_constraints" if constraints else "plan_text"
+    prompt, guided, name = _prompt(task), bool(constraints), "plan_constraints" if constraints else "plan_text"
     engine = verifier or loaded("guided" if guided else "unguided")
-    return PlanVerifier(_prompt(task), tuple(constraints), name, engine=engine)
+    return PlanVerifier(prompt, tuple(constraints), name, engine=engine)
 
 
 def _prompt(task: Task | str) -> str:
