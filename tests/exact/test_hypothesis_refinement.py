@@ -58,7 +58,7 @@ def refined(n: int, rounds: int, kept: int) -> dict[Tokens, float]:
 def test_the_answer_s_law_is_enumerated(n: int, rounds: int, kept: int) -> None:
     assert len({worth(x) for x in LM.outputs}) == len(LM.outputs), "the enumeration wants distinct values"
     method = search.hypothesis_refinement(n=n, reward=FIT, reviser=Again(LM, kept), rounds=rounds)
-    runs, exact = 500, refined(n, rounds, kept)
+    runs, exact = 300, refined(n, rounds, kept)
     assert sum(exact.values()) == pytest.approx(1)
     found = Counter(run.answer.value for run in merged(lambda s: Run(LM, method, seed=s), range(runs)) if run.answer)
     for x, p in exact.items():
@@ -112,22 +112,14 @@ def python_says(text: str, x: tuple[int, ...]) -> Any:
                 x = tuple(sorted(x))
             case "z":
                 x = tuple(sorted(x))[::-1]
-            case "u":
-                x = tuple(d for i, d in enumerate(x) if d not in x[:i])
             case "l":
                 x = (*x[1:], *x[:1])
             case "x":
                 x = tuple(x[-1 - i] if i in (0, len(x) - 1) else d for i, d in enumerate(x))
             case "m+":
                 x = tuple((d + k) % 10 for d in x)
-            case "m*":
-                x = tuple(d * k % 10 for d in x)
             case "fe" | "fo":
                 x = tuple(d for d in x if d % 2 == "eo".index(o[1]))
-            case "f>":
-                x = tuple(d for d in x if d > k)
-            case "f<":
-                x = tuple(d for d in x if d < k)
             case "t":
                 x = tuple(d for i, d in enumerate(x) if i < k)
             case "d":
@@ -136,16 +128,10 @@ def python_says(text: str, x: tuple[int, ...]) -> Any:
                 x = (k, *x)
             case "a":
                 x = (*x, k)
-            case "#":
-                if not x:
-                    return None
-                x = (len(x),)
             case "g" | "n" | "h" | "e" as name:
                 if not x:
                     return None
                 x = ({"g": max(x), "n": min(x), "h": x[0], "e": x[-1]}[name],)
-            case "+":
-                x = ((x[0] + k) % 10,)
             case "w":
                 x = tuple(x[0] for _ in range(k))
     return x

@@ -134,6 +134,7 @@ def methods(process: Process) -> dict[str, Method]:
     if isinstance(process, EnumerableLM):
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
         found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
+    if process in (ORACLES["tokens"], ORACLES["faulty"]):
         found["hypothesis_refinement"] = search.hypothesis_refinement(n=2, reward=REWARD, reviser=Again(process))
     return found
 

@@ -29,7 +29,7 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
-from anystep.verify.plan_constraints import PlanVerifier, plan_constraints
+from anystep.verify.plan_constraints import PlanVerifier, constraints_of, plan_constraints
 from anystep.verify.reread import Reread, reread
 from anystep.verify.rule_fit import RuleFit, rule_fit
 from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
@@ -70,6 +70,7 @@ __all__ = [
     "chain_value",
     "collaborative_cot_pot",
     "consistency",
+    "constraints_of",
     "equations",
     "glimpse",
     "judge",

@@ -40,9 +40,8 @@ def rule_fit(problem: Task | Problem | Sequence[tuple[Digits, Digits]]) -> RuleF
     It is no checker of the answer: of the unseen lists it knows nothing, and a rule that explains all it sees may be
     another than the one that was meant.
     """
-    if isinstance(problem, Task):
-        problem = problem.meta.get("problem", ())
-    seen = problem.seen if isinstance(problem, Problem) else tuple(problem)
+    source: Any = problem.meta.get("problem", ()) if isinstance(problem, Task) else problem
+    seen: tuple[Any, ...] = source.seen if isinstance(source, Problem) else tuple(source)
     if not seen or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in seen):
         raise UsageError("rule_fit(task): of a task of tasks.rules, or of pairs such as [((3, 1), (1, 3))].")
-    return RuleFit(tuple(seen))
+    return RuleFit(seen)

@@ -32,9 +32,9 @@ class InductionRecipe:
     """
 
     kind: Literal["rules", "direct"] = "rules"
-    tokens: int = 2_000_000
-    batch: int = 12
-    revising: float = 0.3
+    tokens: int = 1_300_000
+    batch: int = 16
+    revising: float = 0.25
     applying: float = 0.1
     dim: int = 96
     layers: int = 4
@@ -79,7 +79,7 @@ def pairs(recipe: InductionRecipe) -> Iterator[Pair]:
 def train(recipe: InductionRecipe, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
     """The model of a recipe, and what it cost."""
     model = untrained(recipe.config, recipe.seed)
-    taught = list(islice(pairs(recipe), max(recipe.batch, recipe.tokens // 65)))  # each is met about once
+    taught = list(islice(pairs(recipe), max(recipe.batch, recipe.tokens // 55)))  # each is met about once
     tuning = Tuning(
         recipe.tokens, recipe.batch, recipe.matrix_rate, recipe.other_rate, warm_steps=50, flat=0.4, seed=recipe.seed
     )

@@ -23,6 +23,7 @@ from anystep.tasks.rules.draw import (
     perturbed,
     problems,
     rules,
+    split_of,
     task,
 )
 from anystep.tasks.rules.meaning import (
@@ -64,6 +65,7 @@ __all__ = [
     "revised",
     "rule_of",
     "rules",
+    "split_of",
     "task",
     "unfailing",
     "wide",

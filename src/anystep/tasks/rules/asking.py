@@ -14,7 +14,7 @@ from anystep.tasks.rules.meaning import Digits, Rule, parse, read, written
 
 ASK, DIRECT, APPLY, END = "L", "P", "A", "."
 SEPARATOR, BECOMES, FILL, WIDTH = ";", ">", "_", 5
-TOLD = 3  # failures that a request for a better rule shows
+TOLD = 2  # failures that a request for a better rule shows
 
 
 def wide(x: Digits | None) -> str:

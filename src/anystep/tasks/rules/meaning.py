@@ -44,7 +44,7 @@ OPERATIONS = (
     Operation("z", "list", "list", "", "sort, greatest first", lambda x, k: tuple(sorted(x, reverse=True))),
     Operation("l", "list", "list", "", "move the first digit to the end", lambda x, k: x[1:] + x[:1]),
     Operation("x", "list", "list", "", "swap the ends", lambda x, k: (x[-1], *x[1:-1], x[0]) if len(x) > 1 else x),
-    Operation("m+", "list", "list", "123", "add to each, modulo ten", lambda x, k: tuple((d + k) % 10 for d in x)),
+    Operation("m+", "list", "list", "12", "add to each, modulo ten", lambda x, k: tuple((d + k) % 10 for d in x)),
     Operation("fe", "list", "list", "", "keep the even ones", lambda x, k: tuple(d for d in x if d % 2 == 0)),
     Operation("fo", "list", "list", "", "keep the odd ones", lambda x, k: tuple(d for d in x if d % 2)),
     Operation("t", "list", "list", "123", "take the first", lambda x, k: x[:k]),
@@ -55,9 +55,7 @@ OPERATIONS = (
     Operation("n", "list", "digit", "", "the least", lambda x, k: (min(x),)),
     Operation("h", "list", "digit", "", "the first", lambda x, k: x[:1]),
     Operation("e", "list", "digit", "", "the last", lambda x, k: x[-1:]),
-    Operation("+", "digit", "digit", "123", "add, modulo ten", lambda x, k: ((x[0] + k) % 10,)),
     Operation("w", "digit", "list", "23", "write it so many times", lambda x, k: x * k),
-    Operation("#", "list", "digit", "", "how many, modulo ten", lambda x, k: (len(x) % 10,)),
 )
 KNOWN = {text: operation for operation in OPERATIONS for text in operation.texts}
 

@@ -6,9 +6,10 @@ Stated time: six minutes on one quiet core given the four models, and eight more
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,14 @@ from anystep.calibrate.interval import Interval, bootstrap_mean
 from anystep.experiments._equal import Outcomes, no_cheaper, outcomes
 from anystep.experiments._figures import held, paired, ratio, table
 from anystep.experiments.check import Result
-from anystep.ledger import Ledger, Limit
 from anystep.procedure import Method
 from anystep.process import Floats, Process, Reward
 from anystep.run import Run
 from anystep.search.plangen import Played
 from anystep.solve import process_for
-from anystep.tasks.planning import planning
+from anystep.tasks.planning import Constraint, planning
 from anystep.tasks.task import Task
-from anystep.verify import oracle, plan_constraints
+from anystep.verify import constraints_of, oracle, plan_constraints
 
 ROW = 113
 TEMPERATURE = 0.7
@@ -43,12 +43,26 @@ ALGORITHMS: dict[str, Callable[[Reward, int], Method]] = {  # with how many more
 
 @dataclass(frozen=True)
 class Bench:
-    """The planner on problems, and the verifier of a problem, guided by its extracted constraints or not."""
+    """The four models on problems."""
 
-    planner: Any
-    verifier: Callable[[Task, bool], Reward]
+    engines: dict[str, Any]
     tasks: Sequence[Task]
     seed: int
+
+    @property
+    def planner(self) -> Any:
+        return self.engines["planner"]
+
+    @functools.cached_property
+    def extracted(self) -> dict[str, tuple[tuple[Constraint, ...], int]]:
+        """Of each problem, the constraints that the extractor finds, and the tokens it took."""
+        found = {task.id: constraints_of(task, self.engines["extractor"]) for task in self.tasks}
+        return {key: (constraints, cost.tokens) for key, (constraints, cost) in found.items()}
+
+    def verifier(self, task: Task, guided: bool) -> Reward:
+        """A problem's verifier; where nothing was extracted the guided one has only the text to go by."""
+        constraints = self.extracted[task.id][0] if guided else ()
+        return plan_constraints(task, constraints, self.engines["guided" if constraints else "unguided"])
 
     def sampled(self, task: Task) -> Process:
         return process_for(task, self.planner, temperature=TEMPERATURE)
@@ -66,7 +80,7 @@ class Bench:
     def fixed(self, name: str, guided: bool = True, more: int = 0) -> Outcomes:
         """One algorithm on every problem."""
         make = ALGORITHMS[name]
-        return self._run(lambda task: make(self.verifier(task, guided), more))
+        return self._run(lambda task: make(self.verifier(task, guided), more), guided)
 
     def oracled(self, n: int = 5) -> Outcomes:
         """Best of n by the exact checker: the upper bound of any verifier, no method."""
@@ -81,10 +95,13 @@ class Bench:
             suited = known.suited(task) if prior else ()
             return search.plangen(made, reward, rounds=rounds, prior=suited, played=known.played)
 
-        return self._run(method)
+        return self._run(method, guided=True)
 
-    def _run(self, method: Callable[[Task], Method]) -> Outcomes:
-        return outcomes(self.planner, self.tasks, method, self.seed, process_of=self.sampled)
+    def _run(self, method: Callable[[Task], Method], guided: bool = False) -> Outcomes:
+        """With the extraction's tokens added where it was used."""
+        found = outcomes(self.planner, self.tasks, method, self.seed, process_of=self.sampled)
+        extra = np.array([self.extracted[task.id][1] if guided else 0 for task in self.tasks])
+        return replace(found, tokens=found.tokens + extra)
 
 
 @dataclass(frozen=True)
@@ -133,7 +150,7 @@ def calls(found: Outcomes) -> Floats:
 def _calls(run: Run) -> int:
     family = run.books.family
     made = sum(bool(parents) for parents in family.parents)
-    guided = any(getattr(reward, "extractor", None) is not None for reward, _ in family.scores)
+    guided = any(getattr(reward, "constraints", ()) for reward, _ in family.scores)
     return made + len(family.scores) + guided
 
 
@@ -141,8 +158,7 @@ def extracted(bench: Bench) -> tuple[Floats, Floats, Floats]:
     """Of each problem: constraints found that are there, found that are not, and missed."""
     rows = []
     for task in bench.tasks:
-        verifier: Any = bench.verifier(task, True)
-        found = set(map(str, verifier.constraints(Limit(Ledger(), "extractor")) or ()))
+        found = set(map(str, bench.extracted[task.id][0]))
         there = set(map(str, task.meta["problem"].constraints))
         rows.append((len(found & there), len(found - there), len(there - found)))
     hits, extra, missed = np.array(rows, dtype=np.float64).T
@@ -173,14 +189,11 @@ def run(
     began = time.perf_counter()
     loaded = engines or trained(progress)
 
-    def verifier(task: Task, guided: bool) -> Reward:
-        who = loaded["guided" if guided else "unguided"]
-        return plan_constraints(task, guided, who, loaded["extractor"] if guided else None)
-
     def bench(split: str) -> Bench:
-        return Bench(loaded["planner"], verifier, planning(problems, split, seed), seed)
+        return Bench(loaded, planning(problems, split, seed), seed)
 
-    known = Known.of(bench("dev"), {name: bench("dev").fixed(name) for name in ALGORITHMS})
+    dev = bench("dev")
+    known = Known.of(dev, {name: dev.fixed(name) for name in ALGORITHMS})
     test = bench("test")
     guided = {name: test.fixed(name) for name in ALGORITHMS}
     unguided = {name: test.fixed(name, guided=False, more=1) for name in ALGORITHMS}
@@ -202,12 +215,14 @@ def run(
         held("F1 of the extracted constraints", f1(*extracted(test)), ">=", 0.9),
     ]  # fmt: skip
     k, voted = no_cheaper(test.voted, ours.cost)
-    rows = [["greedy plan", test.greedy()], [f"vote@{k}", voted]]
-    rows += [[f"{name}, unguided", o] for name, o in unguided.items()]
-    rows += [[f"{name}, guided", o] for name, o in guided.items()]
-    rows += [["selection", ours], ["selection without the prior", test.selected(known, rounds, prior=False)]]
-    rows.append(["best of 5 by the exact checker (oracle, an upper bound)", test.oracled()])
-    lines = [[name, str(o.accuracy), float(o.right[top].mean()), float(calls(o).mean()), o.cost] for name, o in rows]
+    rows = [("greedy plan", test.greedy()), (f"vote@{k}", voted)]
+    rows += [(f"{name}, unguided", o) for name, o in unguided.items()]
+    rows += [(f"{name}, guided", o) for name, o in guided.items()]
+    rows += [("selection", ours), ("selection without the prior", test.selected(known, rounds, prior=False))]
+    rows.append(("best of 5 by the exact checker (oracle, an upper bound)", test.oracled()))
+    lines: list[list[object]] = [
+        [name, str(o.accuracy), float(o.right[top].mean()), float(calls(o).mean()), o.cost] for name, o in rows
+    ]
     lines.append(["oracle choice of a guided algorithm", str(bootstrap_mean(oracle_choice)),
                   float(oracle_choice[top].mean()), "", ""])  # fmt: skip
     told = (
