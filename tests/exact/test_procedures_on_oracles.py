@@ -84,24 +84,25 @@ def methods(process: Process) -> dict[str, Method]:
     }
     if process.logp == "mass":
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
-    found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
-        n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
-    )
     if isinstance(process, EnumerableLM):
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
-        found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
-            n=3, reward=REWARD, threshold=None, warming=(process,)
-        )
-        cue = Reviser(process, "cue")
-        found["iterative_deepening_sampling"] = search.iterative_deepening_sampling(
-            n=3, trigger=cue, length=LENGTH, first=1, growth=2, reward=REWARD
-        )
-        found["triggered_sampling"] = search.triggered_sampling(
-            n=2, trigger=cue, length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
-        )
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
         found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
+    if process is ORACLES["faulty"]:  # each once, where its options matter
+        found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
+            n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
+        )
+        found["iterative_deepening_sampling"] = search.iterative_deepening_sampling(
+            n=3, trigger=Reviser(ORACLES["tokens"], "cue"), length=LENGTH, first=1, growth=2, reward=REWARD
+        )
+    if process is ORACLES["tokens"]:
+        found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
+            n=3, reward=REWARD, threshold=None, warming=(process,)
+        )
+        found["triggered_sampling"] = search.triggered_sampling(
+            n=2, trigger=Reviser(process, "cue"), length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
+        )
     return found
 
 

@@ -36,8 +36,8 @@ def run(
     progress: Callable[[str], None] = print,
     engine: Engine | None = None,
     plain: Engine | None = None,
-    problems: int = 450,
-    tuning: int = 120,
+    problems: int = 420,
+    tuning: int = 105,
     n: int = N,
     most: int = MOST,
 ) -> Result:
