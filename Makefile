@@ -33,6 +33,7 @@ pytest: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python tools/pages.py
 	$(BIN)/python tools/verdicts_page.py
+	$(BIN)/python tools/curves_page.py
 	$(BIN)/python tools/cli_page.py
 
 lock: $(VENV)/.dev

@@ -168,7 +168,8 @@ class Books:
                 drawn = lineage.uniforms(lineage.roots(self.seed, (*path, 1), np.arange(first, first + n)))
                 return [], lambda _: drawn
             case Read(population):
-                said = replace(population, answers=self.process.answers(population.states))
+                states = population.states
+                said = replace(population, answers=self.process.answers(states), texts=self.process.texts(states))
                 return [], lambda _: said
             case Start():
                 return self._start(ask)

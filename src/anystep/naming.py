@@ -29,15 +29,26 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "sample": search.sample,
     "best_of_n": search.best_of_n,
     "best_of_majority": search.best_of_majority,
+    "repeated_sampling": search.repeated_sampling,
     "capability_aware_best_of_n": search.capability_aware_best_of_n,
     "self_consistency": search.self_consistency,
     "adaptive_self_consistency": search.adaptive_self_consistency,
+    "complexity_vote": search.complexity_vote,
     "first_finish": search.first_finish,
     "perplexity_consistency": search.perplexity_consistency,
     "particle_filter": search.particle_filter,
     "beam": search.beam,
     "astar": search.astar,
+    "astar_decode": search.astar_decode,
     "mcts": search.mcts,
+    "dvts": search.dvts,
+    "parallel_tempering": search.parallel_tempering,
+    "particle_gibbs": search.particle_gibbs,
+    "particle_islands": search.particle_islands,
+    "rebase": search.rebase,
+    "step_beam": search.step_beam,
+    "tree_of_thoughts": search.tree_of_thoughts,
+    "ab_mcts": search.ab_mcts,
 }
 
 
@@ -108,6 +119,12 @@ def _self_evaluation_token(task: Question, asks: Asks) -> Reward:
     return verify.self_evaluation_token(asks(None))
 
 
+def _steps(task: Question, separator: str = "\n", end: str | None = None) -> Reward:
+    from anystep import verify
+
+    return verify.steps(separator, end)
+
+
 def _tests(task: Question, all: bool = False) -> Reward:
     from anystep import verify
 
@@ -131,6 +148,7 @@ _REWARDS: dict[str, MakeReward] = {
     "oracle": _oracle,
     "self_evaluation": _self_evaluation,
     "self_evaluation_token": _self_evaluation_token,
+    "steps": _steps,
     "tests": _tests,
     "uncertainty_head": _uncertainty_head,
 }
@@ -269,6 +287,8 @@ _DECISIONS: dict[str, Decision | Callable[..., Decision]] = {
     "majority_above": decide.majority_above,
     "perplexity_consistency": decide.perplexity_consistency,
     "best_of_majority": decide.best_of_majority,
+    "complex_majority": decide.complex_majority,
+    "every_answer": decide.every_answer,
     "abstain": decide.abstain,
 }
 

@@ -71,6 +71,19 @@ class Population:
         joined = replace(self, states=states, answers=None, texts=None, evidence=None, flagged=flagged, **books)
         return joined.weighed(weights)
 
+    def distinct(self) -> Self:
+        """Without the rows whose content an earlier row has, where the states can tell (`States.contents`); else all.
+
+        A failed row is no copy of anything.
+        """
+        contents = getattr(self.states, "contents", None)
+        if contents is None or len(self) < 2:
+            return self
+        first: dict[Any, int] = {}
+        failed = self.failed
+        rows = [row for row, said in enumerate(contents()) if failed[row] or first.setdefault(said, row) == row]
+        return self if len(rows) == len(self) else self.take(rows)
+
     def weighed(self, weights: ArrayLike) -> Self:
         """With these weights, normalised; all zero stays all zero."""
         w = np.asarray(weights, dtype=np.float64)

@@ -59,7 +59,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Read:
-    """Ask what each state says: the population with its `answers`, which are a pure function of the states and free."""
+    """Ask what each state says: the population with its `answers` and `texts`, which are a pure function of the states
+    and free."""
 
     population: Population
 

@@ -29,7 +29,10 @@ class Status(IntEnum):
 
 
 class States(Protocol):
-    """n states side by side: immutable, opaque to procedures, and only their content: caches live in the process."""
+    """n states side by side: immutable, opaque to procedures, and only their content: caches live in the process.
+
+    Where equal states can be told, `contents()` gives something hashable for each (`Population.distinct` reads it).
+    """
 
     def __len__(self) -> int: ...
     def take(self, index: NDArray[np.int64]) -> Self:

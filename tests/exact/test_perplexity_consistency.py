@@ -175,3 +175,13 @@ def test_the_method_is_its_samples_and_its_decision() -> None:
     assert search.perplexity_consistency(n=2) != search.perplexity_consistency(n=2, prune=False)
     with pytest.raises(UsageError, match="True or False"):
         search.perplexity_consistency(n=2, prune=1)  # type: ignore[arg-type]
+
+
+def test_what_is_pruned_neither_wins_nor_makes_the_winner_surer() -> None:
+    logp = [-1.0, -1.1, -1.05, -1.2, -1.15, -9.0, -9.5, -10.0, -9.2]
+    p = drawn("aabbbbbaa", list("123456789"), logp)
+    plain, pruned = PC(p), decide.perplexity_consistency()(p)
+    assert pruned.row == plain.row == 2 and pruned.support == plain.support
+    assert set(decide.estimates(p, prune=True)) == {"a", "b"}
+    kept = np.exp(list(decide.estimates(p, prune=True).values())).sum()
+    assert kept == pytest.approx(np.exp(logp[:5]).sum())

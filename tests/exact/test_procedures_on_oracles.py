@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from anystep.testing import (
 )
 from anystep.testing.checks_process import trail
 from anystep.testing.oracles import (
+    Again,
     Countdown,
     Critic,
     EnumerableLM,
@@ -68,18 +70,41 @@ POTENTIAL = JudgePotential(progress, "hope")
 TO_GO = JudgePotential(lambda states: progress(states) - 1, "to_go")
 
 
+def other(process: Process) -> Process:
+    """A second writer of its states, known by its own name."""
+    large = copy.copy(process)
+    large.name = f"large-{process.name}"
+    return large
+
+
 def methods(process: Process) -> dict[str, Method]:
     branch = 2 if process.branches else 1
     found = {
         "sample": search.sample(n=3),
         "best_of_n": search.best_of_n(n=3, reward=REWARD),
         "self_consistency": search.self_consistency(n=3),
+        "repeated_sampling": search.repeated_sampling(n=3),
+        "complexity_vote": search.complexity_vote(n=4, k=2, complexity=REWARD),
         "adaptive_self_consistency": search.adaptive_self_consistency(n=4, sure=0.8, batch=2),
         "first_finish": search.first_finish(n=3, k=2),
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
         "beam": search.beam(width=2, reward=REWARD, branch=branch),
+        "astar_decode": search.astar_decode(REWARD, branch=branch, expansions=5, goals=2),
+        "astar_decode, open": search.astar_decode(REWARD, branch=1, expansions=6, reopen=0.05),
+        "dvts": search.dvts(trees=2, reward=REWARD, branch=branch),
+        "rebase": search.rebase(n=3, reward=REWARD, temperature=0.05),
+        "particle_gibbs": search.particle_gibbs(n=3, sweeps=2, potential=POTENTIAL),
+        "particle_islands": search.particle_islands(islands=2, n=2, potential=POTENTIAL, ess=0.9),
+        "parallel_tempering": search.parallel_tempering(2, 2, REWARD.log_odds(), temperatures=(3.0, 1.0)),
+        "retiring beam": search.beam(width=2, reward=REWARD, branch=branch, retire=True, distinct=True),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
+        "mcts by value": search.mcts(REWARD, rounds=3, branch=branch, select="puct", value=REWARD, rollout=0.5),
+        "tree_values": search.AlphaMath(REWARD, rounds=3, branch=branch).supervise(REWARD),
+        "tree_of_thoughts": search.tree_of_thoughts(REWARD, "dfs", branch=branch, prune=0.0, expansions=4),
+        "ab_mcts": search.ab_mcts(REWARD, rounds=3, batch=2),
+        "glimp_router": search.glimp_router(large=other(process), glimpse=REWARD, threshold=0.15, n=2),
+        "draft_router": search.draft_router(large=other(process), router=REWARD, threshold=0.15, n=2),
         "together": search.together(search.sample(n=2), search.particle_filter(n=2, potential=POTENTIAL)),
     }
     if process.logp == "mass":
@@ -89,6 +114,7 @@ def methods(process: Process) -> dict[str, Method]:
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
         found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
+        found["hypothesis_refinement"] = search.hypothesis_refinement(n=2, reward=REWARD, reviser=Again(process))
     if process is ORACLES["faulty"]:  # each once, where its options matter
         found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
             n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
@@ -148,6 +174,9 @@ DECISIONS = [
     search.reward_majority,
     search.first_finished,
     search.majority_above(0.3),
+    decide.complex_majority(k=1),
+    decide.complex_majority(k=3),
+    decide.every_answer,
     decide.perplexity_consistency(),
     decide.perplexity_consistency(prune=False),
     decide.best_of_majority(threshold=0),
@@ -192,7 +221,7 @@ def test_path_probabilities_are_not_weighed_where_there_are_none() -> None:
 
 
 def test_branching_a_deterministic_process_is_refused() -> None:
-    for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO)):
+    for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO), search.astar_decode(REWARD)):
         check_refusal(method, Countdown(), advises="use branch=1, more starts")
 
 

@@ -1,6 +1,7 @@
 """Which method gives more for the same compute? Methods at growing n on the same items, at their true cost."""
 
 from anystep.bench.compare import Comparison, Progress, compare
+from anystep.bench.coverage import BetaBinomial, PowerLaw, beta_binomial, curve, power_law, spread
 from anystep.bench.entry import Entry, baselines, entry
 from anystep.bench.pass_at_k import pass_at, pass_at_k, sampled
 from anystep.bench.plugin import MethodsFile, methods_file
@@ -11,19 +12,23 @@ from anystep.calibrate.interval import Interval, bootstrap_mean, level, paired_d
 
 __all__ = [
     "AtBudget",
+    "BetaBinomial",
     "Comparison",
     "Entry",
     "Interval",
     "Item",
     "MethodsFile",
     "Point",
+    "PowerLaw",
     "Progress",
     "Report",
     "Store",
     "Trial",
     "baselines",
+    "beta_binomial",
     "bootstrap_mean",
     "compare",
+    "curve",
     "entry",
     "equal_cost",
     "is_store",
@@ -32,6 +37,8 @@ __all__ = [
     "paired_difference",
     "pass_at",
     "pass_at_k",
+    "power_law",
     "sampled",
+    "spread",
     "wilson",
 ]

@@ -75,6 +75,6 @@ class Going:
         return not isinstance(self.until, str) and (self.status == Status.DONE).sum() >= self.until
 
     def _reply(self) -> Stepped:
-        states = Sequences(tuple(self.tokens), self.states.starts, self.states.tokenizer)
+        states = self.states.written(tuple(self.tokens), self.process.name)
         zeros = np.zeros(len(states))
         return Stepped(states, self.status, self.logp, zeros, self.limit.used, self.cut, self.errors)

@@ -143,9 +143,13 @@ class Joined:
     def _open(self, going: Member, rows: list[int], reserve: int) -> None:
         """Pays for what `rows` lack, and for the token that each draws next."""
         sequences = [going.tokens[row] for row in rows]
-        starts = [going.states.starts[row] for row in rows]
+        before = going.states.drawn(going.process.name)
+        drawn = [
+            len(tokens) if len(tokens) > len(going.states.tokens[row]) else before[row]
+            for row, tokens in zip(rows, sequences, strict=True)
+        ]
         owed, index = going.owed(rows), np.array(rows, np.int64)
-        left, plan = paid(self.engine, sequences, going.limit, owed, starts, index, calls=False)
+        left, plan = paid(self.engine, sequences, going.limit, owed, drawn, index, calls=False)
         allowed = [] if plan is None else [rows[i] for i in left.tolist()]
         going.refuse([row for row in rows if row not in set(allowed)])
         if plan is None:
@@ -243,9 +247,11 @@ class Joined:
             for coming in [c for c in self.coming if c.going is going]:
                 self._in(coming, [row for row in coming.rows if row in payers and row not in allowed])
             going.owes[[row for row in live if row in allowed]] = False
-            for coming, row in late:
-                if row in allowed:
-                    (going.place[row],) = self.session.join([going.tokens[row][:-1]], self._spare())
+            late = [(coming, row) for coming, row in late if row in allowed]
+            if late:  # together: a buffer that grows row by row is copied each time
+                numbers = self.session.join([going.tokens[row][:-1] for _, row in late], self._spare())
+                going.place |= {row: number for (_, row), number in zip(late, numbers, strict=True)}
+                for coming, row in late:
                     self._in(coming, [row])
             fed += [(going, row) for row in going.place]
         return fed

@@ -22,16 +22,16 @@ def paid(
     sequences: Sequence[Tokens],
     limit: Limit,
     each: Cost | Sequence[Cost] = FREE,
-    starts: Sequence[int] | None = None,
+    drawn: Sequence[int] | None = None,
     rows: NDArray[np.int64] | None = None,
     calls: bool = True,
 ) -> tuple[NDArray[np.int64], Plan | None]:
     """The rows that could pay for what they lack and for `each`, and the plan of that, or None.
 
-    A position that several rows share is paid by the first of them; when that one is refused, by the next. starts: each
-    row's prompt length, where the last token beyond it was paid for when it was drawn, so that feeding it is an
-    evaluation and no prompt token; without it all that is read is prompt. rows: the rows' places in the limit's call,
-    when the sequences are only some of them. calls: whether the plan's passes are paid for too.
+    A position that several rows share is paid by the first of them; when that one is refused, by the next. drawn: how
+    long each row was when its reader drew a token for it last, 0 where it never did: that token was paid for then, so
+    that feeding it is an evaluation and no prompt token; all else that is read is prompt. rows: the rows' places in the
+    limit's call, when the sequences are only some of them. calls: whether the plan's passes are paid for too.
     """
     left = np.arange(len(sequences))
     places = left if rows is None else rows
@@ -40,9 +40,10 @@ def paid(
     while len(left):
         plan = engine.plan([sequences[row] for row in left.tolist()])
         prices, once = engine.price(plan)
-        if starts is not None:  # the token sampled last was paid when it was drawn: feeding it is an evaluation
-            drawn = [len(sequences[row]) > starts[row] for row in left.tolist()]
-            prices = [replace(p, prompt=p.prompt - (p.prompt > 0 and d)) for p, d in zip(prices, drawn, strict=True)]
+        if drawn is not None:
+            known = [len(sequences[row]) - p.prompt for row, p in zip(left.tolist(), prices, strict=True)]
+            own = [p.prompt > 0 and k < drawn[row] for row, p, k in zip(left.tolist(), prices, known, strict=True)]
+            prices = [replace(p, prompt=p.prompt - o) for p, o in zip(prices, own, strict=True)]
         if owing is None:
             due = [price + more[row] for price, row in zip(prices, left.tolist(), strict=True)]
             granted = limit.pay(places[left], due, once=once if calls else FREE)
@@ -61,11 +62,11 @@ def opened(
     sequences: Sequence[Tokens],
     limit: Limit,
     each: Cost = FREE,
-    starts: Sequence[int] | None = None,
+    drawn: Sequence[int] | None = None,
     rows: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], Decoding | None]:
     """As `paid`, with the rows' session in place of its plan."""
-    left, plan = paid(engine, sequences, limit, each, starts, rows)
+    left, plan = paid(engine, sequences, limit, each, drawn, rows)
     return left, None if plan is None else engine.open(plan)
 
 
@@ -76,15 +77,15 @@ def read_each(
     limit: Limit,
     read: Callable[[Tensor, int], float],
     each: Cost = FREE,
-    starts: Sequence[int] | None = None,
+    drawn: Sequence[int] | None = None,
 ) -> Floats:
     """`read(states, i)` of every sequence i whose reading could be paid for, from its hidden states (time, dim); NaN of
-    the others. Portion by portion; rows: the sequences' places in the limit's call; each, starts: as in `paid`."""
+    the others. Portion by portion; rows: the sequences' places in the limit's call; each, drawn: as in `paid`."""
     values = np.full(len(sequences), np.nan)
     with engine.lock:
         for some in portions(engine, sequences):
-            begun = None if starts is None else [starts[i] for i in some.tolist()]
-            paid_for, session = opened(engine, [sequences[i] for i in some.tolist()], limit, each, begun, rows[some])
+            own = None if drawn is None else [drawn[i] for i in some.tolist()]
+            paid_for, session = opened(engine, [sequences[i] for i in some.tolist()], limit, each, own, rows[some])
             if session is not None:
                 with session:
                     for place, i in enumerate(some[paid_for].tolist()):

@@ -137,7 +137,7 @@ class LanguageProcess(Process):
         parent = np.array([row for row, _, _ in children], np.int64)
         old = states.take(parent)
         tokens = tuple(t if new is None else (*t, new) for t, (_, new, _) in zip(old.tokens, children, strict=True))
-        states = Sequences(tokens, old.starts, old.tokenizer)
+        states = old.written(tokens, self.name)
         cut = np.array([new is None for _, new, _ in children])
         status, errors = self.judge(states)
         logp = np.array([logp for _, _, logp in children])
@@ -153,7 +153,7 @@ class LanguageProcess(Process):
         """Of the rows `some`, pays for what they lack in the cache, and `each` beside it, then computes it for those
         who could pay: which they are, and their session."""
         chosen = states.take(some)
-        left, session = opened(self.engine, chosen.tokens, limit, each, chosen.starts, some)
+        left, session = opened(self.engine, chosen.tokens, limit, each, chosen.drawn(self.name), some)
         return some[left], session
 
     def judge(self, states: Sequences) -> tuple[NDArray[np.int8], dict[int, str]]:

@@ -1,10 +1,14 @@
 """Which states are worth a step, and which answer do they give? Procedures and decisions on any process."""
 
+from anystep.search.ab_mcts import ab_mcts
 from anystep.search.adaptive_self_consistency import adaptive_self_consistency
+from anystep.search.alphamath import AlphaMath
 from anystep.search.astar import astar
-from anystep.search.beam import beam
+from anystep.search.astar_decode import astar_decode
+from anystep.search.beam import beam, step_beam
 from anystep.search.best_of_majority import best_of_majority
 from anystep.search.capability_aware_best_of_n import capability_aware_best_of_n
+from anystep.search.complexity_vote import complexity_vote
 from anystep.search.decide import (
     abstain,
     best_reward,
@@ -14,6 +18,10 @@ from anystep.search.decide import (
     reward_majority,
     weighted_majority,
 )
+from anystep.search.draft_router import draft_router
+from anystep.search.dvts import dvts
+from anystep.search.glimp_router import glimp_router
+from anystep.search.hypothesis_refinement import hypothesis_refinement
 from anystep.search.infty_think import infty_think
 from anystep.search.iterative_deepening_sampling import (
     Anywhere,
@@ -23,39 +31,64 @@ from anystep.search.iterative_deepening_sampling import (
     triggered_sampling,
 )
 from anystep.search.mcts import mcts
+from anystep.search.parallel_tempering import parallel_tempering
 from anystep.search.particle import particle_filter
+from anystep.search.particle_gibbs import particle_gibbs
+from anystep.search.particle_islands import particle_islands
 from anystep.search.perplexity_consistency import perplexity_consistency
+from anystep.search.plangen import plangen
+from anystep.search.rebase import rebase
 from anystep.search.refine import refine
+from anystep.search.repeated_sampling import repeated_sampling
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
+from anystep.search.thoughts import tree_of_thoughts
 from anystep.search.together import together
+from anystep.search.tournament import tournament
 from anystep.search.truncate import truncate
 
 __all__ = [
+    "AlphaMath",
     "Anywhere",
     "Every",
     "Geometric",
+    "ab_mcts",
     "abstain",
     "adaptive_self_consistency",
     "astar",
+    "astar_decode",
     "beam",
     "best_of_majority",
     "best_of_n",
     "best_reward",
     "capability_aware_best_of_n",
+    "complexity_vote",
+    "draft_router",
+    "dvts",
     "first_finish",
     "first_finished",
+    "glimp_router",
+    "hypothesis_refinement",
     "infty_think",
     "iterative_deepening_sampling",
     "majority",
     "majority_above",
     "mcts",
+    "parallel_tempering",
     "particle_filter",
+    "particle_gibbs",
+    "particle_islands",
     "perplexity_consistency",
+    "plangen",
+    "rebase",
     "refine",
+    "repeated_sampling",
     "reward_majority",
     "sample",
     "self_consistency",
+    "step_beam",
     "together",
+    "tournament",
+    "tree_of_thoughts",
     "triggered_sampling",
     "truncate",
     "weighted_majority",

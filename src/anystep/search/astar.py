@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
-
 import numpy as np
 
-from anystep.population import Population
-from anystep.procedure import ByReward, Count, Exploring, procedure, score, start, step
+from anystep.procedure import ByReward, Count, Exploring, procedure
+from anystep.process import Floats
 from anystep.search import decide
+from anystep.search.best_first import Marks, best_first
+
+
+def improbable(before: Marks, after: Marks) -> tuple[Floats, Floats]:
+    """A step costs its -log p; still to pay is minus the log-probability that is estimated to come, nothing at an
+    end."""
+    return before.logp - after.logp, np.where(after.done, 0.0, -after.value)
 
 
 @procedure(decide=decide.best_reward, needs_mass=True)
@@ -23,23 +28,6 @@ def astar(heuristic: ByReward, branch: Count = 4, expansions: Count = 256) -> Ex
     seen, if any. Source: Hart, Nilsson and Raphael, "A Formal Basis for the Heuristic Determination of Minimum Cost
     Paths" (1968).
     """
-    population = yield from start(1)
-    frontier: list[tuple[float, int, int, Population]] = []
-    goal, depth = population, 0
-    for _ in range(expansions):
-        if not population.live.any():
-            break
-        children = yield from step(population, branch)
-        togo = yield from score(children, heuristic)
-        f = children.logp + np.where(children.done, 0.0, togo)
-        for row in np.flatnonzero(~children.failed & np.isfinite(f)).tolist():
-            entry = (-float(f[row]), -(depth + 1), int(children.id[row]), children.take([row]))
-            heapq.heappush(frontier, entry)
-        if not frontier:
-            break
-        _, negative, _, population = heapq.heappop(frontier)
-        depth, goal = -negative, population
-    if not goal.done.any():
-        finished = [p for *_, p in frontier if p.done.all()]
-        goal = finished[0].join(*finished[1:]) if finished else goal
-    return goal.scored(goal.logp)
+    search = yield from best_first(heuristic, improbable, branch, expansions)
+    found = search.finished() or search.root
+    return found.scored(found.logp)

@@ -1,81 +1,148 @@
-"""Monte Carlo tree search with rollouts to the end, on rewards normalised by their declared range."""
+"""Monte Carlo tree search over steps: by UCT or PUCT, with rollouts, a learned value, or both at its leaves."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from anystep.errors import UsageError
 from anystep.population import Population
-from anystep.procedure import ByReward, Count, Exploring, Positive, procedure, score, start, step
-from anystep.process import Floats, Reward
+from anystep.procedure import Ask, ByReward, Count, Exploring, Positive, Rule, Share, procedure, score, start, step
+from anystep.process import Floats
 from anystep.search import decide
+from anystep.search.tree import Node, normalised, priors, puct, uct
 
-
-@dataclass
-class Node:
-    """One state of the tree with its visits and its total of normalised rewards."""
-
-    state: Population
-    children: list[Node] = field(default_factory=list)
-    visits: int = 0
-    total: float = 0.0
-
-    def best_child(self, c: float) -> Node:
-        """The child with the highest upper confidence bound; unvisited ones first, in order."""
-
-        def bound(child: Node) -> float:
-            if child.visits == 0:
-                return math.inf
-            return child.total / child.visits + c * math.sqrt(math.log(self.visits) / child.visits)
-
-        return max(self.children, key=bound)
+Select = Annotated[Literal["uct", "puct"], Rule("'uct' or 'puct'", lambda x: x in ("uct", "puct"))]
+RULES = {"uct": uct, "puct": puct}
 
 
 @procedure(decide=decide.best_reward)
-def mcts(reward: ByReward, rounds: Count = 32, branch: Count = 4, c: Positive = 1.4) -> Exploring:
-    """`rounds` of: descend by UCT, add `branch` children to a leaf, roll each out to its end, score, back up the mean.
+def mcts(
+    reward: ByReward,
+    rounds: Count = 32,
+    branch: Count = 4,
+    c: Positive = 1.4,
+    select: Select = "uct",
+    value: ByReward | None = None,
+    rollout: Share | None = None,
+    close: bool = True,
+    temper: Positive = 1.0,
+    widen: Share = 0.5,
+) -> Exploring:
+    """`rounds` of: descend by `select`, add `branch` distinct children to a leaf, evaluate each, back up the sum.
 
-    Preserves nothing: the answer is the finished rollout with the highest reward. Rewards are mapped to [0, 1] by their
-    declared range before UCT (a range that is not finite, by the values seen so far), so `c` means the same for every
-    reward. A finished leaf is scored again for free: rewards are paid once a state.
-    Source: Kocsis and Szepesvari, "Bandit Based Monte-Carlo Planning" (ECML 2006).
+    A finished child is worth its reward. An unfinished one is worth `rollout` times the reward of one rollout from it
+    to its end, plus 1 - rollout times its `value`, a reward of unfinished states; by default it is rolled out where
+    there is no value, and not where there is one. All are mapped to [0, 1] by their declared ranges before (a range
+    that is not finite, by the values seen so far), so `c` means the same for every reward.
+
+    select: "uct" explores by visits alone, "puct" by the step's probability as well; temper > 1 flattens these priors.
+    widen: a state with N visits has branch (N / branch) ** widen children or more, and gets `branch` more where all
+    below it is finished, until they bring nothing new; 0 leaves each at its first `branch`.
+    close: a finished state is not visited again, nor one below which all is finished; the search ends when the root is
+    closed. Without it finished states go on being visited, as bandit theory has it, at no cost.
+
+    Preserves nothing: of the states that finished, each once, the one with the highest reward answers. On a process
+    that can `expand` all its children, enough rounds see every output. If nothing has finished when the rounds are
+    over, the best open state is rolled out.
+    Source: Kocsis and Szepesvari, "Bandit Based Monte-Carlo Planning" (ECML 2006); "puct" from Silver et al.,
+    "Mastering the game of Go without human knowledge" (Nature 2017); widening from Coulom, "Computing Elo Ratings of
+    Move Patterns in the Game of Go" (2007).
     """
+    share = rollout if rollout is not None else 1.0 if value is None else 0.0
+    if value is None and share < 1:
+        raise UsageError(
+            f"mcts(rollout={rollout}) leaves the rest to a value: call mcts(reward, value=r, rollout=0.5)."
+        )
+    leaves = Leaves(reward, value, share)
     root = Node((yield from start(1)))
-    rollouts: list[Population] = []
-    seen: list[float] = []
+    yield from grown(root, leaves, rounds, Growth(branch, c, RULES[select], close, temper, widen))
+    if not leaves.ends:
+        waiting = (node for node in root.every() if node.live and not node.children)
+        best = max(waiting, key=lambda node: node.visits and node.mean, default=root)
+        end = yield from step(best.state, until="done")
+        leaves.ends.append(end.scored((yield from score(end, reward))))
+    return leaves.ends[0].join(*leaves.ends[1:])
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a tree grows: the options of `mcts`."""
+
+    branch: int
+    c: float
+    select: Callable[[Node, float], Node]
+    close: bool = True
+    temper: float = 1.0
+    widen: float = 0.0
+    distinct: bool = True
+
+    def chosen(self, root: Node) -> Node:
+        """The node whose turn it is."""
+        node = root
+        while node.children and not self.due(node):
+            node = self.select(node, self.c)
+        return node
+
+    def due(self, node: Node) -> bool:
+        """Whether it is time for more children."""
+        if node.full:
+            return False
+        return len(node.children) < self.branch * (node.visits / self.branch) ** self.widen or all(
+            child.closed for child in node.children
+        )
+
+
+def grown(root: Node, leaves: Leaves, rounds: int, growth: Growth) -> Generator[Ask, Any, None]:
+    """The tree below `root`, by that many rounds of mcts."""
     for _ in range(rounds):
-        path = [root]
-        while path[-1].children:
-            path.append(path[-1].best_child(c))
-        leaf = path[-1]
-        first = leaf.state
-        if leaf.state.live.any():
-            first = yield from step(leaf.state, branch)
-            first = first.take(~first.failed)
-            leaf.children = [Node(first.take([i])) for i in range(len(first))]
-        if len(first) == 0:  # every child failed: a round without reward, and the other leaves go on
-            for node in path:
-                node.visits += 1
+        if root.closed:
+            break
+        node = growth.chosen(root)
+        if not node.live:  # it had finished, and its reward is known
+            node.backed_up(1, node.own)
             continue
-        end = yield from step(first, until="done")
-        values = yield from score(end, reward)
-        rollouts.append(end.scored(values))
-        seen += values[np.isfinite(values)].tolist()
-        worth = normalised(values, reward, seen)
-        for child, value in zip(leaf.children, worth.tolist(), strict=len(leaf.children) == len(worth)):
-            child.visits, child.total = 1, value
-        for node in path:
-            node.visits += len(worth)
-            node.total += float(worth.sum())
-    return rollouts[0].join(*rollouts[1:]) if rollouts else root.state
+        children = yield from step(node.state, growth.branch)
+        if children.failed.all():  # a round without reward: the other leaves go on, and this one may be tried again
+            node.backed_up(1, 0.0)
+            continue
+        fresh = node.fresh(children, growth.distinct)
+        node.full = growth.widen == 0 or len(fresh) == 0
+        if len(fresh):
+            worth = yield from leaves.worth(fresh)
+            node.grow(fresh, worth, priors(node, fresh, growth.temper), growth.close)
+        else:
+            node.shut()
 
 
-def normalised(values: Floats, reward: Reward, seen: list[float]) -> Floats:
-    """Rewards mapped to [0, 1] by the declared range, or by the values seen where that is not finite; unscored: 0."""
-    low, high = reward.range
-    if not (math.isfinite(low) and math.isfinite(high)):
-        low, high = (min(seen), max(seen)) if seen else (0.0, 1.0)
-    span = high - low if high > low else 1.0
-    return np.asarray(np.clip((np.nan_to_num(values, nan=low, neginf=low, posinf=high) - low) / span, 0.0, 1.0))
+@dataclass
+class Leaves:
+    """What a tree's leaves are worth, and the finished states that this has come by, each once."""
+
+    reward: ByReward
+    value: ByReward | None
+    share: float
+    ends: list[Population] = field(default_factory=list)
+    seen: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))  # rewards, values
+
+    def worth(self, children: Population) -> Generator[Ask, Any, Floats]:
+        """Each child's evaluation in [0, 1], (n,)."""
+        live, worth = children.live, np.zeros(len(children))
+        if self.share > 0:
+            end = yield from step(children, until="done")
+        else:
+            end = children.take(~live)
+        sure = np.ones(len(children), dtype=bool) if self.share > 0 else ~live
+        if len(end):
+            found = yield from score(end, self.reward)
+            self.ends.append(end.scored(found))
+            self.seen[0].extend(found[np.isfinite(found)].tolist())
+            worth[sure] = normalised(found, self.reward, self.seen[0])
+        if self.value is not None and self.share < 1 and live.any():
+            hope = yield from score(children.take(live), self.value)
+            self.seen[1].extend(hope[np.isfinite(hope)].tolist())
+            worth[live] = self.share * worth[live] + (1 - self.share) * normalised(hope, self.value, self.seen[1])
+        return worth

@@ -37,36 +37,36 @@ def particle_filter(n: Count, potential: ByPotential | None = None, ess: Share =
     lost = population.failed | np.isnan(steer)
     logw, evidence, flagged = np.where(lost, -np.inf, population.logw + steer), 0.0, bool(lost.any())
     while population.live.any():
-        if _effective(logw) < ess * n and np.isfinite(logw).any():
-            evidence += _log_mean(logw)
+        if effective(logw) < ess * n and np.isfinite(logw).any():
+            evidence += log_mean(logw)
             index = systematic(np.exp(logw - logw.max()), float((yield from draw(1))[0]))
             population, steer, logw = population.take(index), steer[index], np.zeros(n)
             if not population.live.any():
                 break
         child = yield from step(population)
         ahead = np.zeros(n) if potential is None else (yield from score(child, potential))
-        logw = logw + (child.logw - population.logw) + _change(steer, ahead)
+        logw = logw + (child.logw - population.logw) + change(steer, ahead)
         lost = child.failed | np.isnan(logw)
         logw, flagged = np.where(lost, -np.inf, logw), flagged or bool(lost.any())
         population, steer = child, ahead
         if not np.isfinite(logw).any():
             break
-    evidence += _log_mean(logw)
+    evidence += log_mean(logw)
     weights = np.exp(logw - logw.max()) if np.isfinite(logw).any() else np.zeros(n)
     return replace(population.scored(steer).weighed(weights), evidence=evidence, flagged=flagged)
 
 
-def _change(before: Floats, after: Floats) -> Floats:
+def change(before: Floats, after: Floats) -> Floats:
     """after - before, where a state that was already impossible stays so."""
     with np.errstate(invalid="ignore"):
         return np.where(np.isneginf(before), -np.inf, after - before)
 
 
-def _log_mean(logw: Floats) -> float:
+def log_mean(logw: Floats) -> float:
     return float(np.logaddexp.reduce(logw) - np.log(len(logw)))
 
 
-def _effective(logw: Floats) -> float:
+def effective(logw: Floats) -> float:
     """Effective sample size, 1 / sum of squared normalised weights."""
     if not np.isfinite(logw).any():
         return 0.0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from anystep.errors import UsageError
-from anystep.population import Population
 from anystep.procedure import All, Ask, Draw, Exploring, Method, Start
+
+T = TypeVar("T")
 
 
 def together(*methods: Method) -> Method:
@@ -26,20 +28,25 @@ def together(*methods: Method) -> Method:
 
 
 def _together(**options: Method) -> Exploring:
-    exploring = [m() for m in options.values()]
+    populations = yield from side_by_side([m() for m in options.values()])
+    return populations[0].join(*populations[1:])
+
+
+def side_by_side(generators: Sequence[Generator[Ask, Any, T]]) -> Generator[Ask, Any, list[T]]:
+    """Drive several generators of asks at once, each with randomness of its own; what each of them returned."""
     try:
-        return (yield from _merged(exploring))
+        return (yield from _merged(generators))
     finally:  # stopped on the way, the members are closed here and now, not when they are collected
-        for generator in exploring:
+        for generator in generators:
             generator.close()
 
 
-def _merged(exploring: list[Exploring]) -> Exploring:
-    replies: list[Any] = [None] * len(exploring)
-    found: dict[int, Population] = {}
-    while len(found) < len(exploring):
+def _merged(generators: Sequence[Generator[Ask, Any, T]]) -> Generator[Ask, Any, list[T]]:
+    replies: list[Any] = [None] * len(generators)
+    found: dict[int, T] = {}
+    while len(found) < len(generators):
         asks: dict[int, Ask] = {}
-        for i, generator in enumerate(exploring):
+        for i, generator in enumerate(generators):
             if i not in found:
                 try:
                     asks[i] = _placed(generator.send(replies[i]), i)
@@ -48,8 +55,7 @@ def _merged(exploring: list[Exploring]) -> Exploring:
         if asks:
             for i, reply in zip(asks, (yield All(tuple(asks.values()))), strict=True):
                 replies[i] = reply
-    populations = [found[i] for i in range(len(exploring))]
-    return populations[0].join(*populations[1:])
+    return [found[i] for i in range(len(generators))]
 
 
 def _placed(ask: Ask, place: int) -> Ask:

@@ -32,6 +32,11 @@ class Counted:
         steps = np.concatenate([self.steps, *(o.steps for o in others)])
         return replace(self, states=self.states.join(*(o.states for o in others)), steps=steps)
 
+    def contents(self) -> tuple[Hashable, ...]:
+        """What tells states apart; by their place, so that none are equal, where the states themselves cannot tell."""
+        inner = getattr(self.states, "contents", lambda: range(len(self)))()
+        return tuple(zip(inner, self.steps.tolist(), strict=True))
+
 
 class Truncated(Process):
     """The process `truncate` returns."""

@@ -15,7 +15,7 @@ from anystep.run import Run
 from anystep.testing.cases import Case, ProcedureCheck
 from anystep.testing.checks_process import some_keys
 from anystep.testing.limits import unlimited
-from anystep.testing.runs import finish, near_outcome, same_outcome
+from anystep.testing.runs import finish, near_outcome, one_round, same_outcome
 from anystep.told import Told
 
 journal_checks: list[ProcedureCheck] = []
@@ -100,7 +100,7 @@ def _left_off(case: Case, path: Path, rounds: int) -> None:
         run = case.run(journal=journal)
         while run.calls and run.rounds < rounds:
             try:
-                run.tell([call.perform() for call in run.calls])
+                one_round(run)
             except AllFailed:
                 return
 

@@ -3,8 +3,10 @@
 from anystep.verify.abduct_act_predict import Attribution, abduct_act_predict, replayed
 from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
+from anystep.verify.chain_value import chain_value
 from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
 from anystep.verify.equations import equations
+from anystep.verify.glimpse import Glimpse, RemoteGlimpse, glimpse
 from anystep.verify.judges import (
     Judge,
     Pairwise,
@@ -19,7 +21,9 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.plan_constraints import PlanVerifier, plan_constraints
 from anystep.verify.reread import Reread, reread
+from anystep.verify.rule_fit import RuleFit, rule_fit
 from anystep.verify.self_evaluation_token import SelfEvaluationToken, self_evaluation_token
 from anystep.verify.spare import Spare, spare
 from anystep.verify.steps import Steps, steps
@@ -31,10 +35,14 @@ __all__ = [
     "ChainOutcome",
     "ChainSteps",
     "CollaborativeCotPot",
+    "Glimpse",
     "Judge",
     "NaturalProgram",
     "Pairwise",
+    "PlanVerifier",
+    "RemoteGlimpse",
     "Reread",
+    "RuleFit",
     "SelfEvaluation",
     "SelfEvaluationToken",
     "Spare",
@@ -46,15 +54,19 @@ __all__ = [
     "bradley_terry",
     "chain_outcome",
     "chain_steps",
+    "chain_value",
     "collaborative_cot_pot",
     "equations",
+    "glimpse",
     "judge",
     "judge_for",
     "natural_program",
     "oracle",
     "pairwise",
+    "plan_constraints",
     "replayed",
     "reread",
+    "rule_fit",
     "self_evaluation",
     "self_evaluation_token",
     "spare",

@@ -36,14 +36,15 @@ class SelfEvaluationToken(Reward):
         sequences = self._asked(states)
         rows = np.flatnonzero([len(tokens) <= self.engine.config.context for tokens in sequences])
         chosen = [sequences[row] for row in rows.tolist()]
-        begun = [states.starts[row] + 1 for row in rows.tolist()]  # the question is prompt, the last token is not
+        sizes = [(len(states.tokens[row]), states.starts[row]) for row in rows.tolist()]
+        drawn = [size if size > start else 0 for size, start in sizes]  # the question is prompt, the last token is not
 
         def read(hidden: Tensor, i: int) -> float:
             logits: Tensor = self.engine.model.logits(hidden[-1:]).float()
             return float(logits.softmax(-1)[0, self.keep])
 
         each = Cost(flops=self.engine.flops(0, 0, heads=1))
-        values[rows] = read_each(self.engine, chosen, rows, limit, read, each, begun)
+        values[rows] = read_each(self.engine, chosen, rows, limit, read, each, drawn)
         return Scored(values, limit.used)
 
     def _asked(self, states: Any) -> list[tuple[int, ...]]:

@@ -16,7 +16,8 @@ class Row:
     heard: tokens counted in what the present attempt brought, begun: whether it brought anything. clamped: it was
     asked for fewer tokens than it may have in all. hold: a text at which it is to be held up, as before an answer.
     mute: tokens, and their log-probability, since the last one that added text: the end token, or bytes that are no
-    character yet. likely: the likeliest tokens in place of its text's first one, as the server told them."""
+    character yet. likely: the likeliest tokens in place of the first one that was added to its text, as the server told
+    them."""
 
     place: int
     key: int
@@ -93,7 +94,7 @@ class Row:
         for part in delta.asked:
             call, name, arguments = self.asked.get(part.index, ("", "", ""))
             self.asked[part.index] = call or part.id, name or part.name, arguments + part.arguments
-        if not self.text and not thought:
+        if len(self.text) == self._from and not thought:
             self.likely = self.likely or delta.likely
         self.unscored |= delta.tokens is None and bool(text or thought)
         self.begun |= bool(text or thought or delta.asked)

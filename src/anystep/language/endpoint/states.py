@@ -53,6 +53,10 @@ class Transcripts:
         """Each reply's text, as it was generated."""
         return tuple(row.text for row in self.rows)
 
+    def contents(self) -> tuple[tuple[Any, ...], ...]:
+        """What tells conversations apart: all but how many tokens they took."""
+        return tuple((str(r.prompt), r.text, r.thought, r.waited, r.closed, r.asked) for r in self.rows)
+
     def prompts(self) -> tuple[str, ...]:
         """What each was asked, as text: the prompt, or the last thing the user said."""
         return tuple(asked(row.prompt) for row in self.rows)

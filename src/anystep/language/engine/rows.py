@@ -43,7 +43,7 @@ class Rows:
         self.base = np.array([path_length(path) for path in self.shared], np.int64)
         self.own = np.array([path_length(path) for path in rest], np.int64)
         layers, two, heads, _, width = like.shape
-        self.buffer = like.new_zeros(layers, two, len(paths), heads, int(self.own.max(initial=0)) + room, width)
+        self.buffer = blank(like, layers, two, len(paths), heads, int(self.own.max(initial=0)) + room, width)
         for slot, path in enumerate(rest):
             at = 0
             for span in path:
@@ -157,7 +157,7 @@ class Rows:
         """Positions for `ahead` more of every slot, at least doubling the buffer when it is full."""
         size, needed = self.buffer.shape[4], int(self.own.max()) + ahead
         if needed > size:
-            longer = self.buffer.new_zeros(*self.buffer.shape[:4], max(2 * size, needed), self.buffer.shape[5])
+            longer = blank(self.buffer, *self.buffer.shape[:4], max(2 * size, needed), self.buffer.shape[5])
             longer[:, :, :, :, :size] = self.buffer
             self.counters.copied_own_bytes += self.buffer.nbytes
             self.buffer = longer
@@ -175,6 +175,13 @@ class Rows:
         for a, b in zip(some.tolist(), others.tolist(), strict=True):
             self.shared[a], self.shared[b] = self.shared[b], self.shared[a]
         self._levels = None
+
+
+def blank(like: Tensor, *shape: int) -> Tensor:
+    """Zeros of the type of `like`, in memory that is not touched until it is written: most of a buffer never is."""
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64, torch.float16):
+        return like.new_zeros(*shape)
+    return torch.from_numpy(np.zeros(shape, str(like.dtype).removeprefix("torch.")))
 
 
 def by_reference(path: Path, users: Counter) -> Path:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from anystep.language.engine.cache import Path, Segment, Span, path_length
 from anystep.language.engine.plan import SHARE
-from anystep.language.engine.rows import Counters, Rows
+from anystep.language.engine.rows import Counters, Rows, blank
 
 ROOM = 32  # positions of a row's own that are reserved at first
 
@@ -174,7 +174,7 @@ class Slots(Rows):
         order = sorted(self.at.values())
         layers, two, _, heads, _, width = self.buffer.shape
         longest = int(self.own.max(initial=0))
-        longer = self.buffer.new_zeros(layers, two, slots, heads, size, width)
+        longer = blank(self.buffer, layers, two, slots, heads, size, width)
         for new, old in enumerate(order):
             longer[:, :, new, :, :longest] = self.buffer[:, :, old, :, :longest]
         self.counters.copied_own_bytes += len(order) * longest * self.position_bytes

@@ -27,7 +27,12 @@ from anystep.language.train.optimise import Optimiser
 from anystep.language.train.sampler import sample
 from anystep.tasks.chains import FAMILIES, Alphabet, Problem, problems
 
-SHAPES = {"1m": (128, 5, 4, 384), "2m": (192, 5, 6, 512), "3m": (224, 5, 7, 576)}  # dim, layers, heads, hidden
+SHAPES = {
+    "300k": (96, 3, 3, 256),
+    "1m": (128, 5, 4, 384),
+    "2m": (192, 5, 6, 512),
+    "3m": (224, 5, 7, 576),
+}  # dim, layers, heads, hidden
 CONTEXT = 160
 
 

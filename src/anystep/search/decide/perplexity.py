@@ -77,12 +77,14 @@ class _PerplexityConsistency:
     prune: bool
 
     def __call__(self, population: Population) -> Verdict:
-        sums, rows = _estimates(Paths.of(population), self.prune)
+        paths = Paths.of(population)
+        sums, rows = _estimates(paths, self.prune)
         if not sums:
             return first_finished(population)
         winner = max(sums, key=lambda answer: sums[answer])
-        whole = float(np.logaddexp.reduce(list(sums.values())))
-        return Verdict(rows[winner], min(1.0, float(np.exp(sums[winner] - whole))))
+        seen = _estimates(paths, False)[0] if self.prune else sums  # what was left out is still a doubt
+        whole = float(np.logaddexp.reduce(list(seen.values())))
+        return Verdict(rows[winner], min(1.0, float(np.exp(seen[winner] - whole))))
 
 
 def perplexity_consistency(prune: bool = True) -> Decision:
@@ -90,7 +92,8 @@ def perplexity_consistency(prune: bool = True) -> Decision:
 
     Each distinct path counts once, with its own probability (see `estimates`). `logp` must be that of the distribution
     the samples were drawn from, temperature and truncation included. prune: leave out improbable paths first
-    (`pruning.probable`). A tie goes to the answer that came first. support: the answer's share of the sum.
+    (`pruning.probable`). A tie goes to the answer that came first. support: the answer's share of the probability of
+    all distinct paths, those that were left out included: without them it would be surer than it is right.
     """
     if not isinstance(prune, bool):
         raise UsageError(f"perplexity_consistency(prune={prune!r}): True or False, such as prune=False.")

@@ -94,7 +94,8 @@ class Pool:
         chosen = self.rows(rows)
         paid = sum((self.costs[row] for row in chosen.tolist()), self.shared)
         for label in rewards:
-            each, once = self._marks(label).paid(chosen)
+            marks = self._marks(label)
+            each, once = marks.paid(chosen[marks.rank[chosen] >= 0])
             paid = sum(each, paid + once)
         return paid
 
@@ -153,9 +154,9 @@ class Pool:
             )
         return found
 
-    def process(self, rows: ArrayLike | None = None, whole: bool = False) -> Replayed:
+    def process(self, rows: int | ArrayLike | None = None, resampled: bool = False) -> Replayed:
         """The samples as a process, for `Run(pool.process(), method, budget, seed=pool.seed)`; see `Replayed`."""
-        return Replayed(self, None if rows is None else self.rows(rows), whole)
+        return Replayed(self, None if rows is None else self.rows(rows), resampled)
 
     def reward(self, label: str) -> ReplayedReward:
         """A recorded reward, for a method on `pool.process()`; see `ReplayedReward`."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anystep.errors import Unsupported, UsageError
 from anystep.ledger import FREE, Budget, Ledger
-from anystep.process import Potential, Process, Reward
+from anystep.process import Potential, Process, Reward, Status
 from anystep.search.pools.bill import Bill, cost, figures
 from anystep.search.pools.block import Block, joined
 from anystep.search.pools.file import File, packed, unpacked
@@ -127,7 +128,7 @@ class Pools:
                     say(f"{item or process.name}: {have} of {n} samples")
             for label, reward in named.items():
                 self._score(pool, process, label, reward, fresh, ledger)
-                self._score_alone(pool, process, label, reward, have, ledger)
+                self._score_alone(pool, process, label, reward, fresh, ledger)
         return self.pool(item, process.name, seed, process.settings())
 
     def _begun(self, process: Process, where: tuple[str, str, str, str]) -> tuple[int, Bill, int]:
@@ -181,17 +182,20 @@ class Pools:
             self._file.run("insert into values_ values (?, ?, ?, ?, ?)", (pool, label, first, count, record))
             self._file.commit()
 
-    def _score_alone(self, pool: int, process: Process, label: str, reward: Reward, have: int, ledger: Ledger) -> None:
+    def _score_alone(
+        self, pool: int, process: Process, label: str, reward: Reward, fresh: Mapping[int, Any], ledger: Ledger
+    ) -> None:
         """Find what scoring the first few samples costs by themselves, for a batch may share less where it is small."""
         query = "select alone from rewards where pool = ? and label = ?"
         known = json.loads(self._file.run(query, (pool, label))[0][0])
+        have = self._file.run("select coalesce(sum(count), 0) from blocks where pool = ?", (pool,))[0][0]
         lacking = [k for k in FEW if k <= have and str(k) not in known]
         if not lacking or ledger.refused:
             return
         query = "select record from values_ where pool = ? and label = ? order by first limit 1"
         costs = unpacked(self._file.run(query, (pool, label))[0][0], str(self.path))[1]
         free = all(c == figures(FREE) for c in costs)
-        states, status = self._first(pool, process, max(lacking))
+        states, status = self._first(pool, process, max(lacking), fresh)
         for k in lacking:
             paid = FREE if free else alone(reward, states.take(np.arange(k)), status[:k], ledger)
             if paid is not None:
@@ -199,10 +203,10 @@ class Pools:
         self._file.run("update rewards set alone = ? where pool = ? and label = ?", (json.dumps(known), pool, label))
         self._file.commit()
 
-    def _first(self, pool: int, process: Process, n: int) -> tuple[Any, Any]:
+    def _first(self, pool: int, process: Process, n: int, fresh: Mapping[int, Any]) -> tuple[Any, Any]:
         """The states and statuses of a pool's first n samples."""
         blocks = self._file.run("select first from blocks where pool = ? and first < ? order by first", (pool, n))
-        parts = [self._states(pool, process, first) for (first,) in blocks]
+        parts = [fresh[first] if first in fresh else self._states(pool, process, first) for (first,) in blocks]
         status = np.concatenate([self._block(pool, first).status for (first,) in blocks])
         return parts[0].join(*parts[1:]).take(np.arange(n)), status[:n]
 
@@ -246,14 +250,15 @@ class Pools:
         """A pool as it stands."""
         query = "select id, about, bill from pools where model = ? and item = ? and settings = ? and seed = ?"
         found = self._file.run(query, (about.model, about.item, about.settings, str(about.seed)))
-        pool, told, bill = found[0]
+        pool, facts, bill = found[0]
         firsts = [f for (f,) in self._file.run("select first from blocks where pool = ? order by first", (pool,))]
         if not firsts:
             raise UsageError(
                 f"nothing of {about.item!r} was recorded: pools.record(process, n=64, item={about.item!r})."
             )
         labels = self._file.run("select label, about, alone from rewards where pool = ? order by rowid", (pool,))
-        marks = {label: self._marks(pool, label, *map(json.loads, records)) for label, *records in labels}
+        data = joined([self._block(pool, first) for first in firsts])
+        marks = {label: self._marks(pool, label, data.status, *map(json.loads, told)) for label, *told in labels}
 
         def load(process: Process) -> Any:
             parts = [self._states(pool, process, first) for first in firsts]
@@ -264,21 +269,25 @@ class Pools:
             about.item,
             about.settings,
             about.seed,
-            json.loads(told),
+            json.loads(facts),
             Bill.read(json.loads(bill)),
-            joined([self._block(pool, first) for first in firsts]),
+            data,
             marks,
             load,
         )
 
-    def _marks(self, pool: int, label: str, about: Mapping[str, Any], few: Mapping[str, Any]) -> Marks:
+    def _marks(
+        self, pool: int, label: str, status: NDArray[np.int8], about: Mapping[str, Any], few: Mapping[str, Any]
+    ) -> Marks:
         query = "select record from values_ where pool = ? and label = ? order by first"
         values, costs = list[float](), list[Any]()
         for (record,) in self._file.run(query, (pool, label)):
             v, c = unpacked(record, str(self.path))
             values += [float(x) for x in v]
             costs += [cost(x) for x in c]
-        return Marks(about, np.array(values), tuple(costs), {int(k): cost(x) for k, x in few.items()})
+        scored = status[: len(values)] != Status.FAILED
+        rank = np.where(scored, np.cumsum(scored) - 1, -1)
+        return Marks(about, np.array(values), tuple(costs), {int(k): cost(x) for k, x in few.items()}, rank)
 
 
 def _check(process: Process, n: int, rows: int, item: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anystep import keys as lineage
 from anystep.errors import Unsupported, UsageError
 from anystep.keys import Keys
 from anystep.ledger import FREE, Cost, Limit
@@ -45,18 +47,20 @@ class Replayed(Process):
 
     A run with the pool's seed gets exactly the samples that the recorded process would have given it: a start's key
     finds its row, and a step to the end reads the row's payments one by one, so that budgets cut and races end where
-    they would have. rows: the i-th start of such a run is this row of the pool, in place of row i. whole: a step is a
-    whole sample, as it is where the recorded process makes completions; without it, steps smaller than a sample are
-    refused, for they were not recorded.
+    they would have. Steps smaller than a sample, further children of a state and starts that were not recorded are
+    refused. rows: the i-th start of such a run is this row of the pool, in place of row i.
+    resampled: a start is any of the rows, drawn with replacement by its key, so that runs of every seed replay; they
+    draw from the pool's samples as if those were all there are. A step is then a whole sample.
 
     What samples share (the prompt) is paid by the first, once until `forget`. The log-probability of a sample counts
     when it ends. Not replayed: seconds, and in how many portions an engine would have taken more rows than its memory
     holds.
     """
 
-    def __init__(self, pool: Pool, rows: Rows | None = None, whole: bool = False) -> None:
-        self.pool, self.whole, self.warmed = pool, whole, False
-        self.name, self.logp, self.horizon = pool.model, pool.about["logp"], 1 if whole else pool.about["horizon"]
+    def __init__(self, pool: Pool, rows: Rows | None = None, resampled: bool = False) -> None:
+        self.pool, self.resampled, self.warmed = pool, resampled, False
+        self.name, self.logp, self.branches = pool.model, pool.about["logp"], not resampled
+        self.horizon = 1 if resampled else pool.about["horizon"]
         self.rows = np.arange(len(pool)) if rows is None else rows
         keys = roots(pool.seed, 0, len(self.rows))
         self._starts = {key: place for place, key in enumerate(keys.tolist())}
@@ -64,13 +68,11 @@ class Replayed(Process):
         self._place = {row: place for place, row in enumerate(self.rows.tolist())}
         data, bill = pool.data, pool.bill
         self._own, self._bill = data.own, bill
+        self._in_order = np.array_equal(self.rows, np.arange(len(self.rows)))
         self._common = np.array([row not in data.own for row in range(len(pool))], bool)
 
     def start(self, keys: Keys, limit: Limit) -> Stepped:
-        places = [self._starts.get(key) for key in keys.tolist()]
-        if any(place is None for place in places):
-            raise self._missing(keys)
-        row = self.rows[np.array(places, np.int64)]
+        row = self._started(keys)
         begun = self.pool.data.begun
         each: Sequence[Cost] | Cost = FREE if begun is None else [begun[i] for i in row.tolist()]
         if each != FREE or self._bill.start != FREE:
@@ -82,6 +84,16 @@ class Replayed(Process):
         return Stepped(
             Samples(row, np.zeros(len(row), np.int64)), status, logp, logw, limit.used, None, self._errors(row, ended)
         )
+
+    def _started(self, keys: Keys) -> Rows:
+        """The rows of the starts with these keys."""
+        if self.resampled:
+            drawn = lineage.uniforms(keys)
+            return np.asarray(self.rows[(drawn * len(self.rows)).astype(np.int64)])
+        places = [self._starts.get(key) for key in keys.tolist()]
+        if any(place is None for place in places):
+            raise self._missing(keys)
+        return np.asarray(self.rows[np.array(places, np.int64)])
 
     def step(self, states: Samples, keys: Keys, limit: Limit, until: Until) -> Stepped:
         self._whole_samples(states, keys, until)
@@ -132,16 +144,18 @@ class Replayed(Process):
 
     def _whole_samples(self, states: Samples, keys: Keys, until: Until) -> None:
         """Unsupported for a step that was not recorded: one that is no whole sample, or another child of a state."""
-        if until == "step" and not self.whole:
+        if self.resampled:
+            return
+        if until == "step":
             raise Unsupported(
-                f"a pool of {self.name} holds whole samples, not their steps: use sample, best_of_n, self_consistency "
-                "or first_finish on it, or pool.process(whole=True) where each step is a whole sample."
+                f"a pool of {self.name} holds whole samples, not their steps: use a method that runs samples to their "
+                "end, such as sample, best_of_n, self_consistency or first_finish; or the model itself."
             )
         places = np.array([self._place[row] for row in states.row.tolist()], np.int64)
         if not np.array_equal(self._steps[places], keys):
             raise Unsupported(
                 f"a pool of {self.name} holds one continuation of each start: methods that branch or resample need the "
-                "model itself; use sample, best_of_n, self_consistency or first_finish on a pool."
+                "model itself; on a pool use sample, best_of_n, self_consistency or first_finish."
             )
 
     def _missing(self, keys: Keys) -> UsageError:
@@ -156,7 +170,7 @@ class Replayed(Process):
             )
         return UsageError(
             f"these starts were not recorded: replay with the pool's seed, as in Run(pool.process(), method, "
-            f"seed={pool.seed}), and without search.together."
+            f"seed={pool.seed}), and without search.together; or with pool.process(resampled=True), any seed."
         )
 
     def _errors(self, row: Rows, ended: NDArray[np.bool_]) -> dict[int, str]:
@@ -183,7 +197,9 @@ class Replayed(Process):
         self.warmed = self.warmed or bool((states.paid > 0).any())
 
     def settings(self) -> str:
-        return f"recorded {self.pool.item!r}, seed {self.pool.seed}, {self.pool.settings}"
+        how = "resampled" if self.resampled else "recorded"
+        told = f"{how} {self.pool.item!r}, {len(self.rows)} rows, seed {self.pool.seed}, {self.pool.settings}"
+        return told if self._in_order else f"{told}, rows {lineage.named(str(self.rows.tolist())):016x}"
 
     def dump(self, states: Samples) -> bytes:
         return json.dumps({"row": states.row.tolist(), "paid": states.paid.tolist()}).encode()
@@ -195,24 +211,54 @@ class Replayed(Process):
 
 @dataclass(frozen=True)
 class Marks:
-    """A reward's recorded values (n,), what each cost beyond those before it, and what the first few cost together."""
+    """A reward's recorded values and what each cost beyond those before it, (n,), and what the first so many cost
+    together. Failed samples were not scored. rank: each row's place among those that were, -1 where it was not."""
 
     about: Mapping[str, Any]
     values: Floats
     costs: tuple[Cost, ...]
     few: Mapping[int, Cost]
+    rank: Rows
+
+    @cached_property
+    def each(self) -> tuple[Cost, ...]:
+        """The costs of the samples that were scored, by rank."""
+        return tuple(self.costs[row] for row in np.flatnonzero(self.rank >= 0).tolist())
+
+    @cached_property
+    def batches(self) -> dict[int, Cost]:
+        """What so many of the first samples that were scored cost together."""
+        return {int((self.rank[:n] >= 0).sum()): cost for n, cost in self.few.items()}
 
     def paid(self, rows: Rows) -> tuple[list[Cost], Cost]:
-        """What scoring these rows together costs, a cost a row and one for the batch."""
-        n, first = len(rows), int(rows.min()) if len(rows) else 0
-        in_line = n > 0 and np.array_equal(np.sort(rows), np.arange(first, first + n))
-        each = [self.costs[row] for row in (rows.tolist() if in_line else range(n))]
-        if not any(price != FREE for price in each):
-            return each, FREE
-        known = max((k for k in self.few if k <= n), default=None)
-        if known is None or (in_line and first > 0):
-            return each, Cost(calls=1)
-        return each, less(self.few[known], sum(self.costs[:known], FREE))
+        """What scoring these rows costs, a cost a row, the first with what its batch pays more or less than its rows
+        one after the other; and the calls. Rows that come again are another run's, whose batch is its own."""
+        found: list[Cost] = []
+        part: list[int] = []
+        seen = set[int]()
+        for row in self.rank[rows].tolist():
+            if row in seen:
+                found += self._batch(part)
+                part, seen = [], set()
+            part.append(row)
+            seen.add(row)
+        found += self._batch(part)
+        calls = max((self.batches[k].calls for k in self.batches if k <= len(part)), default=1)
+        return found, Cost(calls=calls) if any(price != FREE for price in found) else FREE
+
+    def _batch(self, rows: list[int]) -> list[Cost]:
+        """What scoring these rows together costs, one by one."""
+        n, first = len(rows), min(rows, default=0)
+        if not n:
+            return []
+        in_line = sorted(rows) == list(range(first, first + n))
+        each = [self.each[row] for row in (rows if in_line else range(n))]
+        known = max((k for k in self.batches if 0 < k <= n), default=None)
+        if all(price == FREE for price in each):
+            return each
+        if known is not None and not (in_line and first > 0):
+            each[0] += replace(less(self.batches[known], sum(self.each[:known], FREE)), calls=0)
+        return each
 
 
 @dataclass(frozen=True)
@@ -238,11 +284,17 @@ class ReplayedReward(Reward):
                 f"{self.label} was recorded of whole samples of a pool: use it on pool.process(), in a method that "
                 "scores what has finished, such as best_of_n."
             )
-        each, once = self.marks.paid(states.row)
-        values: Floats = self.marks.values[states.row]
-        if once != FREE:
-            values = np.where(limit.pay(np.arange(len(each)), each, once), values, np.nan)
+        (each, once), rows = self.marks.paid(states.row), np.arange(len(states))
+        if once == FREE:
+            return Scored(self.marks.values[states.row], limit.used)
+        rows = rows[limit.pay(rows, each, once)]
+        values = np.full(len(states), np.nan)
+        values[rows] = self.forward(states.row[rows]) if len(rows) else np.nan
         return Scored(values, limit.used)
+
+    def forward(self, row: Rows) -> Floats:
+        """The values of these rows: what is read in place of asking a model."""
+        return np.asarray(self.marks.values[row])
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which processes have answers known exactly? Small models of every kind, for testing what explores them."""
 
 from anystep.testing.oracles.deterministic import Countdown
-from anystep.testing.oracles.editors import Critic, Relay, Reviser
+from anystep.testing.oracles.editors import Again, Critic, Relay, Reviser
 from anystep.testing.oracles.endless import Metropolis
 from anystep.testing.oracles.faulty import FaultyLM
 from anystep.testing.oracles.gaussian import LinearGaussian
@@ -12,6 +12,7 @@ from anystep.testing.oracles.mixture import Mixture, MixtureDiffusion
 from anystep.testing.oracles.stepwise import Arrays, Moved, Stepwise
 
 __all__ = [
+    "Again",
     "Arrays",
     "Countdown",
     "Critic",

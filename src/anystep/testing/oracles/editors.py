@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -123,3 +124,21 @@ class Relay(Stepwise):
 
     def answers(self, states: Sequences) -> tuple[Hashable, ...]:
         return self.model.answers(states)
+
+
+class Again(Reviser):
+    """Keeps the first `kept` tokens of a finished output and lets the model write the rest again; no critic is needed.
+
+    With kept=0 it draws afresh from the model.
+    """
+
+    def __init__(self, model: EnumerableLM, kept: int = 0) -> None:
+        super().__init__(model, f"again from {kept}")
+        self.kept = kept
+
+    def free(self, states: Sequences) -> np.ndarray:
+        return np.asarray((self.model.status(states) == Status.DONE) & (states.size <= self.kept))
+
+    def advance(self, states: Sequences, keys: Keys) -> Moved:
+        begins = self.model.status(states) == Status.DONE
+        return super().advance(replace(states, note=np.where(begins, 1 + self.kept, 0)), keys)

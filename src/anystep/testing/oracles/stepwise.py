@@ -32,6 +32,11 @@ class Arrays:
             self, **{f.name: np.concatenate([getattr(s, f.name) for s in (self, *others)]) for f in fields(self)}
         )
 
+    def contents(self) -> tuple[tuple[bytes, ...], ...]:
+        """What tells states apart: the bytes of their fields."""
+        arrays = [np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)]
+        return tuple(tuple(a[row].tobytes() for a in arrays) for row in range(len(self)))
+
     def put(self, rows: NDArray[np.int64], states: Self) -> Self:
         """A copy with `states` in place of `rows`."""
         copies = {f.name: getattr(self, f.name).copy() for f in fields(self)}
