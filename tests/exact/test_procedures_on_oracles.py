@@ -132,10 +132,27 @@ def methods(process: Process) -> dict[str, Method]:
         found["adaptive_self_consistency"] = search.adaptive_self_consistency(n=4, sure=0.8, batch=2)
         found["deepconf_online"] = search.deepconf_online(n=4, confidence=REWARD, keep=0.5, warmup=2, sure=0.9)
     if isinstance(process, EnumerableLM):
+    if isinstance(process, EnumerableLM):
+        found["perplexity_consistency"] = search.perplexity_consistency(n=6)
+        found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
         found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
     if process in (ORACLES["tokens"], ORACLES["faulty"]):
         found["hypothesis_refinement"] = search.hypothesis_refinement(n=2, reward=REWARD, reviser=Again(process))
+    if process is ORACLES["faulty"]:  # each once, where its options matter
+        found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
+            n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
+        )
+        found["iterative_deepening_sampling"] = search.iterative_deepening_sampling(
+            n=3, trigger=Reviser(ORACLES["tokens"], "cue"), length=LENGTH, first=1, growth=2, reward=REWARD
+        )
+    if process is ORACLES["tokens"]:
+        found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
+            n=3, reward=REWARD, threshold=None, warming=(process,)
+        )
+        found["triggered_sampling"] = search.triggered_sampling(
+            n=2, trigger=Reviser(process, "cue"), length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
+        )
     return found
 
 
