@@ -14,7 +14,14 @@ from anystep.process import Reward
 from anystep.tasks.task import Task
 
 NS = (1, 4, 16, 64)
-SIZES = {"beam": "width", "mcts": "rounds", "astar": "expansions"}  # the option that grows; n for all others
+SIZES = {  # the option that grows; n for all others
+    "ab_mcts": "rounds",
+    "astar": "expansions",
+    "beam": "width",
+    "mcts": "rounds",
+    "step_beam": "width",
+    "tree_of_thoughts": "expansions",
+}
 
 
 @dataclass(frozen=True)
