@@ -51,6 +51,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "step_beam": search.step_beam,
     "tree_of_thoughts": search.tree_of_thoughts,
     "ab_mcts": search.ab_mcts,
+    "consistency_check_loop": search.consistency_check_loop,
 }
 
 
@@ -71,12 +72,22 @@ def _collaborative_cot_pot(task: Question, rest: float = 0.5) -> Reward:
     return verify.collaborative_cot_pot(rest=rest)
 
 
+def _consistency(task: Question) -> Reward:
+    from anystep import verify
+
+    return verify.consistency(_question(task))
+
+
 def _equations(task: Question) -> Reward:
     from anystep import verify
 
+    return verify.equations(_question(task))
+
+
+def _question(task: Question) -> str:
     if isinstance(task, Task):
-        return verify.equations(str(task.meta.get("question", task.prompt)))
-    return verify.equations(task if isinstance(task, str) else str(task[-1].get("content", "")))
+        return str(task.meta.get("question", task.prompt))
+    return task if isinstance(task, str) else str(task[-1].get("content", ""))
 
 
 def _judge(
@@ -127,6 +138,18 @@ def _steps(task: Question, separator: str = "\n", end: str | None = None) -> Rew
     return verify.steps(separator, end)
 
 
+def _standing_steps(task: Question, threshold: float = 0.5) -> Reward:
+    from anystep import verify
+
+    return verify.standing_steps(threshold)
+
+
+def _step_arithmetic(task: Question) -> Reward:
+    from anystep import verify
+
+    return verify.step_arithmetic()
+
+
 def _tests(task: Question, all: bool = False) -> Reward:
     from anystep import verify
 
@@ -150,6 +173,7 @@ def _uncertainty_head(task: Question, asks: Asks, aggregate: Any = "product") ->
 _REWARDS: dict[str, MakeReward] = {
     "chain_steps": _chain_steps,
     "collaborative_cot_pot": _collaborative_cot_pot,
+    "consistency": _consistency,
     "equations": _equations,
     "judge": _judge,
     "natural_program": _natural_program,
@@ -157,6 +181,8 @@ _REWARDS: dict[str, MakeReward] = {
     "self_evaluation": _self_evaluation,
     "self_evaluation_token": _self_evaluation_token,
     "steps": _steps,
+    "standing_steps": _standing_steps,
+    "step_arithmetic": _step_arithmetic,
     "tests": _tests,
     "token_confidence": _token_confidence,
     "uncertainty_head": _uncertainty_head,

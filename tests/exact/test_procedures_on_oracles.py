@@ -104,6 +104,8 @@ def methods(process: Process) -> dict[str, Method]:
     found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
         n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
     )
+    if isinstance(process, (EnumerableLM, Countdown)):  # one row alone: others' logarithms differ in the last place
+        found["consistency_check_loop"] = search.consistency_check_loop(REWARD, REWARD, retries=1, rounds=2)
     if process in (ORACLES["tokens"], ORACLES["faulty"]):
         by = {"by": Critic(process)} if process is ORACLES["tokens"] else {}  # type: ignore[arg-type]
         found["beam, retiring"] = search.step_beam(width=2, value=REWARD, branch=2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anystep import Budget, Run, UsageError, drive, search
-from anystep.language.rounds import Restart, Sliding, Terse, Told, Truncated, in_rounds
+from anystep.language.rounds import Restart, Sliding, Terse, Told, in_rounds
 from anystep.ledger import Ledger, Limit
 from anystep.process import Status
 from anystep.testing import some_keys
@@ -54,9 +54,7 @@ def test_a_window_slides_over_whole_lines() -> None:
     assert restarted(["12\n", "12."], form)[:2] == (["abc?12\n", "abc?"], [Status.LIVE, Status.DONE])
 
 
-def test_truncation_keeps_the_last_line_and_words_their_tags() -> None:
-    assert Truncated().summary("q?", "1\n2\n<>") == "2"
-    assert Truncated().summary("q?", "1\n2") is None
+def test_words_keep_their_summary_between_tags() -> None:
     told = Told()
     assert told.summary("", "so far <summary> x is 4 </summary>") == "x is 4"
     assert told.concluded("The answer is 4.") and not told.concluded("the answer is <summary>")

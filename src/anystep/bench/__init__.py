@@ -5,6 +5,7 @@ from anystep.bench.coverage import BetaBinomial, PowerLaw, beta_binomial, curve,
 from anystep.bench.entry import Entry, baselines, entry
 from anystep.bench.pass_at_k import pass_at, pass_at_k, sampled
 from anystep.bench.plugin import MethodsFile, methods_file
+from anystep.bench.repeated import Repeated, repeated, runs_of
 from anystep.bench.report import AtBudget, Item, Point, Report, equal_cost
 from anystep.bench.store import Store, is_store
 from anystep.bench.trial import Trial
@@ -21,6 +22,7 @@ __all__ = [
     "Point",
     "PowerLaw",
     "Progress",
+    "Repeated",
     "Report",
     "Store",
     "Trial",
@@ -32,12 +34,14 @@ __all__ = [
     "entry",
     "equal_cost",
     "is_store",
-    "methods_file",
     "level",
+    "methods_file",
     "paired_difference",
     "pass_at",
     "pass_at_k",
     "power_law",
+    "repeated",
+    "runs_of",
     "sampled",
     "spread",
     "wilson",

@@ -18,6 +18,7 @@ SIZES = {  # the option that grows; n for all others
     "ab_mcts": "rounds",
     "astar": "expansions",
     "beam": "width",
+    "consistency_check_loop": "rounds",
     "mcts": "rounds",
     "step_beam": "width",
     "tree_of_thoughts": "expansions",

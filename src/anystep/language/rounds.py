@@ -64,18 +64,10 @@ class Terse:
 
 
 @dataclass(frozen=True)
-class Truncated(Terse):
-    """The ablation: no summary, the last line of the round takes its place."""
-
-    def summary(self, prompt: str, said: str) -> str | None:
-        body, mark, _ = said.partition("<>")
-        return body.strip("\n").rpartition("\n")[2] if mark else None
-
-
-@dataclass(frozen=True)
 class Sliding:
-    """A window that slides over one long text behind the question: a round is one line, and the next one is given the
-    last `lines` lines word for word. What a model of a bounded window sees of a text without rounds."""
+    """Truncation, in place of a summary: a window that slides over one long text behind the question. A round is one
+    line, and the next one is given the last `lines` lines word for word: what a model of a bounded window sees of a
+    text without rounds. The question ends with its question mark."""
 
     lines: int = 7
     longest: int = 1 << 20

@@ -10,6 +10,7 @@ from anystep.search.best_of_majority import best_of_majority
 from anystep.search.capability_aware_best_of_n import capability_aware_best_of_n
 from anystep.search.coat import coat
 from anystep.search.complexity_vote import complexity_vote
+from anystep.search.consistency_check_loop import consistency_check_loop
 from anystep.search.decide import (
     abstain,
     best_reward,
@@ -65,6 +66,7 @@ __all__ = [
     "capability_aware_best_of_n",
     "coat",
     "complexity_vote",
+    "consistency_check_loop",
     "deepconf",
     "deepconf_online",
     "draft_router",

@@ -7,6 +7,7 @@ whatever the answer.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -93,9 +94,8 @@ def read_chain(question: str, chain: str) -> Reading:
     read by `equivalence.extract_number`, is the last equation's result.
     """
     equations = tuple(check_equations(chain))
-    numbers = [token.readings() for token in tokenize(ascii_digits(question[:MAX_TEXT]), 0) if token.kind == "number"]
-    words = {Fraction(_TOLD[word]) for word in re.findall("[a-z]+", question[:MAX_TEXT].lower()) if word in _TOLD}
-    known = words.union(*numbers)
+    numbers = _numbers(question)
+    known = known_numbers(question)
     grounded = []
     for equation in equations:
         grounded.append(all(operand in known for operand in equation.operands))
@@ -111,6 +111,17 @@ def read_chain(question: str, chain: str) -> Reading:
     final = extract_number(chain)
     agrees = bool(equations) and final is not None and parse_number(final) == equations[-1].result
     return Reading(equations, tuple(grounded), coverage, agrees)
+
+
+def known_numbers(question: str) -> frozenset[Fraction]:
+    """Every number that a question tells, in digits or as a word such as `three`, `twice`, `dozen`."""
+    words = {Fraction(_TOLD[word]) for word in re.findall("[a-z]+", question[:MAX_TEXT].lower()) if word in _TOLD}
+    return frozenset(words.union(*_numbers(question)))
+
+
+def _numbers(question: str) -> list[Collection[Fraction]]:
+    """The readings of each number in digits."""
+    return [token.readings() for token in tokenize(ascii_digits(question[:MAX_TEXT]), 0) if token.kind == "number"]
 
 
 def equation_score(question: str, chain: str) -> float:

@@ -29,6 +29,7 @@ FACTORS = range(2, 10)  # their orders modulo 29 are 7, 14 and 28, so no orbit i
 MOST = 99
 LINE = re.compile(r"V\*(\d)\+(\d):(\d\d)#(\d\d)\?")
 STEP = re.compile(r"(\d\d)\*(\d)=(\d\d)\+(\d)=(\d\d)")
+DONE = re.compile(r"<00,(\d\d)>$")
 GENERATION = {"unit": "completion", "stop": STEP_END, "at_cap": "failed", "chat": False}
 
 
@@ -78,7 +79,10 @@ def value_of(step: str) -> str | None:
 
 
 def concluded(text: str) -> str | None:
-    """The value that a text ends with, None where its last step does not end in the full stop."""
+    """The value that a text ends with: that of a last step which ends in the full stop, or of a summary with no step
+    left, `<00,04>`. None for other ends."""
+    if told := DONE.search(text):
+        return told[1]
     body, stop, _ = text.partition(CHAIN_END)
     return value_of(body.rpartition(STEP_END)[2]) if stop else None
 
@@ -99,10 +103,12 @@ def checked(problem: Iteration, text: str) -> tuple[bool, ...]:
     return tuple(labels)
 
 
-def problems(split: str, rng: Random, least: int = 1, most: int = MOST) -> Iterator[Iteration]:
-    """Endless problems of one split, of `least` to `most` times; a value that the rule leaves as it is starts none."""
+def problems(split: str, rng: Random, least: int = 1, most: int = MOST, every: int = 1) -> Iterator[Iteration]:
+    """Endless problems of one split, of `least` to `most` times, a multiple of `every`; a value that the rule leaves as
+    it is starts none."""
     while True:
-        found = Iteration(rng.choice(FACTORS), rng.randrange(2, 10), rng.randrange(MODULUS), rng.randint(least, most))
+        factor, term, value = rng.choice(FACTORS), rng.randrange(2, 10), rng.randrange(MODULUS)
+        found = Iteration(factor, term, value, every * rng.randint(-(-least // every), most // every))
         if (found.value * (found.factor - 1) + found.term) % MODULUS and split_of(found.key) == split:
             yield found
 
@@ -123,20 +129,25 @@ def task(problem: Iteration) -> Task:
     )
 
 
-def iterated(n: int, split: str = "test", seed: int = 0, least: int = 1, most: int = MOST) -> list[Task]:
-    """`n` distinct problems of a split as tasks, `least` to `most` times each; no rule from one start is in two splits.
+def iterated(
+    n: int, split: str = "test", seed: int = 0, least: int = 1, most: int = MOST, every: int = 1
+) -> list[Task]:
+    """`n` distinct problems of a split as tasks, `least` to `most` times each, in multiples of `every`; no rule from
+    one start is in two splits.
 
     UsageError for bounds beyond 1..99 and for more problems than there are.
     """
     if split not in SPLITS:
         raise UsageError(f"iterated(n, split='test'): split is one of {', '.join(SPLITS)}, got {split!r}")
-    if not 1 <= least <= most <= MOST:
-        raise UsageError(f"iterated(n, least={least}, most={most}): call iterated(n, least=10, most=20), within 1..99")
+    if not 1 <= least <= most <= MOST or not 1 <= every <= most or most // every * every < least:
+        raise UsageError(
+            f"iterated(n, least={least}, most={most}, every={every}): call iterated(n, least=10, most=20), within 1..99"
+        )
     if n < 1:
         raise UsageError(f"iterated(n=50): n is at least 1, got {n}")
     found: dict[Iteration, None] = {}
     repeats = 0
-    for problem in problems(split, Random(f"iterate:{split}:{seed}"), least, most):
+    for problem in problems(split, Random(f"iterate:{split}:{seed}"), least, most, every):
         repeats = repeats + 1 if problem in found else 0
         found.setdefault(problem)
         if len(found) == n:

@@ -5,6 +5,14 @@ from anystep.verify.chain_outcome import ChainOutcome, chain_outcome
 from anystep.verify.chain_steps import ChainSteps, chain_steps
 from anystep.verify.chain_value import chain_value
 from anystep.verify.collaborative_cot_pot import CollaborativeCotPot, collaborative_cot_pot
+from anystep.verify.consistency import (
+    Consistency,
+    StandingSteps,
+    StepArithmetic,
+    consistency,
+    standing_steps,
+    step_arithmetic,
+)
 from anystep.verify.equations import equations
 from anystep.verify.glimpse import Glimpse, RemoteGlimpse, glimpse
 from anystep.verify.judges import (
@@ -36,6 +44,7 @@ __all__ = [
     "ChainOutcome",
     "ChainSteps",
     "CollaborativeCotPot",
+    "Consistency",
     "Glimpse",
     "Judge",
     "NaturalProgram",
@@ -47,6 +56,8 @@ __all__ = [
     "SelfEvaluation",
     "SelfEvaluationToken",
     "Spare",
+    "StandingSteps",
+    "StepArithmetic",
     "Steps",
     "Tests",
     "TokenConfidence",
@@ -58,6 +69,7 @@ __all__ = [
     "chain_steps",
     "chain_value",
     "collaborative_cot_pot",
+    "consistency",
     "equations",
     "glimpse",
     "judge",
@@ -72,6 +84,8 @@ __all__ = [
     "self_evaluation",
     "self_evaluation_token",
     "spare",
+    "standing_steps",
+    "step_arithmetic",
     "steps",
     "tests",
     "token_confidence",

@@ -73,9 +73,13 @@ class ChainSteps(Reward):
         self, sequences: list[tuple[int, ...]], starts: list[int], rows: NDArray[np.int64], limit: Limit
     ) -> Floats:
         def read(hidden: Tensor, i: int) -> float:
-            return AGGREGATES[self.aggregate](self.judge.read(hidden, sequences[i], starts[i]))
+            return self.together(self.judge.read(hidden, sequences[i], starts[i]))
 
         return read_each(self.engine, sequences, rows, limit, read)
+
+    def together(self, steps: Sequence[float]) -> float:
+        """One value from the probabilities that all is right after each step."""
+        return AGGREGATES[self.aggregate](steps)
 
     def forget(self) -> None:
         self.engine.cache.trim(0)

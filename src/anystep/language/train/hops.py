@@ -25,7 +25,7 @@ class HopRecipe:
     no facts. In the others each step's facts stand before it, at most `strangers` of them not the one that is needed.
     """
 
-    tokens: int = 1_200_000
+    tokens: int = 2_400_000
     batch: int = 16
     once: float = 0.3
     none: float = 0.1

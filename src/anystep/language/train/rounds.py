@@ -9,14 +9,17 @@ Models" (2025), arXiv 2503.06692.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Literal
 
 from anystep.errors import UsageError
 from anystep.language.engine.llama import Config, Llama
+from anystep.language.rounds import Terse
+from anystep.language.train import checkpoint
 from anystep.language.train.chainlm import Cost, shape, untrained
 from anystep.language.train.tune import Pair, Tuning, kept, tune
 from anystep.tasks import iterate
@@ -25,8 +28,8 @@ from anystep.tasks.iterate import Iteration
 
 WINDOW = 128
 CONTEXT = 2048  # positions that the engine allows, so that the twin may try: none beyond the window is trained
-Form = Literal["summary", "last", "cut", "window"]
-FORMS: tuple[Form, ...] = ("summary", "last", "cut", "window")
+Form = Literal["summary", "window"]
+FORMS: tuple[Form, ...] = ("summary", "window")
 
 
 def paragraphs(trace: str) -> list[str]:
@@ -88,24 +91,31 @@ def converted(
 
 @dataclass(frozen=True)
 class RoundsRecipe:
-    """Everything that decides the model. `traces` chains of 1 to 99 steps are written down and rewritten as `form`:
+    """Everything that decides the model. Chains of up to 99 steps are written down and rewritten as `form`:
 
     summary: rounds of at most `segment` tokens, with summaries of how many steps are left and the value reached.
-    last: the same, but a summary tells of its own segment alone: how many steps it took, and the value.
-    cut: truncation: rounds that begin with the question and the last step of the round before, word for word.
     window: the monolithic twin: whole chains where they fit into the window, else what the window shows of them as it
-        slides, behind the question: the segments of the other forms, each with the step before it.
+        slides, behind the question: the same segments, each with the step before it.
 
-    `tokens` counts padded ones, so that all forms train on as many. The context is `WINDOW` for all of them.
+    First `tokens` of `traces` chains of any length, in which the map is learned; then `more` of `counted` chains whose
+    lengths are multiples of `every`, in which what is in a summary counts `emphasis` times as much and so does an end,
+    for they are few among many other tokens: in this part counting is learned. Tokens are padded ones, so that both
+    forms train on as many. The context is `WINDOW` for both.
     """
 
     form: Form = "summary"
     size: str = "1m"
     seed: int = 0
-    traces: int = 6_000
     segment: int = 91
+    traces: int = 6_000
     tokens: int = 2_400_000
-    batch: int = 64
+    counted: int = 3_000
+    more: int = 400_000
+    every: int = 7
+    emphasis: float = 10.0
+
+
+LIKE = Iteration(3, 7, 17, 20)  # how a form writes it down is in the hash: a changed notation never meets an old model
 
 
 def left_and_value(problem: Iteration, before: str | None, segment: Sequence[str]) -> str:
@@ -114,32 +124,31 @@ def left_and_value(problem: Iteration, before: str | None, segment: Sequence[str
     return f"{left - len(segment):02d},{iterate.value_of(segment[-1].strip())}"
 
 
-def taken_and_value(problem: Iteration, before: str | None, segment: Sequence[str]) -> str:
-    """A summary of the last segment: its steps, whatever came before it, and the value reached."""
-    return f"{len(segment):02d},{iterate.value_of(segment[-1].strip())}"
+@dataclass(frozen=True)
+class Counted(Terse):
+    """The form of these models: the first round is told that all is left and where to start, `<98,17>`, and the round
+    that leaves nothing is the last."""
+
+    def prompt(self, question: str, summary: str | None) -> str:
+        problem = iterate.read(question)
+        return f"{question}<{summary or f'{problem.times:02d},{problem.value:02d}'}>"
+
+    def concluded(self, said: str) -> bool:
+        return iterate.concluded(said) is not None
 
 
-def last_step(problem: Iteration, before: str | None, segment: Sequence[str]) -> str:
-    """No summary: the segment's last step as it stands."""
-    return segment[-1].strip()
-
-
-_SUMMARIES: dict[str, Callable[[Iteration, str | None, Sequence[str]], str]] = {
-    "summary": left_and_value,
-    "last": taken_and_value,
-    "cut": last_step,
-}
-
-
-def rounds_of(problem: Iteration, form: Form, segment: int) -> list[Pair]:
-    """One chain as training pairs of a form that has rounds."""
-    *steps, last = problem.steps()
-    parts = [*(step + STEP_END for step in steps), last + CHAIN_END]
-    make = _SUMMARIES[form]
-    pairs = converted(str(problem), parts, segment, lambda before, some: make(problem, before, some))
-    if form == "cut":  # what a round ends with is a mark: its last step is there to be copied by whoever restarts it
-        pairs = [(prompt, output.partition("<")[0] + "<>" if "<" in output else output) for prompt, output in pairs]
-    return pairs
+def rounds_of(problem: Iteration, segment: int) -> list[Pair]:
+    """One chain as a pair a round."""
+    parts = [step + STEP_END for step in problem.steps()]
+    parts[-1] += f"<00,{iterate.value_of(problem.steps()[-1])}>"
+    pairs = converted(
+        str(problem),
+        parts,
+        segment,
+        lambda before, some: left_and_value(problem, before, some),
+        length=lambda part: len(part.partition("<")[0]),
+    )
+    return [(Counted().prompt(pairs[0][0], None), pairs[0][1]), *pairs[1:]]
 
 
 def windows_of(problem: Iteration, segment: int) -> list[Pair]:
@@ -159,26 +168,73 @@ def windows_of(problem: Iteration, segment: int) -> list[Pair]:
     return pairs
 
 
+def plain_rounds_of(problem: Iteration, segment: int) -> list[Pair]:
+    """One chain as the first part has it: nothing is told to the first round, and the last ends in the full stop."""
+    *steps, last = problem.steps()
+    parts = [*(step + STEP_END for step in steps), last + CHAIN_END]
+    return converted(str(problem), parts, segment, lambda before, some: left_and_value(problem, before, some))
+
+
+def pairs_of(problem: Iteration, form: Form, segment: int) -> list[Pair]:
+    """One chain as training pairs, none of them longer than the window."""
+    return windows_of(problem, segment) if form == "window" else rounds_of(problem, segment)
+
+
 def examples(recipe: RoundsRecipe) -> list[Pair]:
-    """The recipe's pairs, none of them longer than the window."""
-    rng = Random(recipe.seed)
-    stream: Iterator[Iteration] = iterate.problems("train", rng)
-    pairs: list[Pair] = []
-    for _ in range(recipe.traces):
-        problem = next(stream)
-        chain = windows_of(problem, recipe.segment) if recipe.form == "window" else None
-        pairs += rounds_of(problem, recipe.form, recipe.segment) if chain is None else chain
-    return pairs
+    """The pairs of the first part."""
+    stream = islice(iterate.problems("train", Random(recipe.seed)), recipe.traces)
+    return [pair for problem in stream for pair in first_pairs_of(problem, recipe)]
+
+
+def first_pairs_of(problem: Iteration, recipe: RoundsRecipe) -> list[Pair]:
+    if recipe.form == "window":
+        return windows_of(problem, recipe.segment)
+    return plain_rounds_of(problem, recipe.segment)
+
+
+def counting(recipe: RoundsRecipe) -> list[Pair]:
+    """The pairs of the second part."""
+    stream = islice(iterate.problems("train", Random(recipe.seed + 7), every=recipe.every), recipe.counted)
+    return [pair for problem in stream for pair in pairs_of(problem, recipe.form, recipe.segment)]
 
 
 def train(recipe: RoundsRecipe, say: Callable[[str], None] = print) -> tuple[Llama, Cost]:
     """The trained model and what it cost."""
     if recipe.form not in FORMS:
         raise UsageError(f"RoundsRecipe(form={recipe.form!r}): one of {', '.join(FORMS)}.")
-    model = untrained(replace(shape(recipe.size), context=CONTEXT), recipe.seed)
-    tuning = replace(Tuning.fresh(recipe.tokens, recipe.seed + 1), batch=recipe.batch)
-    cost = tune(model, Alphabet(), examples(recipe), tuning, say)
-    return model.eval(), cost
+    tensors, card = checkpoint.load(*_whereabouts(begun(recipe, say)))
+    model = Llama(card.config)
+    model.load_state_dict(tensors)
+    first = Cost(**card.cost)
+    tuning = Tuning(
+        recipe.more,
+        batch=16,
+        matrix_rate=1e-3,
+        other_rate=1e-3,
+        seed=recipe.seed + 9,
+        emphasis={CHAIN_END: recipe.emphasis, "<": 3.0, STEP_END: 3.0},
+        between=("<", ">", recipe.emphasis),
+    )
+    then = tune(model, Alphabet(), counting(recipe), tuning, say)
+    whole = {name: getattr(first, name) + getattr(then, name) for name in vars(first)}
+    return model.eval(), Cost(**whole)
+
+
+def begun(recipe: RoundsRecipe, say: Callable[[str], None] = print) -> Path:
+    """The card of the model after the first part; kept."""
+    told = {
+        name: value for name, value in asdict(recipe).items() if name in ("size", "seed", "segment", "traces", "tokens")
+    }
+
+    def make() -> tuple[Llama, Config, Cost]:
+        model = untrained(replace(shape(recipe.size), context=CONTEXT), recipe.seed)
+        tuning = replace(Tuning.fresh(recipe.tokens, recipe.seed + 1), batch=64)
+        cost = tune(model, Alphabet(), examples(recipe), tuning, say)
+        return model.eval(), model.config, cost
+
+    return kept(
+        f"rounds-begun-{recipe.form}", {**told, "form": recipe.form, "like": first_pairs_of(LIKE, recipe)}, make
+    )
 
 
 def trained(recipe: RoundsRecipe | None = None, say: Callable[[str], None] = print) -> Path:
@@ -186,16 +242,11 @@ def trained(recipe: RoundsRecipe | None = None, say: Callable[[str], None] = pri
     recipe = recipe or RoundsRecipe()
 
     def make() -> tuple[Llama, Config, Cost]:
-        model, cost = train(recipe, say=say)
+        model, cost = train(recipe, say)
         return model, model.config, cost
 
-    like = rounds_like(recipe)
-    return kept(f"rounds-{recipe.form}", {**asdict(recipe), "like": like}, make)
+    return kept(f"rounds-{recipe.form}", {**asdict(recipe), "like": pairs_of(LIKE, recipe.form, recipe.segment)}, make)
 
 
-def rounds_like(recipe: RoundsRecipe) -> list[Pair]:
-    """How the recipe writes one problem down: in the hash, so that a changed notation never meets an old model."""
-    problem = Iteration(3, 7, 17, 20)
-    if recipe.form == "window":
-        return windows_of(problem, recipe.segment)
-    return rounds_of(problem, recipe.form, recipe.segment)
+def _whereabouts(card: Path) -> tuple[str, Path]:
+    return card.stem, card.parent
