@@ -11,7 +11,7 @@ import torch
 
 from anystep import Run, UsageError, drive, search, verify
 from anystep.experiments import alphamath as experiment
-from anystep.language.train.alphamath import AlphaRecipe, Found, alphamath, begun, load, loss_of
+from anystep.language.train.alphamath import AlphaRecipe, Found, alphamath, begun, fit, load, loss_of
 from anystep.language.train.alphamath import search as searched
 from anystep.solve import process_for
 from anystep.tasks.chains import CHAIN_END, STEP_END, chains, family_of
@@ -73,6 +73,8 @@ def test_a_value_refuses_another_model_s_states_and_none_at_all(cards: tuple[Pat
         drive(Run(EnumerableLM(), search.step_beam(2, value)))
     with pytest.raises(UsageError, match="needs a value"):
         search.AlphaMath().beam()
+    with pytest.raises(UsageError, match="no tree has a finished chain"):
+        fit(begun(MINI), [Found("C1 9 4>37?", (), (), ())], MINI, 0)
 
 
 def test_the_experiment_runs_from_end_to_end(cards: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,7 +245,7 @@ def test_adaptive_branching_finds_the_best_output_in_the_limit(posterior: Any) -
         hits[rounds] = 0
         for seed in range(4):
             lm = EnumerableLM(seed=seed, vocab=3, length=3)
-            run, _ = answered(lm, search.ab_mcts(LIKES, rounds, 16, posterior, rollout=True), seed)
+            run, _ = answered(lm, search.ab_mcts(LIKES, rounds, 8, posterior, rollout=True), seed)
             assert run.answer is not None
             hits[rounds] += run.answer.value == max(lm.outputs, key=worth)
     assert hits[320] == 4 > hits[4]

@@ -14,8 +14,15 @@ from anystep.process import Reward
 from anystep.tasks.task import Task
 
 NS = (1, 4, 16, 64)
-# The option that grows; n for all others.
-SIZES = {"beam": "width", "mcts": "rounds", "astar": "expansions", "consistency_check_loop": "rounds"}
+SIZES = {  # the option that grows; n for all others
+    "ab_mcts": "rounds",
+    "astar": "expansions",
+    "beam": "width",
+    "consistency_check_loop": "rounds",
+    "mcts": "rounds",
+    "step_beam": "width",
+    "tree_of_thoughts": "expansions",
+}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from anystep.drive import drive
+from anystep.errors import UsageError
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Config, Llama
 from anystep.language.engine.tokenizer import Alphabet as Spelling
@@ -156,6 +157,8 @@ def fit(model: PolicyValue, found: Sequence[Found], recipe: AlphaRecipe, seed: i
     model.train()
     optimiser = Optimiser(model, recipe.matrix_rate, recipe.other_rate, recipe.warm_steps)
     learn = [f for f in found if f.chains]
+    if not learn:
+        raise UsageError("fit(model, found, recipe): no tree has a finished chain; give AlphaRecipe(prompts=192).")
     rng, waiting = Random(seed), list[Found]()
     began, began_cpu, tokens, updates, seen = time.perf_counter(), time.process_time(), 0, 0, 0
     with torch.random.fork_rng(devices=[]):  # dropout's draws: the same each time, and nobody else's
