@@ -101,9 +101,6 @@ def methods(process: Process) -> dict[str, Method]:
     }
     if process.logp == "mass":
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
-    found["capability_aware_best_of_n"] = search.capability_aware_best_of_n(
-        n=5, reward=REWARD, threshold=0.45, batch=2, prune_after=1
-    )
     if isinstance(process, (EnumerableLM, Countdown)):  # one row alone: others' logarithms differ in the last place
         found["consistency_check_loop"] = search.consistency_check_loop(REWARD, REWARD, retries=1, rounds=2)
     if process in (ORACLES["tokens"], ORACLES["faulty"]):
@@ -116,25 +113,12 @@ def methods(process: Process) -> dict[str, Method]:
     if isinstance(process, EnumerableLM):
         found["complexity_vote"] = search.complexity_vote(n=4, k=2, complexity=REWARD)
         found["repeated_sampling"] = search.repeated_sampling(n=3)
-        found["capability_aware_best_of_n, one by one"] = search.capability_aware_best_of_n(
-            n=3, reward=REWARD, threshold=None, warming=(process,)
-        )
-        cue = Reviser(process, "cue")
-        found["iterative_deepening_sampling"] = search.iterative_deepening_sampling(
-            n=3, trigger=cue, length=LENGTH, first=1, growth=2, reward=REWARD
-        )
-        found["triggered_sampling"] = search.triggered_sampling(
-            n=2, trigger=cue, length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
-        )
     if process is ORACLES["steps of two tokens"]:
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
         found["adaptive_self_consistency"] = search.adaptive_self_consistency(n=4, sure=0.8, batch=2)
         found["deepconf_online"] = search.deepconf_online(n=4, confidence=REWARD, keep=0.5, warmup=2, sure=0.9)
     if isinstance(process, EnumerableLM):
-    if isinstance(process, EnumerableLM):
-        found["perplexity_consistency"] = search.perplexity_consistency(n=6)
-        found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
         found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
     if process in (ORACLES["tokens"], ORACLES["faulty"]):

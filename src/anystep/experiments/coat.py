@@ -126,7 +126,8 @@ def run(
         if recall is at_random:
             checks.append(held("ablation, facts at random: CoAT minus it", ours.over(found), ">", 0.0))
     head = ["method", "rounds", "accuracy", "tokens"]
-    told = f"{problems} held-out puzzles of 3 or 4 hops, each with 260 facts of its own, temperature 1, branch {BRANCH}, c {C}."
+    told = f"{problems} held-out puzzles of 3 or 4 hops, each with 260 facts of its own, temperature 1, "
+    told += f"branch {BRANCH}, c {C}."
     return Result("coat", ROW, tuple(checks), time.perf_counter() - began, seed, f"{told}\n\n{table(head, rows)}")
 
 
