@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anystep import Run, drive, search
-from anystep.experiments import Result, glimp_router
+from anystep.experiments import Result, arbitrage, glimp_router
 from anystep.experiments._routes import Bench, Hashed, StepDoubt, by_steps, labelled, last_step
 from anystep.language import load
 from anystep.ledger import Ledger, Limit
@@ -57,3 +57,14 @@ def test_a_step_s_doubt_is_that_of_its_own_tokens() -> None:
     assert found[0] == pytest.approx(float(surprise), abs=1e-4)
     (free,) = Hashed()(states, Limit(Ledger(), "random")).values
     assert 0 <= free < 1 and free != Hashed(salt=1)(states, Limit(Ledger(), "random")).values[0]
+
+
+def test_arbitrage_has_a_check_for_every_clause_and_those_that_are_exact_pass() -> None:
+    found = arbitrage.run(items=12, recorded=12, progress=lambda line: None)
+    assert found.row == 46
+    exact = [c for c in found.checks if c.op in ("==", ">")]
+    assert len(exact) == 6 and all(c.passed for c in exact), [str(c) for c in exact if not c.passed]
+    for words in ("fixed threshold's", "regenerated", "hindsight", "no ledger has", "threshold 1.0"):
+        assert any(words in c.clause for c in found.checks), words
+    for words in ("no annotations", "sign, balanced", "target alone"):
+        assert words in found.notes, words

@@ -84,9 +84,9 @@ def run(
 ) -> Result:
     """Check every clause of the row.
 
-    items: held-out problems, as many of each family; the ablations run on a quarter of them. recorded: training problems on
-    which both models' steps are compared, for the heads and the thresholds. pairs: those comparisons, where they are
-    at hand.
+    items: held-out problems, as many of each family; the ablations run on a quarter of them. recorded: training
+    problems on which both models' steps are compared, for the heads and the thresholds. pairs: those comparisons, where
+    they are at hand.
     """
     from anystep import verify
     from anystep.language.accelerate.advantage import Head, advantage_router
@@ -105,8 +105,7 @@ def run(
     hows = {
         "arbitrage": Fit(),
         "no annotations": Fit(annotated=False),
-        "no balancing": Fit(balanced=False),
-        "regression": Fit(balanced=False, regress=True),
+        "sign, balanced": Fit(balanced=True, regress=False),
     }
     found, ranks = dict[str, Routed](), dict[str, float]()
     for name, how in hows.items():

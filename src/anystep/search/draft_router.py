@@ -15,7 +15,7 @@ def draft_router(large: ByProcess, router: ByReward, threshold: Threshold = 0.5,
     """n samples whose every step is drafted by the run's (small) process; where `router` of the drafted state is above
     `threshold` the draft is dropped, and `large` writes the step from where the draft had begun.
 
-    router: scores states with their drafted step: the probability that `large` would do better
+    router: scores states with their drafted step: how much better `large` would do
     (`language.accelerate.arbitrage`), or how bad the step is (the negative of a step reward, which is reward-guided
     speculative decoding). A draft that failed is handed over too.
 

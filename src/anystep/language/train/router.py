@@ -1,7 +1,7 @@
 """A router's head: would the large model do better than the step that the small one has drafted?
 
 Both models write the next step from the same states of training problems, a step reward scores both, and the better one
-is gone on with. The head learns the sign of the difference; of several passes over the examples the one is kept whose
+is gone on with. The head learns the difference; of several passes over the examples the one is kept whose
 scores rank the differences best on examples held back.
 """
 
@@ -50,7 +50,8 @@ class Examples:
 @dataclass(frozen=True)
 class Fit:
     """How a head is fitted. least: how much better the target's step must be to count as better. annotated: whether the
-    head is told who wrote what. balanced: whether both labels weigh the same. regress: learn the difference itself."""
+    head is told who wrote what. regress: learn the difference itself, and not its sign as the paper does. balanced:
+    whether both signs weigh the same."""
 
     hidden: int = 32
     epochs: int = 24
@@ -58,8 +59,8 @@ class Fit:
     decay: float = 1e-2
     least: float = 0.05
     annotated: bool = True
-    balanced: bool = True
-    regress: bool = False
+    balanced: bool = False
+    regress: bool = True
     held: float = 0.15
     seed: int = 0
 
