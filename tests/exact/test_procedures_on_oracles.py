@@ -83,13 +83,13 @@ def methods(process: Process) -> dict[str, Method]:
     }
     if process.logp == "mass":
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
-    if isinstance(process, (EnumerableLM, Countdown)):  # one row alone: others' logarithms differ in the last place
-        found["consistency_check_loop"] = search.consistency_check_loop(REWARD, REWARD, retries=1, rounds=2)
     if isinstance(process, EnumerableLM):
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
         found["refine"] = search.refine(n=2, critic=Critic(process), reviser=Reviser(process), reward=REWARD)
-        found["infty_think"] = search.infty_think(restart=Relay(process), rounds=3, n=2)
+    if process is ORACLES["steps of two tokens"]:
+        found["consistency_check_loop"] = search.consistency_check_loop(REWARD, REWARD, retries=1, rounds=2)
+        found["infty_think"] = search.infty_think(restart=Relay(EnumerableLM(length=5, width=2)), rounds=3, n=2)
     return found
 
 
