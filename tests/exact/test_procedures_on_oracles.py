@@ -137,6 +137,9 @@ def methods(process: Process) -> dict[str, Method]:
         found["triggered_sampling"] = search.triggered_sampling(
             n=2, trigger=Reviser(process, "cue"), length=LENGTH, schedule=search.Anywhere(draws=1, within=3)
         )
+    if process is ORACLES["steps of two tokens"]:
+        found["consistency_check_loop"] = search.consistency_check_loop(REWARD, REWARD, retries=1, rounds=2)
+        found["infty_think"] = search.infty_think(restart=Relay(EnumerableLM(length=5, width=2)), rounds=3, n=2)
     return found
 
 
