@@ -56,7 +56,7 @@ def test_trees_never_compete() -> None:
 
 
 def test_branch_one_is_independent_samples() -> None:
-    runs = merged(lambda seed: Run(LM, search.dvts(trees=4, reward=WORTH, branch=1), seed=seed), range(600))
+    runs = merged(lambda seed: Run(LM, search.dvts(trees=4, reward=WORTH, branch=1), seed=seed), range(80))
     assert_law([x for run in runs if run.answer for x in lines(run.answer)], LM.outputs)
 
 
@@ -68,17 +68,17 @@ def test_where_a_process_expands_its_first_children_are_dealt_out() -> None:
 
 
 def test_a_reward_that_says_nothing_leaves_independent_samples() -> None:
-    runs = merged(lambda seed: Run(LM, search.rebase(n=5, reward=FLAT), seed=seed), range(600))
+    runs = merged(lambda seed: Run(LM, search.rebase(n=5, reward=FLAT), seed=seed), range(80))
     assert_law([x for run in runs if run.answer for x in lines(run.answer)], LM.outputs)
-    high = merged(lambda s: Run(LM, search.rebase(n=5, reward=WORTH, temperature=1e6), seed=s), range(600))
+    high = merged(lambda s: Run(LM, search.rebase(n=5, reward=WORTH, temperature=1e6), seed=s), range(80))
     assert_law([x for run in high if run.answer for x in lines(run.answer)], LM.outputs)
-    led = merged(lambda s: Run(LM, search.rebase(n=5, reward=WORTH, temperature=0.1), seed=s), range(600))
+    led = merged(lambda s: Run(LM, search.rebase(n=5, reward=WORTH, temperature=0.1), seed=s), range(80))
     with pytest.raises(AssertionError):
         assert_law([x for run in led if run.answer for x in lines(run.answer)], LM.outputs)
 
 
 def test_one_state_wide_it_is_one_sample() -> None:
-    runs = merged(lambda seed: Run(LM, search.rebase(n=1, reward=WORTH, temperature=0.01), seed=seed), range(1500))
+    runs = merged(lambda seed: Run(LM, search.rebase(n=1, reward=WORTH, temperature=0.01), seed=seed), range(300))
     assert_law([run.answer.value for run in runs if run.answer], LM.outputs)
 
 
@@ -105,7 +105,7 @@ def greedy_law(n: int) -> dict[Tokens, float]:
 
 def test_at_temperature_nought_all_places_go_to_the_best_state() -> None:
     """Against the enumerated law of what comes last: n draws of the best state a step, the finished ones set aside."""
-    runs = merged(lambda s: Run(LM, search.rebase(n=3, reward=WORTH, temperature=1e-4), seed=s), range(3000))
+    runs = merged(lambda s: Run(LM, search.rebase(n=3, reward=WORTH, temperature=1e-4), seed=s), range(400))
     last = [lines(run.answer)[-1] for run in runs if run.answer]
     assert_law(last, greedy_law(3))
 
