@@ -31,21 +31,18 @@ def by(function: Any) -> Reward:
 
 
 def least(lm: EnumerableLM, function: Any) -> float:
-    """The least f of an output, by listing them all: what its reward lacks, and what it has fallen by on the way."""
-    worth = []
-    for x in lm.outputs:
-        r = [function(x[:i]) for i in range(1, len(x) + 1)]
-        worth.append(1 - r[-1] + sum(max(0.0, a - b) for a, b in zip(r, r[1:], strict=False)))
-    return min(worth)
+    """The least f of an output, by listing them all."""
+    return min(f_of(x, function) for x in lm.outputs)
 
 
 def f_of(x: Tokens, function: Any) -> float:
-    r = [function(x[:i]) for i in range(1, len(x) + 1)]
+    """What its reward lacks, and what it has fallen by on the way."""
+    r = [1.0, *(function(x[:i]) for i in range(1, len(x) + 1))]
     return 1 - r[-1] + sum(max(0.0, a - b) for a, b in zip(r, r[1:], strict=False))
 
 
 def test_with_a_reward_that_only_falls_the_answer_is_the_best_output_for_fewer_expansions() -> None:
-    for seed in range(30):
+    for seed in range(8):
         lm = EnumerableLM(seed=seed, expands=True, **SIZE)
         run = Run(lm, search.astar_decode(by(falling), branch=3, expansions=1_000))
         (answer,) = drive(run)
@@ -57,7 +54,7 @@ def test_with_a_reward_that_only_falls_the_answer_is_the_best_output_for_fewer_e
 def test_an_admissible_pair_finds_the_optimum_of_an_exhaustive_search_for_fewer_expansions() -> None:
     """The declared pair of `astar`, -log p of a step and the exact most that can still come."""
     spent, listed = 0, 0
-    for seed in range(40):
+    for seed in range(8):
         lm = EnumerableLM(seed=seed, expands=True, **SIZE)
         run = Run(lm, search.astar(lm.to_go(), branch=3, expansions=1_000))
         (answer,) = drive(run)
@@ -67,12 +64,14 @@ def test_an_admissible_pair_finds_the_optimum_of_an_exhaustive_search_for_fewer_
 
 
 def test_where_a_reward_can_rise_the_answer_is_the_goal_it_took_first_and_need_not_be_the_least() -> None:
-    missed = 0
-    for seed in range(40):
-        lm = EnumerableLM(seed=seed, expands=True, **SIZE)
-        (answer,) = drive(Run(lm, search.astar_decode(by(wavy), branch=3, expansions=1_000)))
-        missed += f_of(answer.value, wavy) > least(lm, wavy) + 1e-9  # type: ignore[arg-type]
-    assert missed > 0, "h is no lower bound here: the docstring says so"
+    lm = EnumerableLM(seed=0, expands=True, **SIZE)
+
+    def late(x: Tokens) -> float:
+        """Bad at first after a 1, and perfect at its end."""
+        return 0.4 if x[0] != 1 else 1.0 if x in lm.outputs else 0.3
+
+    (answer,) = drive(Run(lm, search.astar_decode(by(late), branch=3, expansions=1_000)))
+    assert f_of(answer.value, late) == pytest.approx(1.2) and least(lm, late) == pytest.approx(0.7)  # type: ignore[arg-type]
 
 
 def test_states_are_taken_by_least_f_deeper_first_and_then_the_older() -> None:
@@ -91,7 +90,7 @@ def test_states_are_taken_by_least_f_deeper_first_and_then_the_older() -> None:
             row = lm.forward(np.array([lm.number(x)]))[0]
             for token in np.argsort(-row, kind="stable").tolist():
                 y = (*x, token)
-                paid = g + (max(0.0, function(x) - function(y)) if x else 0.0)
+                paid = g + max(0.0, (function(x) if x else 1.0) - function(y))
                 queue.append((paid + 1 - function(y), -len(y), born, y, paid))
                 born += 1
         run = Run(lm, search.astar_decode(tree, branch=3, expansions=1_000))
@@ -113,16 +112,16 @@ def test_a_reward_that_says_nothing_leaves_the_first_output_that_the_process_mak
 
 def test_what_stays_open_reaches_what_one_round_of_samples_missed() -> None:
     hits = {"once": 0, "open": 0}
-    for seed in range(30):
-        lm = EnumerableLM(seed=seed, **SIZE)
+    for seed in range(10):
+        lm = EnumerableLM(seed=seed, vocab=3, length=4)
         best = max(map(falling, lm.outputs))
         once, again = drive(
-            Run(lm, search.astar_decode(by(falling), branch=2, expansions=400), seed=seed),
-            Run(lm, search.astar_decode(by(falling), branch=1, expansions=400, reopen=0.02), seed=seed),
+            Run(lm, search.astar_decode(by(falling), branch=2, expansions=120), seed=seed),
+            Run(lm, search.astar_decode(by(falling), branch=1, expansions=120, reopen=0.02), seed=seed),
         )
         for name, answer in (("once", once), ("open", again)):
             hits[name] += falling(answer.value) >= best - 1e-9  # type: ignore[arg-type]
-    assert hits["open"] >= 27 > 20 > hits["once"], hits
+    assert hits["open"] > 8 > hits["once"], hits
 
 
 def test_no_two_siblings_that_are_scored_say_the_same_and_none_is_scored_twice() -> None:
@@ -148,7 +147,7 @@ def test_expansions_are_a_budget_and_what_is_open_then_is_run_to_its_end() -> No
 
 def test_a_run_s_budget_holds_inside_an_expansion() -> None:
     lm = EnumerableLM(seed=3, vocab=3, length=7)
-    for cap in range(1, 30):
+    for cap in range(1, 30, 4):
         run = Run(lm, search.astar_decode(by(wavy), branch=3, reopen=0.1), Budget(tokens=cap), seed=cap)
         drive(run)
         assert run.spent.tokens <= cap
@@ -169,7 +168,7 @@ def test_costs_are_falls_alone_and_the_pair_is_pluggable() -> None:
     cost, togo = drops(1.0)(before, after)
     assert np.allclose(cost[:2], [0.0, 0.4]) and np.allclose(togo[:2], [0.1, 0.8]) and togo[2] == np.inf
     root = Marks(np.zeros(1), np.array([np.nan]), np.zeros(1, bool))
-    assert (drops(1.0)(root, after)[0][:2] == 0).all()
+    assert np.allclose(drops(1.0)(root, after)[0][:2], [0.1, 0.8]), "a start has lost nothing yet"
     lm = EnumerableLM(seed=0, expands=True, **SIZE)
 
     def shortest(before: Marks, after: Marks) -> tuple[np.ndarray, np.ndarray]:

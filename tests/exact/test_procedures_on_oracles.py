@@ -87,18 +87,24 @@ def methods(process: Process) -> dict[str, Method]:
         "particle_filter": search.particle_filter(n=4, potential=POTENTIAL, ess=0.9),
         "particle_filter on a reward": search.particle_filter(n=3, potential=REWARD.log_odds()),
         "beam": search.beam(width=2, reward=REWARD, branch=branch),
-        "astar_decode": search.astar_decode(REWARD, branch=branch, expansions=5, goals=2),
-        "astar_decode, open": search.astar_decode(REWARD, branch=1, expansions=6, reopen=0.05),
-        "dvts": search.dvts(trees=2, reward=REWARD, branch=branch),
-        "rebase": search.rebase(n=3, reward=REWARD, temperature=0.05),
-        "particle_gibbs": search.particle_gibbs(n=3, sweeps=2, potential=POTENTIAL),
-        "particle_islands": search.particle_islands(islands=2, n=2, potential=POTENTIAL, ess=0.9),
-        "parallel_tempering": search.parallel_tempering(2, 2, REWARD.log_odds(), temperatures=(3.0, 1.0)),
         "mcts": search.mcts(reward=REWARD, rounds=3, branch=branch),
         "glimp_router": search.glimp_router(large=other(process), glimpse=REWARD, threshold=0.15, n=2),
         "draft_router": search.draft_router(large=other(process), router=REWARD, threshold=0.15, n=2),
         "together": search.together(search.sample(n=2), search.particle_filter(n=2, potential=POTENTIAL)),
     }
+    if process is ORACLES["tokens"]:
+        found |= {
+            "astar_decode": search.astar_decode(REWARD, branch=2, expansions=6, goals=2, reopen=0.05),
+            "rebase": search.rebase(n=3, reward=REWARD, temperature=0.05),
+            "parallel_tempering": search.parallel_tempering(2, 2, REWARD.log_odds(), temperatures=(3.0, 1.0)),
+        }
+    if process is ORACLES["expanding"]:
+        found["dvts"] = search.dvts(trees=2, reward=REWARD, branch=branch)
+    if process is ORACLES["faulty"]:
+        found |= {
+            "particle_gibbs": search.particle_gibbs(n=3, sweeps=2, potential=POTENTIAL),
+            "particle_islands": search.particle_islands(islands=2, n=2, potential=POTENTIAL, ess=0.9),
+        }
     if process.logp == "mass":
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
     if isinstance(process, (EnumerableLM, Countdown)):  # one row alone: others' logarithms differ in the last place

@@ -62,8 +62,9 @@ def outcomes(
     seed: int = 0,
     budget: Budget | None = None,
     process_of: Callable[[Task], Process] | None = None,
+    batch: int = BATCH,
 ) -> Outcomes:
-    """`method` (or the one it makes for a task) on every task, run in batches of 64 whose caches are dropped before:
+    """`method` (or the one it makes for a task) on every task, run in batches whose caches are dropped before:
     what runs of one batch share is paid once, as in `anystep.bench.compare`.
 
     process_of: the process of a task, by default the engine's at temperature 1.
@@ -71,8 +72,8 @@ def outcomes(
     make = process_of or (lambda task: process_for(task, engine, temperature=1.0))
     made = method if callable(method) and not isinstance(method, Method) else (lambda task: method)
     runs = [Run(make(task), made(task), budget, item_seed(seed, task.id)) for task in tasks]
-    for at in range(0, len(runs), BATCH):
-        some = runs[at : at + BATCH]
+    for at in range(0, len(runs), batch):
+        some = runs[at : at + batch]
         for run in some:
             run.process.forget()
             for reward in run.method.rewards():

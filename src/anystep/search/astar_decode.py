@@ -19,12 +19,13 @@ Surcharge = Annotated[float, Rule("a number, 0 or more", lambda x: isinstance(x,
 
 
 def drops(highest: float) -> Pair:
-    """A step costs what the reward falls by; still to pay is what the reward lacks of its highest value, at an end
-    too."""
+    """A step costs what the reward falls by; still to pay is what the reward lacks of its highest value, at an end too.
+    A start, of which it is not asked, lacks nothing; a state that could not be scored lacks infinitely much."""
 
     def pair(before: Marks, after: Marks) -> tuple[Floats, Floats]:
-        fall = np.maximum(before.value - after.value, 0.0)
-        return np.where(np.isnan(before.value), 0.0, fall), highest - np.nan_to_num(after.value, nan=-np.inf)
+        had = np.nan_to_num(before.value, nan=highest)
+        has = np.nan_to_num(after.value, nan=-np.inf)
+        return np.maximum(had - has, 0.0), highest - has
 
     return pair
 
@@ -34,7 +35,8 @@ def astar_decode(
     reward: Bounded, branch: Count = 4, expansions: Count = 64, goals: Count = 1, reopen: Surcharge | None = None
 ) -> Exploring:
     """Extends the open partial output with the least f = g + h by `branch` children, whichever it is, until a finished
-    one is the least: h is what its reward lacks of the highest, g what the reward has fallen by on the way.
+    one is the least: h is what its reward lacks of the highest, g what the reward has fallen by on the way, from the
+    highest at the start.
 
     Preserves nothing. The answer has the least f of all outputs that were made: the first goal, or of `goals` of them
     the one with the highest reward. h is no lower bound of what is to come where a reward can rise again, so the answer

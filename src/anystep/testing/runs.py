@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from anystep.answer import AllFailed
+from anystep.calls import Reply
 from anystep.drive import drive, groups, perform
 from anystep.run import Run
 from anystep.testing.checks_process import contents
@@ -23,7 +24,7 @@ def finish(*runs: Run) -> None:
 
 def one_round(run: Run) -> None:
     """Perform what a run asks for and tell it, merged as `drive` would merge it."""
-    found = {}
+    found: dict[int, Reply] = {}
     for group in groups(run.calls):
         found.update(zip(group, perform([run.calls[i] for i in group]), strict=True))
     run.tell([found[i] for i in range(len(run.calls))])
