@@ -14,7 +14,7 @@ from anystep.language.train import rounds
 from anystep.language.train.rounds import Counted, RoundsRecipe, converted, packed, pairs_of, paragraphs
 from anystep.tasks import iterate
 
-TINY = RoundsRecipe(traces=20, tokens=3_000, counted=20, more=2_000)
+TINY = RoundsRecipe(traces=4, tokens=1_000, counted=4, more=500)
 
 
 def test_a_segment_never_overshoots() -> None:

@@ -30,7 +30,7 @@ def consistency_check_loop(
     first chain answers; both at once are plain sampling. Preserves nothing: the answer is the last chain without
     contradiction, else the one that stood longest. A chain without contradiction may be wrong all the same. The
     decision is the best score of `check`.
-    Source: Chakraborty et al., "A NotSo Simple Way to Beat Simple Bench" (2024), arXiv 2412.12173.
+    Source: "A NotSo Simple Way to Beat Simple Bench" (2024), arXiv 2412.12173.
     """
     trail = [(yield from start(1))]
     chains: list[Population] = []
