@@ -1,7 +1,7 @@
 """Row 113: plans verified by extracted constraints, and a bandit that chooses per problem which search makes them.
 
-Stated time: six minutes on one quiet core given the four models, and eight more the first time, when they are trained
-(then they are kept).
+Not recorded yet, so no experiment of the catalogue: `run` wants its four models, which it trains the first time and
+then keeps.
 """
 
 from __future__ import annotations

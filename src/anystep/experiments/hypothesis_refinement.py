@@ -1,8 +1,8 @@
 """Row 154: induction by proposing rules, selecting them by an interpreter and refining them by their failures, against
 a twin of the proposer that answers directly.
 
-Stated time: four minutes on one quiet core given the two models, and fifteen more the first time, when they are trained
-(then they are kept).
+Stated time: eight minutes on a crowded core given the two models, and four more of a quiet one the first time, when
+they are trained (then they are kept).
 """
 
 from __future__ import annotations
