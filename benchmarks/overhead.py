@@ -1,6 +1,7 @@
 """What our own code costs beside the model: the share of a run on SmolLM2, and the time a step of a large tree.
 
     python benchmarks/overhead.py
+    python benchmarks/overhead.py trees      # without the language model
 
 Both are processor time of this process, so that they mean the same on a busy machine. "outside" is all that is not the
 performing of a call: the procedure, the run, its books and keys. "around the model" is what performing takes beside the
@@ -26,7 +27,7 @@ from anystep.run import Run
 from anystep.solve import process_for
 from anystep.testing.oracles import HiddenMarkov
 
-NODES = 10_000
+NODES, STEPS = 10_000, 60
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have? Think in short steps."
 LENGTHS = reward(lambda states: np.array([len(output) % 7 / 7 for output in states.outputs()]), "length")
 
@@ -54,6 +55,14 @@ def large(r: Reward) -> dict[str, Callable[[int], Method]]:
     return {
         "mcts": lambda nodes: search.mcts(reward=r, rounds=nodes // 8),
         "mcts, puct and a value": lambda nodes: search.mcts(reward=r, rounds=nodes // 4, select="puct", value=r),
+        "ab_mcts": lambda nodes: search.ab_mcts(r, rounds=nodes),
+        "coat": lambda nodes: search.coat(r, relevance=r, rounds=nodes // 4),
+        "astar_decode": lambda nodes: search.astar_decode(r, branch=4, expansions=nodes // 4, goals=nodes),
+        "tree_of_thoughts, dfs": lambda nodes: search.tree_of_thoughts(
+            r, order="dfs", branch=4, prune=0.0, expansions=nodes // 4
+        ),
+        "rebase": lambda nodes: search.rebase(n=nodes // 60, reward=r),
+        "dvts": lambda nodes: search.dvts(trees=nodes // 240, reward=r),
         "beam": lambda nodes: search.beam(width=nodes // 240, reward=r),
         "particle_filter": lambda nodes: search.particle_filter(n=nodes // 60, potential=r.log_odds()),
     }
@@ -72,6 +81,18 @@ def timed(process: Process, method: Method, budget: Budget | None = None) -> tup
 
 
 def main() -> None:
+    if "trees" not in sys.argv:
+        small_model()
+    print(f"{'on an oracle':28} {'nodes':>8} {'ms a step':>9} {'a tenth as large':>17}")
+    for name, made in large(ANY).items():
+        figures = []
+        for nodes in (NODES // 10, NODES):
+            run, total, performing, rounds = timed(HiddenMarkov(seed=0, steps=STEPS), made(nodes))
+            figures.append((len(run.books.family), 1e3 * (total - performing) / rounds))
+        print(f"{name:28} {figures[1][0]:8} {figures[1][1]:9.3f} {figures[0][1]:17.3f}", flush=True)
+
+
+def small_model() -> None:
     print(f"{'on SmolLM2-135M':28} {'seconds':>8} {'outside':>9} {'around the model':>17}")
     engine = load("smollm2-135m")
     for name, method in small(LENGTHS).items():
@@ -81,13 +102,7 @@ def main() -> None:
             )
         outside, around = (total - performing) / total, (performing - inside.seconds) / total
         print(f"{name:28} {total:8.2f} {outside:9.3%} {around:17.1%}", flush=True)
-    print(f"\n{'on an oracle':28} {'nodes':>8} {'ms a step':>9} {'a tenth as large':>17}")
-    for name, made in large(ANY).items():
-        figures = []
-        for nodes in (NODES // 10, NODES):
-            run, total, performing, rounds = timed(HiddenMarkov(seed=0, steps=60), made(nodes))
-            figures.append((len(run.books.family), 1e3 * (total - performing) / rounds))
-        print(f"{name:28} {figures[1][0]:8} {figures[1][1]:9.3f} {figures[0][1]:17.3f}", flush=True)
+    print()
 
 
 class network:
