@@ -115,9 +115,9 @@ def test_what_has_no_experiment_is_said_so(package: str) -> None:
     with pytest.raises(UsageError, match="did you mean rollouts"):
         find("rolouts", package)
     with pytest.raises(
-        UsageError, match="row 223 .search.astar_decode. is planned, with no experiment yet; try: rollouts"
+        UsageError, match="row 168 .search.adaptive_prompt. is planned, with no experiment yet; try: rollouts"
     ):
-        find(223, package)
+        find(168, package)
     with pytest.raises(UsageError, match="experiments: rollouts"):
         find("zzzzzz", package)
 
