@@ -30,7 +30,7 @@ class PlannerRecipe:
     """Everything that decides one of the four, which start from nothing. `tokens` counts padded ones."""
 
     role: Literal["planner", "extractor", "guided", "unguided"] = "planner"
-    tokens: int = 700_000
+    tokens: int = 2_500_000
     batch: int = 12
     dim: int = 96
     layers: int = 3
