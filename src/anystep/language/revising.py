@@ -43,16 +43,21 @@ class Revising(LanguageProcess):
 
     def step(self, states: Sequences, keys: Keys, limit: Limit, until: Until) -> Stepped:
         states = self.rewritten(states)
-        room = np.array([len(tokens) < self.engine.config.context for tokens in states.tokens], bool)
+        room = np.array([0 < len(tokens) < self.engine.config.context for tokens in states.tokens], bool)
         if room.all():
             return super().step(states, keys, limit, until)
         fits, n = np.flatnonzero(room), len(states)
-        made = super().step(states.take(fits), keys[fits], limit.of(fits), until)
         status, logp = np.full(n, Status.FAILED, np.int8), np.zeros(n)
+        errors = {
+            int(row): "its new prompt is empty, or leaves no room in the model's context"
+            for row in np.flatnonzero(~room)
+        }
+        if not len(fits):
+            return Stepped(states, status, logp, logp, limit.used, errors=errors)
+        made = super().step(states.take(fits), keys[fits], limit.of(fits), until)
         status[fits], logp[fits] = made.status, made.logp
         cut = np.zeros(n, bool)
         cut[fits] = made.cut
-        errors = {int(row): "its new prompt does not fit into the model's context" for row in np.flatnonzero(~room)}
         errors |= {int(fits[row]): text for row, text in made.errors.items()}
         joined = made.states.join(states.take(np.flatnonzero(~room)))
         order = np.argsort(np.concatenate([fits, np.flatnonzero(~room)]), kind="stable")

@@ -168,16 +168,19 @@ class Restart(Process):
     def step(self, states: Any, keys: Keys, limit: Limit, until: Until) -> Stepped:
         n = len(states)
         said, status = states.texts(), np.full(n, Status.LIVE, dtype=np.int8)
-        rows = []
+        rows, errors = [], dict[int, str]()
         for i, prompt in enumerate(states.prompts()):
             row = states.take(np.array([i]))
             if self.form.concluded(said[i]):
                 status[i] = Status.DONE
             else:
                 summary = self.form.summary(prompt, said[i])
-                row = row.unsaid() if summary is None else self.begun(summary)
+                try:
+                    row = row.unsaid() if summary is None else self.begun(summary)
+                except UsageError as error:  # a summary that leaves no room is this row's failure alone
+                    status[i], errors[i] = Status.FAILED, str(error)
             rows.append(row)
-        return Stepped(rows[0].join(*rows[1:]), status, np.zeros(n), np.zeros(n), limit.used)
+        return Stepped(rows[0].join(*rows[1:]), status, np.zeros(n), np.zeros(n), limit.used, errors=errors)
 
     def begun(self, summary: str) -> Any:
         """The state that knows the question and a summary, its first `longest` characters."""

@@ -57,7 +57,8 @@ def astar_decode(
     if found is not None:
         return found
     best = search.promising()
-    if best is None:
+    if best is None and not search.root.live.any():
         return search.root
+    best = search.root if best is None else best
     ended = yield from step(best, until="done")
     return ended.scored((yield from score(ended, reward)))

@@ -20,7 +20,7 @@ def beam(width: Count, reward: ByReward, branch: Count = 4, retire: bool = False
     children are the `branch` most likely ones, so no two states of the beam are equal.
     Source: Snell et al., "Scaling LLM Test-Time Compute Optimally" (2024), arXiv 2408.03314.
     """
-    population, retired = (yield from start(width, distinct=True)), []
+    population, retired = (yield from start(width, distinct=branch > 1)), []
     while population.live.any():
         population = yield from step(population, branch)
         if distinct:

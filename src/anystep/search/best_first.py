@@ -109,6 +109,9 @@ def best_first(
         expansions -= 1
         entry = heappop(search.frontier)
         children = yield from step(entry.state(), branch)
+        if children.failed.all():  # it may be tried again, as long as there are expansions
+            heappush(search.frontier, entry)
+            continue
         if distinct:
             children = yield from _fresh(search, entry, children)
         if reopen is not None:

@@ -68,6 +68,10 @@ class Associating(Leaves):
         if self.association is None or not states.live.any():
             return states
         told = yield from step(states, by=self.association)
+        lost = told.failed
+        if lost.any():  # what cannot be associated goes on without
+            order = np.argsort(np.concatenate([np.flatnonzero(~lost), np.flatnonzero(lost)]), kind="stable")
+            told = (told.take(~lost).join(states.take(lost)) if not lost.all() else states).take(order)
         self.told |= {id: told.take([row]) for row, id in enumerate(states.id.tolist())}
         return told
 

@@ -25,8 +25,8 @@ def consistency_check_loop(
     share of the steps that stand before the first contradiction, and the chain is revised from there: up to `rounds`
     chains in all.
 
-    A contradiction that comes up again at no later a place is met by going back one step further each time, to the
-    beginning at last: what contradicts a step may lie before it. Without a gate every step stands, without a check the
+    Each revision begins at least one step before the one before it did, at the beginning at last: what contradicts a
+    step may lie before it. A step that failed is drawn again too. Without a gate every step stands, without a check the
     first chain answers; both at once are plain sampling. Preserves nothing: the answer is the last chain without
     contradiction, else the one that stood longest. A chain without contradiction may be wrong all the same. The
     decision is the best score of `check`.
@@ -45,7 +45,7 @@ def consistency_check_loop(
         if not worth < 1:  # also where it could not be scored
             break
         taken = len(trail) - 1
-        back = max(0, min(math.floor(worth * taken + 1e-9), back - 1, taken - 1))
+        back = max(0, min(math.floor(max(worth, 0.0) * taken + 1e-9), back - 1, taken - 1))
         trail = trail[: int(back) + 1]
     return chains[0].join(*chains[1:])
 
@@ -55,6 +55,8 @@ def _written(trail: list[Population], gate: Reward | None, retries: int, thresho
     while trail[-1].live.any():
         for _ in range(1 + retries):
             taken = yield from step(trail[-1])
-            if gate is None or not taken.failed.any() and not (yield from score(taken, gate))[0] < threshold:
+            if taken.failed.any():
+                continue
+            if gate is None or not (yield from score(taken, gate))[0] < threshold:
                 break
         trail.append(taken)

@@ -32,6 +32,7 @@ def hypothesis_refinement(n: Count, reward: ByReward, reviser: ByProcess, rounds
         if best is None or hypotheses.scores[best] >= reward.range[1]:
             break
         fresh = yield from step(hypotheses.take([best]).reopened(), branch=n, by=reviser, until="done")
+        fresh = yield from step(fresh, by=reviser, until="done")  # a reviser that expands has made one step
         hypotheses = hypotheses.join(fresh.scored((yield from score(fresh, reward))))
     return hypotheses
 

@@ -7,6 +7,7 @@ from typing import Annotated, Protocol
 
 import numpy as np
 
+from anystep.errors import UsageError
 from anystep.population import Population
 from anystep.procedure import (
     ByProcess,
@@ -49,7 +50,13 @@ class Geometric:
     growth: float
     draws: int = 0
 
+    def __post_init__(self) -> None:
+        if not (self.first > 0 and self.growth > 1):
+            raise UsageError(f"Geometric(first={self.first!r}, growth={self.growth!r}): as in Geometric(16, 2).")
+
     def after(self, length: float, u: Floats) -> float:
+        if np.isinf(length):
+            return np.inf
         budget = self.first
         while budget <= length:
             budget *= self.growth
@@ -62,6 +69,10 @@ class Every:
 
     interval: float
     draws: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.interval > 0:
+            raise UsageError(f"Every({self.interval!r}): a positive length, as in Every(16).")
 
     def after(self, length: float, u: Floats) -> float:
         return self.interval * (length // self.interval + 1)

@@ -144,7 +144,8 @@ class Leaves:
         sure = np.ones(len(children), dtype=bool) if self.share > 0 else ~live
         if len(end):
             found = yield from score(end, self.reward)
-            self.ends.append(end.scored(found))
+            if end.done.any():
+                self.ends.append(end.scored(found).take(end.done))
             self.seen[0].extend(found[np.isfinite(found)].tolist())
             worth[sure] = normalised(found, self.reward, self.seen[0])
         if self.value is not None and self.share < 1 and live.any():

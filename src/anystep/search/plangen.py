@@ -34,7 +34,8 @@ def choice(played: Played, prior: Floats, done: Sequence[int], failed: int | Non
 
     Mean reward + sqrt(2 ln(T + 1) / N) + prior / (1 + plays here) + diversity / (plays of it here + 1), and recovery
     for all others where `failed` was played last and made nothing better. An algorithm that was never played comes
-    before any that was, in the order of the prior. done: the algorithms played on this problem, in order.
+    before any that was, in the order of the prior. What a play reached on this problem counts by recovery alone, not in
+    the mean. done: the algorithms played on this problem, in order.
     """
     here = np.bincount(np.asarray(done, dtype=np.int64), minlength=len(prior)).astype(float)
     n = np.asarray(played.plays) + here
@@ -66,6 +67,10 @@ def plangen(
     plan where these draw their own. Raises UsageError for a prior or a record of another number of algorithms.
     """
     algorithms, prior = tuple(algorithms), tuple(prior)
+    if enough is None and isinstance(reward, Reward) and not np.isfinite(reward.range).all():
+        raise UsageError(
+            f"plangen: {reward.name} has no finite range to take a share of; give enough=, as enough=0.95."
+        )
     method = _plangen(algorithms, reward, enough, rounds, prior, played)
     if len(prior) not in (0, len(algorithms)) or (played and len(played.plays) != len(algorithms)):
         raise UsageError(

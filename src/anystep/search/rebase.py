@@ -34,6 +34,9 @@ def rebase(n: Count, reward: ByReward, temperature: Positive = 0.1) -> Exploring
             finished.append(population.take(population.done))
         places = n - sum(map(len, finished))
         hopeful = population.take(population.live & np.isfinite(population.scores))
+        if not len(hopeful) and population.live.any():  # nothing is known of any: all alike
+            hopeful = population.take(population.live)
+            hopeful = hopeful.scored(np.zeros(len(hopeful)))
         if not (places and len(hopeful)):
             break
         shares = np.exp((hopeful.scores - hopeful.scores.max()) / temperature)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from anystep.errors import UsageError
 from anystep.population import Population
 from anystep.procedure import Ask, ByReward, Count, Exploring, Rule, Share, procedure, score, start, step
 from anystep.search import decide
@@ -38,6 +39,11 @@ def tree_of_thoughts(
     if order == "bfs":
         return (yield from beam(width, reward, branch, distinct=True)())
     low, high = reward.range
+    if not np.isfinite([low, high]).all():
+        raise UsageError(
+            f"tree_of_thoughts(order='dfs') prunes by a share of the reward's range, and {reward.name}'s is "
+            f"({low}, {high}): give a reward of a finite range, such as verify.chain_steps(), or order='bfs'."
+        )
     return (yield from _depth_first(reward, branch, low + prune * (high - low), expansions))
 
 
@@ -61,6 +67,7 @@ def _depth_first(reward: ByReward, branch: int, least: float, expansions: int) -
         rising = np.argsort(worth, kind="stable")
         waiting += [children.take([row]) for row in rising if worth[row] >= least]
         seen += [children.take([rising[-1]])] if len(rising) and children.live[rising[-1]] else []
+    ends += [state for state in waiting if state.done.all()]
     if not ends:
         best = max(seen, key=lambda state: -np.inf if np.isnan(state.scores[0]) else state.scores[0])
         end = yield from step(best, until="done")
