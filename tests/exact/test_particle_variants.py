@@ -156,7 +156,7 @@ def test_references_change_places_as_often_as_leaves_both_targets_as_they_are() 
     temperatures = (2.0, 1.0)
     hot = {x: float(p) * np.exp(psi(x) / 2) for x, p in LM.outputs.items()}
     cold = {x: float(p) * np.exp(psi(x)) for x, p in LM.outputs.items()}
-    u = (np.arange(150) + 0.5) / 400
+    u = (np.arange(400) + 0.5) / 400
 
     def rate(x: Tokens, y: Tokens) -> float:
         lines = [reference(x, 2.0), reference(y, 1.0)]

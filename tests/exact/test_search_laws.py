@@ -222,5 +222,5 @@ def test_together_merges_its_members_calls() -> None:
     trees = [search.mcts(LIKES, rounds=8, branch=2) for _ in range(8)]
     (merged_trees,) = drive(Run(lm, search.together(*trees)))
     (tree,) = drive(Run(lm, trees[0]))
-    assert merged_trees.cost.calls < 2 * tree.cost.calls
+    assert merged_trees.cost.calls < 3 * tree.cost.calls  # of the eight
     assert merged_trees.cost.tokens > 3 * tree.cost.tokens

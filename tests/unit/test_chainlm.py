@@ -34,7 +34,7 @@ def test_sizes_are_what_they_are_called(size: str, low: float, high: float) -> N
 
 
 def test_an_unknown_size_is_refused() -> None:
-    with pytest.raises(UsageError, match="sizes are 1m, 2m, 3m"):
+    with pytest.raises(UsageError, match="sizes are 300k, 1m, 2m, 3m"):
         shape("9m")
 
 

@@ -8,7 +8,7 @@ from anystep.language import load
 
 
 def test_every_clause_is_measured() -> None:
-    found = coat.run(seed=0, progress=lambda _: None, model=load("chainlm-2m"), problems=4, rounds=2)
+    found = coat.run(seed=0, progress=lambda _: None, model=load("chainlm-2m"), problems=2, rounds=2)
     kept = recorded("coat")
     assert kept is not None and kept.passed
     strip = [c.clause.split("(")[0].split(" at ")[0] for c in found.checks]

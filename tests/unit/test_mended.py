@@ -156,7 +156,7 @@ def test_a_stopped_together_closes_its_members() -> None:
 
     exploring = search.together(tidy(), tidy())()
     next(exploring)
-    kept = exploring.gi_frame.f_locals["exploring"]  # so that collecting it is not what closes them
+    kept = exploring.gi_yieldfrom.gi_frame.f_locals["generators"]  # so that collecting it is not what closes them
     exploring.close()
     assert closed == [True, True] and len(kept) == 2
 

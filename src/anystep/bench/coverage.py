@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import least_squares, minimize
-from scipy.special import betaln
 
 from anystep.bench.pass_at_k import Counts, pass_at
 from anystep.errors import UsageError
@@ -59,6 +57,8 @@ class BetaBinomial:
     b: float
 
     def at(self, k: ArrayLike) -> Floats:
+        from scipy.special import betaln
+
         far = betaln(self.a, self.b + np.asarray(k, dtype=np.float64))
         return np.asarray(-np.expm1(far - betaln(self.a, self.b)))
 
@@ -69,6 +69,8 @@ def power_law(ks: ArrayLike, coverage: ArrayLike) -> PowerLaw:
     Empirical: it often predicts four times as many samples to a few points, and on some sets it fails. UsageError where
     nothing was solved, for then no law can be told.
     """
+    from scipy.optimize import least_squares
+
     k, c = np.asarray(ks, dtype=np.float64), np.asarray(coverage, dtype=np.float64)
     if k.shape != c.shape or len(k) < 2 or not ((c >= 0) & (c <= 1)).all() or (k < 1).any():
         raise UsageError(
@@ -92,6 +94,9 @@ def beta_binomial(counts: Iterable[Counts]) -> BetaBinomial:
 
     UsageError where all samples are wrong, or all right.
     """
+    from scipy.optimize import minimize
+    from scipy.special import betaln
+
     every = np.array(list(counts), dtype=np.float64)
     if every.ndim != 2 or not 0 < every[:, 1].sum() < every[:, 0].sum():
         raise UsageError("beta_binomial(counts): problems as (samples, right ones), some right and some wrong.")

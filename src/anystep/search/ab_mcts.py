@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from scipy.special import betaincinv, stdtrit
 
 from anystep.population import Population
 from anystep.procedure import Ask, ByProcess, ByReward, Count, Exploring, Rule, draw, procedure, score, start, step
@@ -43,6 +42,8 @@ def thompson(seen: Seen, u: Floats, posterior: str) -> Floats:
     mean and variance, prior normal-inverse-chi-squared with mean 1/2, one pseudo-observation and scale 0.1; the mean's
     marginal is a Student t.
     """
+    from scipy.special import betaincinv, stdtrit  # imported late: it is slow, and most methods never draw from it
+
     if posterior == "beta":
         won = np.clip(seen.total, 0.0, seen.count)
         return np.asarray(betaincinv(0.5 + won, 0.5 + seen.count - won, u))
