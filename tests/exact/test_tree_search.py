@@ -189,21 +189,25 @@ def test_breadth_first_thoughts_are_a_beam() -> None:
     assert one.answer.value == other.answer.value and one.books.family.parents == other.books.family.parents
 
 
-def depth_first(lm: EnumerableLM, value: Callable[[Tokens], float], least: float) -> tuple[Tokens | None, int]:
-    """Depth-first search, written out: the first finished output worth entering, and how many states were expanded."""
-    expanded = 0
+def depth_first(lm: EnumerableLM, value: Callable[[Tokens], float], least: float) -> tuple[Tokens | None, int, int]:
+    """Depth-first search, written out: the best output that finished by the time that one worth entering was entered,
+    how many states were expanded, and how long the one that was entered is."""
+    expanded, finished = 0, list[Tokens]()
 
     def visit(x: Tokens) -> Tokens | None:
         nonlocal expanded
         if x in lm.outputs:
             return x
         expanded += 1
-        for child in sorted(((*x, t) for t in range(3)), key=value, reverse=True):
+        children = [(*x, t) for t in range(3)]
+        finished.extend(child for child in children if child in lm.outputs)
+        for child in sorted(children, key=value, reverse=True):
             if value(child) >= least and (found := visit(child)):
                 return found
         return None
 
-    return visit(()), expanded
+    entered = visit(())
+    return (None, expanded, 0) if entered is None else (max(finished, key=value), expanded, len(entered))
 
 
 def test_depth_first_thoughts_backtrack_and_prune() -> None:
@@ -211,7 +215,7 @@ def test_depth_first_thoughts_backtrack_and_prune() -> None:
     for salt in range(30):
         for least in (0.3, 0.5, 0.6):
             value = partial(worth, salt=salt)
-            expected, expansions = depth_first(lm, value, least)
+            expected, expansions, length = depth_first(lm, value, least)
             run, _ = answered(lm, search.tree_of_thoughts(likes(salt), "dfs", 3, prune=least, expansions=200))
             assert run.answer is not None
             said: Any = run.answer.value
@@ -219,7 +223,7 @@ def test_depth_first_thoughts_backtrack_and_prune() -> None:
                 pruned += 1
                 continue
             assert said == expected and run.spent.evaluations == expansions
-            returned += expansions > len(expected)
+            returned += expansions > length
     assert returned and pruned, "it must come back from dead ends, and find that there is nothing else"
 
 
