@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anystep.experiments import Result, _plangen, hypothesis_refinement
-from anystep.experiments._plangen import Bench, calls, f1
+from anystep.experiments import Result, hypothesis_refinement, plangen
 from anystep.experiments.hypothesis_refinement import by_rule
+from anystep.experiments.plangen import Bench, calls, f1
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import Alphabet
 from anystep.language.train.chainlm import untrained
@@ -46,7 +46,7 @@ def test_problems_of_one_rule_are_one_item() -> None:
 
 
 def test_plangen_measures_every_clause(tiny: dict[str, Engine]) -> None:
-    found = _plangen.run(0, lambda line: None, tiny, problems=2, rounds=1)
+    found = plangen.run(0, lambda line: None, tiny, problems=2, rounds=1)
     assert found.row == 113 and Result.from_json(found.to_json()).name == "plangen"
     for words in ("best of n: guided", "tree: guided", "rebase: guided", "top complexity", "calls", "oracle", "F1"):
         assert any(words in c.clause for c in found.checks), words
