@@ -379,3 +379,10 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
     command = f"{sys.executable} -c '{start}' catalogue --json | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=environment())
     assert (done.returncode, done.stderr, len(done.stdout)) == (1, "", 1)  # the rest is more than a pipe holds
+
+
+def test_a_run_that_abstains_says_so_and_nothing_of_what_it_might_have_said() -> None:
+    method = "self_consistency(n=16, decide=abstain(decision=majority, below=0.9))"
+    done = run("solve", "C8 2 8 7 4>74?", "--model", "chainlm-2m", "--method", method)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "no answer: it abstained" in done.stderr and "was writing" not in done.stderr

@@ -67,6 +67,8 @@ def end_lines(end: Mapping[str, Any], tail: str = "", scored: str = "") -> list[
     lines = []
     if end["stopped_because"] == "failed":
         lines.append(f"failed: {end['errors'][0] if end['errors'] else 'nothing was said'}")
+    elif end["text"] is None and end["note"].startswith("Abstained"):
+        lines.append("no answer: it abstained")
     elif end["text"] is None:
         written = f"; one was writing: {clipped(tail, 200)}" if tail.strip() else ""
         lines.append(f"no answer: nothing has finished{written}")
