@@ -19,7 +19,7 @@ from anystep.calibrate import level, paired_difference
 from anystep.drive import drive
 from anystep.experiments._deciding import solved
 from anystep.experiments._deciding_pools import chain_pools
-from anystep.experiments._equal import outcomes
+from anystep.experiments._equal import no_cheaper, outcomes
 from anystep.experiments._figures import table
 from anystep.ledger import Cost, Limit
 from anystep.procedure import Method
@@ -140,7 +140,7 @@ def tournaments(every: list[Pool]) -> str:
     return table(["method", "judge right on", "comparisons", "accuracy"], rows)
 
 
-def confident(problems: int = 40, n: int = N, window: int = 8) -> str:
+def confident(problems: int = 120, n: int = N, window: int = 8) -> str:
     engine = engine_for("chainlm-2m")
     tasks = chains(problems, "test", 0)
     vote = outcomes(engine, tasks, search.self_consistency(n=n))
@@ -152,6 +152,11 @@ def confident(problems: int = 40, n: int = N, window: int = 8) -> str:
     reads = verify.token_confidence(engine, "lowest", window)
     found = outcomes(engine, tasks, search.deepconf_online(n=n, confidence=reads, keep=0.5))
     rows.append(["deepconf_online, lowest", 0.5, str(found.accuracy), str(found.over(vote)), found.cost])
+    fair, equal = no_cheaper(
+        lambda m: outcomes(engine, tasks, search.self_consistency(n=m)), found.cost, (6, 8, 10, 12)
+    )
+    rows.append([f"vote@{fair}, no cheaper", "", str(equal.accuracy), str(equal.over(vote)), equal.cost])
+    rows.append(["deepconf_online minus it", "", "", str(found.over(equal)), ""])
     return table(["method", "keep", "accuracy", "minus the vote", "tokens"], rows)
 
 
