@@ -73,7 +73,7 @@ def test_a_prompt_without_room_fails_its_state_alone() -> None:
         return prompt if text == base.texts(states)[1] else prompt * 5
 
     made = revising(base, grows).step(states, keys, Limit(Ledger(), "r"), "done")
-    assert made.status.tolist() == [Status.FAILED, Status.DONE] and "does not fit" in made.errors[0]
+    assert made.status.tolist() == [Status.FAILED, Status.DONE] and "leaves no room" in made.errors[0]
     assert len(made.states) == 2 and made.states.prompts()[1] == "L12?"
 
 
