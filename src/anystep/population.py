@@ -71,6 +71,13 @@ class Population:
         joined = replace(self, states=states, answers=None, texts=None, evidence=None, flagged=flagged, **books)
         return joined.weighed(weights)
 
+    def put(self, rows: ArrayLike, moved: Population) -> Population:
+        """With `moved` in place of these rows (a mask), in its order and with its weights: what has become of some."""
+        mask = np.asarray(rows, dtype=bool)
+        order = np.argsort(np.concatenate([np.flatnonzero(~mask), np.flatnonzero(mask)]), kind="stable")
+        parts = [part for part in (self.take(~mask), moved) if len(part)] or [self]
+        return parts[0].join(*parts[1:]).take(order).weighed(self.weights)
+
     def distinct(self) -> Self:
         """Without the rows whose content an earlier row has, where the states can tell (`States.contents`); else all.
 

@@ -70,3 +70,14 @@ def test_states_survive_being_written_down(seed: int, rows: list[int]) -> None:
     k = keys.roots(seed, (), np.arange(6))
     states = lm.step(lm.begin(k), k, unlimited(), "step").states.take(np.array(rows))
     assert lm.load(lm.dump(states)).tuples() == states.tuples()
+
+
+@given(st.lists(st.booleans(), max_size=8), st.integers(0, 3))
+def test_what_became_of_some_rows_stands_in_their_place(mask: list[bool], seed: int) -> None:
+    """`put` keeps the order, the other rows and the weights."""
+    n = len(mask)
+    weights = (np.arange(n) + 1.0 + seed).tolist()
+    before, after = population("a" * n, scores=[0.0] * n, weights=weights), population("b" * n, scores=[1.0] * n)
+    found = before.put(np.array(mask, dtype=bool), after.take(np.array(mask, dtype=bool)))
+    assert found.scores.tolist() == [float(m) for m in mask] and found.id.tolist() == before.id.tolist()
+    assert np.allclose(found.weights, before.weights)

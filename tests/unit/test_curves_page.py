@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _module(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from scripts import script
 
 
 def test_the_tables_are_those_of_the_file() -> None:
-    page = _module("tools/curves_page.py")
+    page = script("tools/curves_page.py")
     data = json.loads(page.DATA.read_text())
     text = page.PAGE.read_text()
     assert text == page.render(text, data), "run `make docs`"
@@ -32,7 +21,7 @@ def test_the_tables_are_those_of_the_file() -> None:
 
 
 def test_every_method_is_measured_on_every_task_and_can_be_again() -> None:
-    bench = _module("benchmarks/curves.py")
+    bench = script("benchmarks/curves.py")
     data = json.loads(bench.DATA.read_text())
     assert set(data) == set(bench.TASKS)
     for task in data.values():

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from anystep.calibrate import pressure
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _module(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from scripts import script
 
 
 def test_the_page_s_tables_are_those_of_the_file() -> None:
-    page = _module("tools/verdicts_page.py")
+    page = script("tools/verdicts_page.py")
     text = page.PAGE.read_text()
     assert text == page.render(text, json.loads(page.DATA.read_text())), "run `make docs`"
     assert set(page.TABLES) == set(name for _, name, _ in page.BLOCK.findall(text))
 
 
 def test_every_verifier_of_the_file_can_be_measured_again() -> None:
-    bench = _module("benchmarks/verdicts.py")
+    bench = script("benchmarks/verdicts.py")
     found = json.loads(bench.FILE.read_text())
     assert set(found) == set(bench.ENTRIES)
     for record in found.values():
@@ -41,7 +29,7 @@ def test_every_verifier_of_the_file_can_be_measured_again() -> None:
 
 def test_a_few_problems_give_figures_of_the_recorded_kind() -> None:
     """The benchmark in small, whose false positives lie where the recorded interval's neighbourhood is."""
-    bench = _module("benchmarks/verdicts.py")
+    bench = script("benchmarks/verdicts.py")
     bench.PROBLEMS = 20
     found = bench.rounded(bench.ENTRIES["equations"]())["planted"]
     recorded = json.loads(bench.FILE.read_text())["equations"]["planted"]
@@ -53,7 +41,7 @@ def test_a_few_problems_give_figures_of_the_recorded_kind() -> None:
 
 
 def test_winners_of_groups_agree_with_the_exact_figure() -> None:
-    bench = _module("benchmarks/verdicts.py")
+    bench = script("benchmarks/verdicts.py")
     rng = np.random.default_rng(0)
     scores = [rng.random(64) for _ in range(300)]
     some = [bench.Pool(None, 0.0, [], (rng.random(64) < s).astype(float), []) for s in scores]

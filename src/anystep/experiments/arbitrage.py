@@ -25,7 +25,6 @@ from anystep.procedure import ByProcess, ByReward, Exploring, procedure, score, 
 from anystep.process import Reward, Scored
 from anystep.run import Run
 from anystep.search import decide
-from anystep.search.route import put_together
 
 ROW = 46
 FIXED = 0.5  # the fixed rule: a drafted step whose reward is below this is written again
@@ -66,9 +65,7 @@ def hindsight(large: ByProcess, reward: ByReward, threshold: float) -> Exploring
         drafted = yield from step(population)
         again = yield from step(population, by=large)
         better = (yield from score(again, reward)) - (yield from score(drafted, reward)) > threshold
-        parts = [(np.flatnonzero(~better), drafted), (np.flatnonzero(better), again)]
-        parts = [(rows, one) for rows, one in parts if len(rows)]
-        population = put_together(population, [rows for rows, _ in parts], [one.take(rows) for rows, one in parts])
+        population = drafted.put(better, again.take(better))
     return population
 
 

@@ -3,59 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
 
 import numpy as np
 
-from anystep.errors import Unsupported, UsageError
-from anystep.keys import Keys
+from anystep.errors import UsageError
+from anystep.language.editing import Editor
 from anystep.language.process import LanguageProcess
 from anystep.language.states import Sequences
-from anystep.ledger import Limit
-from anystep.process import Process, Stepped, Until, reward
+from anystep.process import reward
 
 
-class Cue(Process):
+class Cue(Editor):
     """The process `trigger` returns: each step writes the same text into its states."""
 
-    logp = "mass"
-    branches = False
-
     def __init__(self, process: LanguageProcess, text: str) -> None:
-        tokens = tuple(process.engine.tokenizer.encode(text))
-        if not tokens:
+        super().__init__(process, f"{process.name} told {text!r}")
+        self.text, self.tokens = text, tuple(process.engine.tokenizer.encode(text))
+        if not self.tokens:
             raise UsageError("trigger(process, '') writes nothing; give the cue, such as '#'.")
-        self.process, self.text, self.tokens = process, text, tokens
-        self.name = f"{process.name} told {text!r}"
 
-    def start(self, keys: Keys, limit: Limit) -> Stepped:
-        return self.process.start(keys, limit)
-
-    def step(self, states: Sequences, keys: Keys, limit: Limit, until: Until) -> Stepped:
-        if until != "step":
-            raise Unsupported(f"{self.name} never ends by itself: step(population, by=trigger), then the model's.")
-        told = replace(states, tokens=tuple(tokens + self.tokens for tokens in states.tokens))
-        status, errors = self.process.judge(told)
-        zeros = np.zeros(len(states))
-        return Stepped(told, status, zeros, zeros, limit.used, errors=errors)
-
-    def answers(self, states: Sequences) -> tuple[Hashable, ...]:
-        return self.process.answers(states)
-
-    def texts(self, states: Sequences) -> tuple[str, ...]:
-        return self.process.texts(states)
+    def told(self, states: Sequences) -> list[tuple[int, ...]]:
+        return [self.tokens] * len(states)
 
     def merges(self) -> Hashable:
         return "cue", self.text, self.process.merges()
 
     def settings(self) -> str:
         return f"{self.text!r} into {self.process.settings()}"
-
-    def dump(self, states: Sequences) -> bytes:
-        return self.process.dump(states)
-
-    def load(self, data: bytes) -> Sequences:
-        return self.process.load(data)
 
 
 def trigger(process: LanguageProcess, text: str) -> Cue:

@@ -111,7 +111,8 @@ def ab_mcts(
     Source: Inoue et al., "Wider or Deeper? Scaling LLM Inference-Time Compute with Adaptive Branching Tree Search"
     (2025), arXiv 2503.04412; its priors' constants are ours.
     """
-    root = Branching((yield from start(1)))
+    first = yield from start(1)
+    root = Branching(first, ended=not first.live.any())
     ends: list[Population] = []
     seen: list[float] = []
     best = root

@@ -43,12 +43,7 @@ def coat(
     root = Node((yield from start(1)))
     yield from leaves.remember(root.state)
     yield from grown(root, leaves, rounds, Growth(branch, c, uct, widen=0.5))
-    if not leaves.ends:
-        waiting = (node for node in root.every() if node.live and not node.children)
-        best = max(waiting, key=lambda node: node.visits and node.mean, default=root)
-        end = yield from step(leaves.ready(best.state), until="done")
-        leaves.ends.append(end.scored((yield from score(end, reward))))
-    return leaves.ends[0].join(*leaves.ends[1:])
+    return (yield from leaves.concluded(root))
 
 
 @dataclass
@@ -68,19 +63,14 @@ class Associating(Leaves):
         if self.association is None or not states.live.any():
             return states
         told = yield from step(states, by=self.association)
-        lost = told.failed
-        if lost.any():  # what cannot be associated goes on without
-            order = np.argsort(np.concatenate([np.flatnonzero(~lost), np.flatnonzero(lost)]), kind="stable")
-            told = (told.take(~lost).join(states.take(lost)) if not lost.all() else states).take(order)
+        told = told.put(told.failed, states.take(told.failed))  # what cannot be associated goes on without
         self.told |= {id: told.take([row]) for row, id in enumerate(states.id.tolist())}
         return told
 
     def worth(self, children: Population) -> Generator[Ask, Any, Floats]:
         live = children.live
         going = yield from self.remember(children.take(live))
-        joined = going.join(children.take(~live)) if live.any() else children
-        order = np.argsort(np.concatenate([np.flatnonzero(live), np.flatnonzero(~live)]), kind="stable")
-        children = joined.take(order)
+        children = children.put(live, going)
         worth = yield from super().worth(children)
         if self.relevance is None or self.weight == 0 or not live.any():
             return worth

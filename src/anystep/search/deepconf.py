@@ -9,7 +9,6 @@ from collections.abc import Generator
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anystep.population import Decision, Population
 from anystep.procedure import Ask, ByReward, Count, Exploring, Rule, Share, procedure, read, score, start, step
@@ -58,7 +57,7 @@ def deepconf_online(
         own = np.full(len(fresh), np.nan)
         while (going := fresh.live & ~(own < bar)).any():
             moved = yield from step(fresh.take(going))
-            fresh = _put(fresh, going, moved)
+            fresh = fresh.put(going, moved)
             own[going] = yield from score(moved, confidence)
         population, scores = population.join(fresh), np.concatenate([scores, own])
     return population.scored(np.where(scores < bar, np.nan, scores))
@@ -75,9 +74,3 @@ def _agreed(population: Population, scores: Floats, bar: float, sure: float) -> 
     said = yield from read(population)
     verdict = decide.confidence_weighted()(said.scored(np.where(scores < bar, np.nan, scores)))
     return verdict.support is not None and verdict.support >= sure
-
-
-def _put(population: Population, mask: NDArray[np.bool_], moved: Population) -> Population:
-    """`population` with `moved` in place of the rows of `mask`, in order."""
-    order = np.argsort(np.concatenate([np.flatnonzero(~mask), np.flatnonzero(mask)]), kind="stable")
-    return population.take(~mask).join(moved).take(order)

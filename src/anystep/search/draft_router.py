@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from anystep.procedure import ByProcess, ByReward, Count, Exploring, procedure, start, step
 from anystep.search import decide
 from anystep.search.glimp_router import Threshold
-from anystep.search.route import above, put_together
+from anystep.search.route import above
 
 
 @procedure(decide=decide.majority, needs_end=True)
@@ -37,8 +35,6 @@ def draft_router(large: ByProcess, router: ByReward, threshold: Threshold = 0.5,
         handed |= yield from above(drafted, live & ~drafted.failed, router, threshold)
         if handed.any():
             again = yield from step(population.take(handed), by=large)
-            kept, dropped = np.flatnonzero(~handed), np.flatnonzero(handed)
-            rows = [part for part in (kept, dropped) if len(part)]
-            drafted = put_together(population, rows, [p for p in (drafted.take(kept), again) if len(p)])
+            drafted = drafted.put(handed, again)
         population = drafted
     return population

@@ -8,7 +8,6 @@ from typing import Annotated, Protocol
 import numpy as np
 
 from anystep.errors import UsageError
-from anystep.population import Population
 from anystep.procedure import (
     ByProcess,
     ByReward,
@@ -121,7 +120,10 @@ def iterative_deepening_sampling(
 def triggered_sampling(
     n: Count, trigger: ByProcess, length: ByReward, schedule: BySchedule, reward: ByReward | None = None
 ) -> Exploring:
-    """As `iterative_deepening_sampling`, at any schedule's lengths: `Every(16)`, `Anywhere(draws=2, within=60)`."""
+    """As `iterative_deepening_sampling`, at any schedule's lengths: `Every(16)`, `Anywhere(draws=2, within=60)`.
+
+    Preserves the law of what is written up to the first cue exactly, as that does.
+    """
     return (yield from _sampled(n, trigger, length, schedule, reward))
 
 
@@ -135,14 +137,7 @@ def _sampled(n: int, trigger: Process, length: Reward, schedule: Schedule, rewar
         size = yield from score(population, length)
         late = population.live & (size >= due) & ~told
         if late.any():
-            population = yield from _at(population, late, trigger)
+            population = population.put(late, (yield from step(population.take(late), by=trigger)))
             due[late] = [schedule.after(float(size[row]), u[row]) for row in np.flatnonzero(late)]
         population, told = (yield from step(population.going_on(~late))), late
     return population if reward is None else population.scored((yield from score(population, reward)))
-
-
-def _at(population: Population, rows: np.ndarray, trigger: Process) -> Exploring:
-    """The population with a cue written into these rows."""
-    told = yield from step(population.take(rows), by=trigger)
-    order = np.argsort(np.concatenate([np.flatnonzero(~rows), np.flatnonzero(rows)]), kind="stable")
-    return (told if rows.all() else population.take(~rows).join(told)).take(order)

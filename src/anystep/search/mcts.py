@@ -61,12 +61,7 @@ def mcts(
     leaves = Leaves(reward, value, share)
     root = Node((yield from start(1)))
     yield from grown(root, leaves, rounds, Growth(branch, c, RULES[select], close, temper, widen))
-    if not leaves.ends:
-        waiting = (node for node in root.every() if node.live and not node.children)
-        best = max(waiting, key=lambda node: node.visits and node.mean, default=root)
-        end = yield from step(best.state, until="done")
-        leaves.ends.append(end.scored((yield from score(end, reward))))
-    return leaves.ends[0].join(*leaves.ends[1:])
+    return (yield from leaves.concluded(root))
 
 
 @dataclass(frozen=True)
@@ -129,6 +124,15 @@ class Leaves:
     share: float
     ends: list[Population] = field(default_factory=list)
     seen: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))  # rewards, values
+
+    def concluded(self, root: Node) -> Exploring:
+        """All that has finished; where nothing has, the best open state is rolled out."""
+        if not self.ends:
+            waiting = (node for node in root.every() if node.live and not node.children)
+            best = max(waiting, key=lambda node: node.visits and node.mean, default=root)
+            end = yield from step(self.ready(best.state), until="done")
+            self.ends.append(end.scored((yield from score(end, self.reward))))
+        return self.ends[0].join(*self.ends[1:])
 
     def ready(self, state: Population) -> Population:
         """A node's state as it is to be extended."""

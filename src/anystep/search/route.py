@@ -37,13 +37,8 @@ def above(population: Population, rows: Mask, by: Reward, threshold: float) -> G
 
 def shared_step(population: Population, handed: Mask, other: Process) -> Exploring:
     """The next step of every live state in one merged batch: of `handed` rows by `other`, else by the run's process."""
-    parts = [(np.flatnonzero(~handed), None), (np.flatnonzero(handed), other)]
-    parts = [(rows, by) for rows, by in parts if len(rows)]
+    parts = [(rows, by) for rows, by in ((~handed, None), (handed, other)) if rows.any()]
     stepped: list[Population] = yield All(tuple(Step(population.take(rows), by=by) for rows, by in parts))
-    return put_together(population, [rows for rows, _ in parts], stepped)
-
-
-def put_together(before: Population, rows: list[NDArray[np.int64]], parts: list[Population]) -> Population:
-    """What became of `before`, in its order and with its weights, from what became of its `rows` part by part."""
-    order = np.argsort(np.concatenate(rows), kind="stable")
-    return parts[0].join(*parts[1:]).take(order).weighed(before.weights)
+    for (rows, _), moved in zip(parts, stepped, strict=True):
+        population = population.put(rows, moved)
+    return population

@@ -44,6 +44,12 @@ def shape(size: str) -> Config:
     return Config(len(Alphabet()), dim, layers, heads, heads, hidden, 32, context=CONTEXT)
 
 
+def small(dim: int, layers: int, context: int) -> Config:
+    """The shape of a model for one small task: heads of 32, two hidden units a dimension."""
+    heads = dim // 32
+    return Config(len(Alphabet()), dim, layers, heads, heads, 2 * dim, 32, context=context)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a policy: same recipe and same machine, same weights.

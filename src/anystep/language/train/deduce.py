@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from anystep.language.engine.llama import Config, Llama
-from anystep.language.train.chainlm import Cost, policy, untrained
+from anystep.language.train.chainlm import Cost, policy, small, untrained
 from anystep.language.train.tune import Pair, Tuning, batches, kept, tune
 from anystep.tasks.chains import Alphabet
 from anystep.tasks.premises import Fault, Planted, judge, plant, problems
@@ -61,8 +61,7 @@ class VerifierRecipe:
 
     @property
     def config(self) -> Config:
-        heads = self.dim // 32
-        return Config(len(Alphabet()), self.dim, self.layers, heads, heads, 2 * self.dim, 32, context=CONTEXT)
+        return small(self.dim, self.layers, CONTEXT)
 
 
 LONG = VerifierRecipe(updates=1_150)  # about as many tokens as 160 updates take where a check shows the whole chain

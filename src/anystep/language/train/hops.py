@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from anystep.language.engine.llama import Config, Llama
-from anystep.language.train.chainlm import Cost, untrained
+from anystep.language.train.chainlm import Cost, small, untrained
 from anystep.language.train.tune import Pair, Tuning, kept, tune
 from anystep.tasks.chains import CHAIN_END, STEP_END, Alphabet
 from anystep.tasks.hops import CLOSE, OPEN, Puzzle, puzzles
@@ -36,8 +36,7 @@ class HopRecipe:
 
     @property
     def config(self) -> Config:
-        heads = self.dim // 32
-        return Config(len(Alphabet()), self.dim, self.layers, heads, heads, 2 * self.dim, 32, context=CONTEXT)
+        return small(self.dim, self.layers, CONTEXT)
 
 
 def pair(puzzle: Puzzle, recipe: HopRecipe, rng: Random) -> Pair:

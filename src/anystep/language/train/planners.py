@@ -15,7 +15,7 @@ from random import Random
 from typing import Literal
 
 from anystep.language.engine.llama import Config, Llama
-from anystep.language.train.chainlm import Cost, untrained
+from anystep.language.train.chainlm import Cost, small, untrained
 from anystep.language.train.tune import Pair, Tuning, kept, tune
 from anystep.tasks.chains import CHAIN_END, Alphabet
 from anystep.tasks.planning import Constraint, Problem, listed, problems, spoiled
@@ -40,8 +40,7 @@ class PlannerRecipe:
 
     @property
     def config(self) -> Config:
-        heads = self.dim // 32
-        return Config(len(Alphabet()), self.dim, self.layers, heads, heads, 2 * self.dim, 32, context=CONTEXT)
+        return small(self.dim, self.layers, CONTEXT)
 
 
 def verdicts(plan: str, constraints: tuple[Constraint, ...], broken: list[Constraint] | None) -> Pair:

@@ -46,8 +46,8 @@ class Block:
             "errors": {str(row): text for row, text in self.errors.items()},
             "answers": [said(a) for a in self.answers],
             "texts": list(self.texts),
-            "logp": [_finite(x) for x in self.logp.tolist()],
-            "logw": [_finite(x) for x in self.logw.tolist()],
+            "logp": [finite(x) for x in self.logp.tolist()],
+            "logw": [finite(x) for x in self.logw.tolist()],
             "payments": self.payments.tolist(),
             "own": {str(row): [figures(c) for c in costs] for row, costs in self.own.items()},
             "begun": None if self.begun is None else [figures(c) for c in self.begun],
@@ -149,6 +149,6 @@ def heard(record: Any) -> Hashable:
     return record  # type: ignore[no-any-return]
 
 
-def _finite(x: float) -> Any:
+def finite(x: float) -> Any:
     """A number that JSON has, infinities as text."""
     return x if math.isfinite(x) else str(x)

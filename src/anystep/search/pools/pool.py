@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -184,8 +183,3 @@ class Pool:
     def states(self, process: Process) -> Any:
         """The samples' states as the recorded process has them, (n,), to be read or scored by hand."""
         return self.load(process).take(np.arange(len(self)))
-
-
-def finite(x: float) -> Any:
-    """A number that JSON has; infinities as text."""
-    return x if math.isfinite(x) else str(x)

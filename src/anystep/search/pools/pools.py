@@ -16,9 +16,9 @@ from anystep.errors import Unsupported, UsageError
 from anystep.ledger import FREE, Budget, Ledger
 from anystep.process import Potential, Process, Reward, Status
 from anystep.search.pools.bill import Bill, cost, figures
-from anystep.search.pools.block import Block, joined
+from anystep.search.pools.block import Block, finite, joined
 from anystep.search.pools.file import File, packed, unpacked
-from anystep.search.pools.pool import Pool, finite
+from anystep.search.pools.pool import Pool
 from anystep.search.pools.record import alone, dumped, labelled, roots, sampled, scored
 from anystep.search.pools.replay import Marks
 
