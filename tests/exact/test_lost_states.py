@@ -65,6 +65,31 @@ def test_astar_decode_answers_where_nothing_is_known_on_the_way() -> None:
         assert answer.row is not None
 
 
+def test_astar_decode_tries_again_where_all_that_is_open_failed() -> None:
+    for seed in range(30):
+        for reopen in (None, 0.1):
+            (answer,) = drive(Run(FaultyLM(0.4), search.astar_decode(FLAT, 2, 64, reopen=reopen), seed=seed))
+            assert answer.row is not None
+
+
+def test_a_state_whose_children_fail_does_not_use_up_the_expansions() -> None:
+    """With others open it is left alone, or costs more each time."""
+
+    class Cliff(EnumerableLM):
+        """The branch that begins with 1 always fails after two tokens, and the reward likes it best."""
+
+        def status(self, states: Any) -> np.ndarray:
+            doomed = (states.tokens[:, 0] == 1) & (states.size > 2)
+            return np.where(doomed, np.int8(2), super().status(states))
+
+    liked = reward(lambda states: np.where(states.tokens[:, 0] == 1, 0.9, 0.8), "liked")
+    for seed in range(10):
+        for reopen in (None, 0.1):
+            method = search.astar_decode(liked, 2, 40, reopen=reopen)
+            (answer,) = drive(Run(Cliff(seed=3, vocab=4, length=5), method, seed=seed))
+            assert answer.row is not None
+
+
 def test_rebase_shares_alike_where_no_reward_is_known() -> None:
     for seed in range(8):
         (answer,) = drive(Run(EnumerableLM(length=4), search.rebase(n=4, reward=AT_ITS_END), seed=seed))

@@ -109,14 +109,13 @@ def best_first(
         expansions -= 1
         entry = heappop(search.frontier)
         children = yield from step(entry.state(), branch)
-        if children.failed.all():  # it may be tried again, as long as there are expansions
-            heappush(search.frontier, entry)
-            continue
         if distinct:
             children = yield from _fresh(search, entry, children)
         if reopen is not None:
             added = reopen * math.log2((2 + entry.times) / (1 + entry.times))
             heappush(search.frontier, entry._replace(f=entry.f + added, times=entry.times + 1))
+        elif children.failed.all() and not search.frontier:  # it is all there is: it is tried again
+            heappush(search.frontier, entry)
         if len(children):
             _open(search, entry, children, Marks.of(children, (yield from score(children, by))), pair)
     return search
