@@ -13,6 +13,7 @@ from anystep.sandbox import Limits
 
 QUICK = Limits(cpu=0.4, wall=40.0)  # a busy machine may give a program a twentieth of a processor
 SOME = Limits(cpu=0.4, wall=40.0, processes=4)
+AMPLE = Limits(cpu=5.0, wall=90.0)  # for what must meet another limit first, though touching memory is slow somewhere
 
 # `got(what, attack)`: a breach unless the attack raises.
 HELPERS = """
@@ -63,9 +64,9 @@ ATTACKS = [
         SOME,
     ),
     Attack("memory_at_once", "x = bytearray(1 << 40)", "memory"),
-    Attack("memory_touched", "x = bytearray(200 << 20)\ny = bytearray(200 << 20)", "memory"),
-    Attack("memory_by_lists", "x = []\nwhile True: x.append([0] * 100000)", "memory"),
-    Attack("memory_by_text", "x = 'x'\nwhile True: x += x", "memory"),
+    Attack("memory_touched", "x = bytearray(200 << 20)\ny = bytearray(200 << 20)", "memory", AMPLE),
+    Attack("memory_by_lists", "x = []\nwhile True: x.append([0] * 100000)", "memory", AMPLE),
+    Attack("memory_by_text", "x = 'x'\nwhile True: x += x", "memory", AMPLE),
     Attack("memory_by_numbers", "x = 1 << (10 ** 10)", "memory"),
     Attack("memory_by_map", "import mmap\nx = [mmap.mmap(-1, 1 << 26) for _ in range(99)]", "error memory"),
     Attack("memory_by_nested", "x = []\nwhile True: x = [x]", "memory cpu killed"),
@@ -77,7 +78,7 @@ ATTACKS = [
         "except OSError: pass\nif len(ends) > 40: print('BREACH', len(ends))",
         "ok",
     ),
-    Attack("memory_by_zip", "import zlib\nx = zlib.decompress(zlib.compress(bytes(50 << 20)) , bufsize=1 << 28)", "memory"),
+    Attack("memory_by_zip", "import zlib\nx = zlib.decompress(zlib.compress(bytes(50 << 20)) , bufsize=1 << 28)", "memory", AMPLE),
     Attack("loop", "while True: pass", "cpu"),
     Attack("loop_deaf", "import signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n"
            "    except (OSError, ValueError): pass\nwhile True: pass", "cpu"),
@@ -91,11 +92,11 @@ ATTACKS = [
     Attack("sleep", "import time; time.sleep(1e6)", "timeout", Limits(wall=0.4)),
     Attack("stop_itself", "import signal; os.kill(os.getpid(), signal.SIGSTOP)", "timeout", Limits(wall=0.4)),
     Attack("wait_for_input", "got('pipe', lambda: os.read(os.pipe()[0], 1))", "timeout ok", Limits(wall=0.4)),
-    Attack("flood_stdout", "while True: os.write(1, b'x' * 65536)", "output"),
-    Attack("flood_stderr", "while True: os.write(2, b'x' * 65536)", "output"),
+    Attack("flood_stdout", "while True: os.write(1, b'x' * 65536)", "output", AMPLE),
+    Attack("flood_stderr", "while True: os.write(2, b'x' * 65536)", "output", AMPLE),
     Attack("flood_both", "while True: os.write(1, b'x'); os.write(2, b'y')", "output cpu"),
-    Attack("flood_reply", "while True: os.write(4, b'x' * 65536)", "output"),
-    Attack("flood_in_message", "raise ValueError('x' * (100 << 20))", "output error memory"),
+    Attack("flood_reply", "while True: os.write(4, b'x' * 65536)", "output", AMPLE),
+    Attack("flood_in_message", "raise ValueError('x' * (100 << 20))", "output error memory", AMPLE),
     Attack("recursion", "def f(): f()\nf()", "error"),
     Attack("recursion_unbounded", "sys.setrecursionlimit(10 ** 9)\ndef f(): f()\nf()", "killed memory error cpu"),
     Attack("recursion_in_c", "sys.setrecursionlimit(10 ** 9)\nx = []\nfor _ in range(10 ** 6): x = [x]\nrepr(x)",

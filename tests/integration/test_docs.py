@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from anystep import search, verify
+from anystep.language.accelerate.advantage import advantage_router
 from anystep.solve import engine_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,8 +70,10 @@ def run_page(name: str, text: str, before: Mapping[str, Any] | None = None) -> M
 
 def forget() -> None:
     """Empty the prefix caches that pages share, so that no page's costs depend on what ran before it."""
-    engine_for("chainlm-2m").cache.trim(0)
+    for model in ("chainlm-2m", "chainlm-300k"):
+        engine_for(model).cache.trim(0)
     verify.chain_steps().forget()
+    advantage_router().forget()
 
 
 @cache
