@@ -1,5 +1,6 @@
 """Which processes have answers known exactly? Small models of every kind, for testing what explores them."""
 
+from anystep.stepwise import Arrays, Moved, Stepwise
 from anystep.testing.oracles.deterministic import Countdown
 from anystep.testing.oracles.editors import Again, Critic, Relay, Reviser
 from anystep.testing.oracles.endless import Metropolis
@@ -9,7 +10,6 @@ from anystep.testing.oracles.hmm import HiddenMarkov
 from anystep.testing.oracles.judges import JudgePotential, JudgeReward
 from anystep.testing.oracles.language import EnumerableLM, Sequences
 from anystep.testing.oracles.mixture import Mixture, MixtureDiffusion
-from anystep.testing.oracles.stepwise import Arrays, Moved, Stepwise
 
 __all__ = [
     "Again",
