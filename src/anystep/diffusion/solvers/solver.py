@@ -57,7 +57,7 @@ class Here:
 
     x, clean: (n, *shape), and what the model predicts behind x at `now`. then: the level to reach. index: (n,) of the
     step, from 0. memory: (n, k, *shape) that the last step left. levels: the level at an index counted from this row's
-    own, so `levels(-1)` is where its last step began. model: model(x, level, mask) predicts at another point for rows of
+    own, so `levels(-1)` is where its last step began. model: model(x, level, mask) predicts elsewhere for the rows of
     a mask (the others' are left 0); each call is one of the solver's `stages`. draw: standard normals like x, the
     same for the same row and lane.
     """
