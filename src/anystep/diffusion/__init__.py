@@ -5,8 +5,8 @@ from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
-from anystep.diffusion.schedules import VE, VP, Flow, Schedule
-from anystep.diffusion.spacing import Karras, Spacing, Times, Uniform
+from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
+from anystep.diffusion.spacing import Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "VP",
     "Denoiser",
     "DiffusionProcess",
+    "DiscreteVP",
     "Flow",
     "Karras",
+    "LogSNR",
     "Network",
     "Noised",
     "Samples",
