@@ -1,7 +1,9 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
 from anystep.diffusion import guidance, models, solvers, spacing
+from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
+from anystep.diffusion.guidance import ratio_aware_guidance
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
@@ -13,6 +15,7 @@ __all__ = [
     "NULL",
     "VE",
     "VP",
+    "Classifier",
     "Denoiser",
     "DiffusionProcess",
     "DiscreteVP",
@@ -20,6 +23,7 @@ __all__ = [
     "Karras",
     "LogSNR",
     "Network",
+    "NetworkClassifier",
     "Noised",
     "Samples",
     "Schedule",
@@ -30,6 +34,7 @@ __all__ = [
     "models",
     "on_clean",
     "potential_on_clean",
+    "ratio_aware_guidance",
     "sample",
     "solvers",
     "spacing",
