@@ -43,7 +43,8 @@ def normalised(found: Measure) -> Measure:
 
 def _replay(program: Program, chosen: tuple[Any, ...]) -> Sample | tuple[Any, Number] | None:
     """The first choice that is open after these; or the outcome and its factors multiplied; None where one is 0."""
-    stack, answer, weight, left = [program()], None, Fraction(1), iter(chosen)
+    weight: Number = Fraction(1)
+    stack, answer, left = [program()], None, iter(chosen)
     while stack:
         try:
             effect = stack[-1].send(answer)

@@ -5,8 +5,8 @@
         yield Observe(flip(Fraction(9, 10) if rain else Fraction(1, 4)), True)
         return rain
 
-A program means an unnormalised measure: of each outcome, the expectation of the product of its factors. Where masses are
-fractions, so is everything that is computed of them.
+A program means an unnormalised measure: of each outcome, the expectation of the product of its factors. Where masses
+are fractions, so is everything that is computed of them.
 """
 
 from __future__ import annotations
@@ -59,10 +59,9 @@ class Finite(Distribution):
     masses: tuple[Number, ...]
 
     def __post_init__(self) -> None:
-        if len(self.values) != len(self.masses) or any(m < 0 for m in self.masses) or abs(sum(self.masses) - 1) > 1e-9:
-            raise UsageError(
-                f"{self!r}: one mass a value, none negative, and they sum to one; Finite((0, 1), (.5, .5))."
-            )
+        off = abs(float(sum(self.masses)) - 1)
+        if len(self.values) != len(self.masses) or min(self.masses, default=-1) < 0 or off > 1e-9:
+            raise UsageError(f"{self!r}: one mass a value, none negative, summing to one; Finite((0, 1), (0.5, 0.5)).")
 
     def mass(self, value: Any) -> Number:
         return sum(m for v, m in zip(self.values, self.masses, strict=True) if v == value)
