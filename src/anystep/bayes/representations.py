@@ -179,19 +179,23 @@ def mh_step(suspended: Suspended) -> Run:
     Source: Wingate et al., "Lightweight Implementations of Probabilistic Programming Languages" (AISTATS 2011), with
     the correction of the trace's length n / n'.
     """
-    n = len(suspended.trace)
-    if n == 0 or suspended.weight == 0:
+    if not suspended.trace or suspended.weight == 0:
         return suspended
-    site = yield Sample(choice([Fraction(1)] * n))
+    site = yield Sample(choice([Fraction(1)] * len(suspended.trace)))
     asked = suspended.trace[site][0]
     fresh = yield (asked if isinstance(asked, Inner) else Sample(asked))
     kept = (*suspended.trace[:site], (asked, fresh), *suspended.trace[site + 1 :])
     most = None if suspended.done else len(suspended.factors)
     proposed = yield from replay(suspended.program, kept, most, strict=False)
     ratio = quotient(proposed.factors, suspended.factors) * _kept_mass(suspended, proposed, site)
-    ratio = ratio * Fraction(n, len(proposed.trace))
+    ratio = ratio * lengths(suspended, proposed)
     accepted = yield Sample(flip(ratio if ratio < 1 else Fraction(1)))
     return proposed if accepted else suspended
+
+
+def lengths(old: Suspended, new: Suspended) -> Fraction:
+    """How much likelier the site was to be picked in the old trace than it is in the new one."""
+    return Fraction(len(old.trace), len(new.trace))
 
 
 def quotient(above: Sequence[Number], below: Sequence[Number]) -> Number:
