@@ -1,6 +1,6 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
-from anystep.diffusion import guidance, models, solvers, spacing
+from anystep.diffusion import evaluate, guidance, models, solvers, spacing
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
@@ -24,6 +24,7 @@ __all__ = [
     "Spacing",
     "Times",
     "Uniform",
+    "evaluate",
     "guidance",
     "models",
     "on_clean",
