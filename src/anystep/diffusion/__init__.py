@@ -1,6 +1,6 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
-from anystep.diffusion import guidance, models, solvers, spacing
+from anystep.diffusion import evaluate, guidance, models, solvers, spacing
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.guidance import ratio_aware_guidance
@@ -12,9 +12,6 @@ from anystep.diffusion.spacing import Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 
 __all__ = [
-    "NULL",
-    "VE",
-    "VP",
     "Classifier",
     "Denoiser",
     "DiffusionProcess",
@@ -22,6 +19,7 @@ __all__ = [
     "Flow",
     "Karras",
     "LogSNR",
+    "NULL",
     "Network",
     "NetworkClassifier",
     "Noised",
@@ -30,6 +28,9 @@ __all__ = [
     "Spacing",
     "Times",
     "Uniform",
+    "VE",
+    "VP",
+    "evaluate",
     "guidance",
     "models",
     "on_clean",
