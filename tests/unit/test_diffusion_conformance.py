@@ -13,10 +13,20 @@ from anystep import UsageError
 from anystep.diffusion import VE, VP, DiffusionProcess, Flow, Karras, Schedule, sample
 from anystep.diffusion.guidance import ClassifierFree, ClassifierGuided, RatioAware
 from anystep.diffusion.models import MixtureClassifier, skewed
-from anystep.diffusion.solvers import DDIM, Euler, Heun, Solver
+from anystep.diffusion.solvers import DDIM, DDPM, PNDM, AdamsBashforth2, DPMpp2M, Euler, Heun, Midpoint, Solver
 from anystep.testing import Work, check_process, counted
 
-SOLVERS: list[Solver] = [Euler(4), Heun(4), DDIM(4), DDIM(4, eta=1.0), DDIM(3, eta=0.5)]
+SOLVERS: list[Solver] = [
+    Euler(4),
+    Heun(4),
+    Midpoint(4),
+    DDIM(4),
+    DDPM(4),
+    DDIM(3, eta=0.5),
+    DPMpp2M(4),
+    AdamsBashforth2(4),
+    PNDM(5, Karras()),
+]
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
