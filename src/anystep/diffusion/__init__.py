@@ -3,7 +3,7 @@
 from anystep.diffusion import evaluate, guidance, models, solvers, spacing
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
-from anystep.diffusion.guidance import ratio_aware_guidance
+from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidance
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
@@ -14,6 +14,7 @@ from anystep.diffusion.states import Noised
 __all__ = [
     "Classifier",
     "Denoiser",
+    "DiffIER",
     "DiffusionProcess",
     "DiscreteVP",
     "Flow",
@@ -23,6 +24,7 @@ __all__ = [
     "Network",
     "NetworkClassifier",
     "Noised",
+    "OneMoreStep",
     "Samples",
     "Schedule",
     "Spacing",

@@ -101,7 +101,8 @@ class OneMoreStep(Guided):
 
     model: frozen, its schedule with signal left at its last time; guided or not. It sees the condition if it takes
     any. first: a denoiser of the same shape, asked at its own last time, which must be pure noise; it gives the
-    classes. Use it with `solver(...)`. Cost: one evaluation of `first` beside the model's, charged its FLOPs. Raises UsageError
+    classes. Use it with `solver(...)`. Cost: one evaluation of `first` beside the model's, charged its FLOPs. Raises
+    UsageError
     for a model without signal left or a `first` that does not fit, and for solvers that stop between the two.
     """
 
