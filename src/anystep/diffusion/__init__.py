@@ -1,7 +1,8 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
-from anystep.diffusion import guidance, models, solvers, spacing
+from anystep.diffusion import guidance, masked, models, solvers, spacing
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
+from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
@@ -17,6 +18,7 @@ __all__ = [
     "DiffusionProcess",
     "Flow",
     "Karras",
+    "MaskedProcess",
     "Network",
     "Noised",
     "Samples",
@@ -25,6 +27,7 @@ __all__ = [
     "Times",
     "Uniform",
     "guidance",
+    "masked",
     "models",
     "on_clean",
     "potential_on_clean",
