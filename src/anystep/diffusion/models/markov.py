@@ -50,12 +50,11 @@ class MarkovChain(Predictor):
         return (joint / _along(joint)).log()
 
     def _within(self, shown: Tensor, k: int) -> Tensor:
-        """(n, L, v) joint of a site's symbol and the revealed ones, under class k; alike at every site of a row but for
-        the symbol. Summed elementwise: a matrix product may round a row by what else is in the batch."""
-        ahead, behind = [shown[:, 0] * self._first[k]], [torch.ones_like(shown[:, 0])]
+        """(n, L, v) joint of a site's symbol and the revealed ones, under class k."""
+        ahead, behind, moves = [shown[:, 0] * self._first[k]], [torch.ones_like(shown[:, 0])], self._moves[k]
         for i in range(1, self.length):
-            ahead.append((ahead[-1][:, :, None] * self._moves[k]).sum(1) * shown[:, i])
-            behind.append((self._moves[k] * (shown[:, -i] * behind[-1])[:, None, :]).sum(-1))
+            ahead.append(_times(ahead[-1], moves) * shown[:, i])
+            behind.append(_times(shown[:, -i] * behind[-1], moves.T))
         return torch.stack(ahead, 1) * torch.stack(behind[::-1], 1)
 
     def log_prob(self, tokens: ArrayLike, condition: int = NULL) -> NDArray[np.float64]:
@@ -117,6 +116,14 @@ class Table(Predictor):
         is_symbol = self._sequences[..., None] == torch.arange(self.symbols)  # (sequences, L, v)
         joint = (fits[:, :, None, None] * is_symbol).sum(1)
         return (joint / _along(joint)).log()
+
+
+def _times(rows: Tensor, matrix: Tensor) -> Tensor:
+    """rows @ matrix, added one after the other: a matrix product may round a row by what else is in the batch."""
+    found = rows[:, :1] * matrix[0]
+    for j in range(1, len(matrix)):
+        found = found.addcmul_(rows[:, j : j + 1], matrix[j])
+    return found
 
 
 def _along(joint: Tensor) -> Tensor:
