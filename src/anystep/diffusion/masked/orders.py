@@ -141,12 +141,14 @@ def first(rank: Floats, hidden: Mask, count: NDArray[np.int64]) -> Mask:
 
 
 def _reversed_bits(shape: tuple[int, ...]) -> Floats:
-    """(sites,) each site's place when its coordinates' bits, interleaved, are read backwards."""
+    """(sites,) each site's place when its coordinates' bits, interleaved, are read backwards; on a grid the parity of
+    the coordinates comes first, so that diagonal neighbours are revealed before those that share a side."""
     at = np.stack(np.unravel_index(np.arange(int(np.prod(shape))), shape))
     bits, place = max(int(n - 1).bit_length() for n in shape), np.zeros(at.shape[1])
     for bit in range(bits):
-        for axis in at:
-            place = 2 * place + ((axis >> bit) & 1)
+        each = (at >> bit) & 1
+        for digit in (each.sum(0) % 2, *each[1:]):
+            place = 2 * place + digit
     return place
 
 

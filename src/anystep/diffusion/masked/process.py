@@ -102,9 +102,10 @@ class MaskedProcess(Stepwise):
         states = states.put(rows, self.predicted(states.take(rows), keys[rows]))
         return Stepped(states, np.zeros(n, dtype=np.int8), np.zeros(n), np.zeros(n), limit.used, ~paid)
 
-    def price(self, states: Masked) -> list[Cost]:
+    def price(self, states: Masked) -> Cost | list[Cost]:
         first, last = self._asked(states)
-        return [self._cost(n) for n in (first.astype(np.int64) + last).tolist()]
+        rows = (first.astype(np.int64) + last).tolist()
+        return self._cost(rows[0]) if len(set(rows)) == 1 else [self._cost(n) for n in rows]
 
     def once(self, states: Masked) -> Cost:
         return Cost(calls=sum(self.model.calls(int(asked.sum())) for asked in self._asked(states)))
