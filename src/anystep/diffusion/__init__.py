@@ -1,9 +1,10 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
-from anystep.diffusion import evaluate, guidance, models, solvers, spacing
+from anystep.diffusion import evaluate, guidance, masked, models, solvers, spacing
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.guidance import ratio_aware_guidance
+from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
@@ -19,6 +20,7 @@ __all__ = [
     "Flow",
     "Karras",
     "LogSNR",
+    "MaskedProcess",
     "NULL",
     "Network",
     "NetworkClassifier",
@@ -32,6 +34,7 @@ __all__ = [
     "VP",
     "evaluate",
     "guidance",
+    "masked",
     "models",
     "on_clean",
     "potential_on_clean",
