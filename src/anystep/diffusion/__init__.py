@@ -8,7 +8,8 @@ from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
-from anystep.diffusion.spacing import Karras, LogSNR, Spacing, Times, Uniform
+from anystep.diffusion.solvers import few_step
+from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "DiffusionProcess",
     "DiscreteVP",
     "Flow",
+    "FlowTime",
     "Karras",
     "LogSNR",
     "Network",
@@ -30,6 +32,7 @@ __all__ = [
     "Spacing",
     "Times",
     "Uniform",
+    "few_step",
     "guidance",
     "models",
     "on_clean",
