@@ -1,6 +1,6 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
-from anystep.diffusion import guidance, models, solvers, spacing
+from anystep.diffusion import evaluate, guidance, models, solvers, spacing
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.guidance import ratio_aware_guidance
@@ -13,9 +13,6 @@ from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, 
 from anystep.diffusion.states import Noised
 
 __all__ = [
-    "NULL",
-    "VE",
-    "VP",
     "Classifier",
     "Denoiser",
     "DiffusionProcess",
@@ -24,6 +21,7 @@ __all__ = [
     "FlowTime",
     "Karras",
     "LogSNR",
+    "NULL",
     "Network",
     "NetworkClassifier",
     "Noised",
@@ -32,6 +30,9 @@ __all__ = [
     "Spacing",
     "Times",
     "Uniform",
+    "VE",
+    "VP",
+    "evaluate",
     "few_step",
     "guidance",
     "models",
