@@ -9,7 +9,8 @@ from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
-from anystep.diffusion.spacing import Karras, LogSNR, Spacing, Times, Uniform
+from anystep.diffusion.solvers import few_step
+from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "DiffusionProcess",
     "DiscreteVP",
     "Flow",
+    "FlowTime",
     "Karras",
     "LogSNR",
     "MaskedProcess",
@@ -33,6 +35,7 @@ __all__ = [
     "VE",
     "VP",
     "evaluate",
+    "few_step",
     "guidance",
     "masked",
     "models",
