@@ -1,6 +1,7 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
 from anystep.diffusion import guidance, models, solvers, spacing
+from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffusers
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
@@ -26,6 +27,8 @@ __all__ = [
     "Spacing",
     "Times",
     "Uniform",
+    "diffusers_loop",
+    "from_diffusers",
     "guidance",
     "models",
     "on_clean",
@@ -33,4 +36,5 @@ __all__ = [
     "sample",
     "solvers",
     "spacing",
+    "to_diffusers",
 ]
