@@ -1,6 +1,6 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
-from anystep.diffusion import guidance, models, solvers, spacing
+from anystep.diffusion import evaluate, guidance, models, solvers, spacing
 from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffusers
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.process import DiffusionProcess
@@ -28,6 +28,7 @@ __all__ = [
     "Times",
     "Uniform",
     "diffusers_loop",
+    "evaluate",
     "from_diffusers",
     "guidance",
     "models",
