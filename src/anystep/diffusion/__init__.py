@@ -1,6 +1,7 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
 from anystep.diffusion import evaluate, guidance, masked, models, solvers, spacing
+from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffusers
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.guidance import ratio_aware_guidance
@@ -34,8 +35,10 @@ __all__ = [
     "Uniform",
     "VE",
     "VP",
+    "diffusers_loop",
     "evaluate",
     "few_step",
+    "from_diffusers",
     "guidance",
     "masked",
     "models",
@@ -45,4 +48,5 @@ __all__ = [
     "sample",
     "solvers",
     "spacing",
+    "to_diffusers",
 ]
