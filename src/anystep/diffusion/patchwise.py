@@ -29,7 +29,7 @@ LEAST = 16  # rows a call at least: a matrix product of fewer may round a row by
 
 @dataclass(frozen=True, eq=False)
 class Patched(Arrays):
-    """n unfinished images. patches: (n, patches, pixels) float32, 0 where there is none yet. known: (n, patches). order:
+    """n unfinished images. patches: (n, patches, pixels) float32, 0 where there is none. known: (n, patches). order:
     (n, patches), in which they are made. index: (n,) steps taken. condition: (n,), -1 for none."""
 
     patches: NDArray[np.float32]
@@ -71,7 +71,7 @@ class PatchProcess(Stepwise):
     """From an empty image to a whole one in `iterations` steps of one patch or more, each an Euler flow of its own.
 
     A step reads the image once and then draws the next patches of the state's own random order, each from noise in as
-    many head evaluations as `steps` says for its place. With one patch a step it preserves the model's law as head steps
+    many head evaluations as `steps` says for its place. With one patch a step it preserves the model's law as its steps
     grow; patches of one step are drawn apart, which is an approximation. A state's children differ by their noise.
 
     model: what predicts. steps: head evaluations a patch, a number or `step_annealing(50, 5)`. iterations: by default

@@ -37,7 +37,7 @@ class StepAnnealing:
 
 
 def step_annealing(upper: int = 50, lower: int = 5, kind: Kind = "linear") -> StepAnnealing:
-    """How many denoising steps each iteration of a patch-autoregressive process takes: `upper` at first, `lower` at last.
+    """How many denoising steps each iteration of a patch-autoregressive process takes: first `upper`, last `lower`.
 
     step_annealing(50, 5).all(4) is (50, 35, 20, 5). Preserves nothing exactly: later patches are drawn with a larger
     error of the solver, which is small where their law is narrow. Training-free. kind: "linear" falls evenly, "cosine"

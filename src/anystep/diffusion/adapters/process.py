@@ -269,7 +269,7 @@ def diffusers_loop(
 ) -> DiffusersProcess:
     """Any diffusers model and scheduler as a process: `diffusers_loop(unet, scheduler, steps=20)`.
 
-    Preserves diffusers' own loop (`set_timesteps`, `scale_model_input`, model, `step`) to rounding: each state ends where
+    Preserves diffusers' own loop (`set_timesteps`, `scale_model_input`, model, `step`) to rounding: a state ends where
     that loop would end from the same noise, whatever stands beside it. One step is one timestep of the scheduler, one
     evaluation, two with guidance; a Heun scheduler has nearly twice as many timesteps as `steps`. Noise inside steps
     comes from a generator for each row. Rewards on predictions read the scheduler's convention; where it has none of
