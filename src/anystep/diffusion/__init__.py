@@ -4,7 +4,7 @@ from anystep.diffusion import evaluate, guidance, masked, models, solvers, spaci
 from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffusers
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
-from anystep.diffusion.guidance import ratio_aware_guidance
+from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidance
 from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
@@ -17,6 +17,7 @@ from anystep.diffusion.states import Noised
 __all__ = [
     "Classifier",
     "Denoiser",
+    "DiffIER",
     "DiffusionProcess",
     "DiscreteVP",
     "Flow",
@@ -28,6 +29,7 @@ __all__ = [
     "Network",
     "NetworkClassifier",
     "Noised",
+    "OneMoreStep",
     "Samples",
     "Schedule",
     "Spacing",
