@@ -2,6 +2,7 @@
 
 from anystep.diffusion import guidance, models, solvers, spacing
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
+from anystep.diffusion.editors import NearbyNoise, Renoise
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
@@ -17,8 +18,10 @@ __all__ = [
     "DiffusionProcess",
     "Flow",
     "Karras",
+    "NearbyNoise",
     "Network",
     "Noised",
+    "Renoise",
     "Samples",
     "Schedule",
     "Spacing",
