@@ -61,5 +61,6 @@ def chosen(worth: Floats, parent: NDArray[np.int64], temperature: float, u: Floa
     best = table.max(-1, keepdims=True)
     with np.errstate(invalid="ignore"):
         p = np.exp((table - best) / temperature)
-    p[~np.isfinite(best[:, 0])] = np.arange(p.shape[1]) == 0  # nothing is known of any: the first
+    sure = ~np.isfinite(best[:, 0])  # nothing is known of any, and the first goes on; or one is worth all others
+    p[sure] = np.arange(p.shape[1]) == table[sure].argmax(-1)[:, None]
     return np.asarray(first + lineage.choose(p, u))
