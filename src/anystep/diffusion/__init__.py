@@ -1,25 +1,29 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
-from anystep.diffusion import guidance, models, solvers, spacing
+from anystep.diffusion import evaluate, guidance, models, solvers, spacing
+from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.editors import NearbyNoise, Renoise
+from anystep.diffusion.guidance import ratio_aware_guidance
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
-from anystep.diffusion.schedules import VE, VP, Flow, Schedule
-from anystep.diffusion.spacing import Karras, Spacing, Times, Uniform
+from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
+from anystep.diffusion.spacing import Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 
 __all__ = [
-    "NULL",
-    "VE",
-    "VP",
+    "Classifier",
     "Denoiser",
     "DiffusionProcess",
+    "DiscreteVP",
     "Flow",
     "Karras",
+    "LogSNR",
+    "NULL",
     "NearbyNoise",
     "Network",
+    "NetworkClassifier",
     "Noised",
     "Renoise",
     "Samples",
@@ -27,10 +31,14 @@ __all__ = [
     "Spacing",
     "Times",
     "Uniform",
+    "VE",
+    "VP",
+    "evaluate",
     "guidance",
     "models",
     "on_clean",
     "potential_on_clean",
+    "ratio_aware_guidance",
     "sample",
     "solvers",
     "spacing",

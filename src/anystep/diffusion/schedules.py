@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -107,8 +108,38 @@ class VE(Schedule):
         return np.asarray(ratio, dtype=np.float64)
 
 
+class Preserving(Schedule):
+    """Schedules with alpha^2 + sigma^2 = 1: all of them is `spent`, -log(alpha^2), which grows from 0 at t = 0."""
+
+    @abstractmethod
+    def spent(self, t: ArrayLike) -> Floats:
+        """The integral of beta from 0 to t."""
+
+    @abstractmethod
+    def beta(self, t: ArrayLike) -> Floats:
+        """The rate at which signal is spent."""
+
+    @abstractmethod
+    def when(self, spent: Floats) -> Floats:
+        """The time at which so much is spent."""
+
+    def alpha(self, t: ArrayLike) -> Floats:
+        return np.exp(-0.5 * self.spent(t))
+
+    def sigma(self, t: ArrayLike) -> Floats:
+        return np.sqrt(-np.expm1(-self.spent(t)))
+
+    def rates(self, t: ArrayLike) -> tuple[Floats, Floats]:
+        beta, alpha, sigma = self.beta(t), self.alpha(t), self.sigma(t)
+        with np.errstate(divide="ignore"):
+            return -0.5 * beta * alpha, 0.5 * beta * alpha**2 / sigma
+
+    def time(self, ratio: ArrayLike) -> Floats:
+        return self.when(np.log1p(np.asarray(ratio, dtype=np.float64) ** 2))
+
+
 @dataclass(frozen=True)
-class VP(Schedule):
+class VP(Preserving):
     """The variance-preserving path with a linear rate: alpha^2 = exp(-beta_min t - (beta_max - beta_min) t^2 / 2).
 
     It is what DDPM's linear betas tend to, beta_min = 0.1 and beta_max = 20 for 1,000 steps. Some signal is left at
@@ -124,25 +155,77 @@ class VP(Schedule):
         if not 0 < self.beta_min <= self.beta_max:
             raise UsageError(f"{self!r}: 0 < beta_min <= beta_max; call VP(beta_min=0.1, beta_max=20.0).")
 
-    def _spent(self, t: ArrayLike) -> Floats:
+    def spent(self, t: ArrayLike) -> Floats:
         t = np.asarray(t, dtype=np.float64)
         return np.asarray(self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2)
 
-    def alpha(self, t: ArrayLike) -> Floats:
-        return np.exp(-0.5 * self._spent(t))
+    def beta(self, t: ArrayLike) -> Floats:
+        return np.asarray(self.beta_min + (self.beta_max - self.beta_min) * np.asarray(t, dtype=np.float64))
 
-    def sigma(self, t: ArrayLike) -> Floats:
-        return np.sqrt(-np.expm1(-self._spent(t)))
-
-    def rates(self, t: ArrayLike) -> tuple[Floats, Floats]:
-        t = np.asarray(t, dtype=np.float64)
-        beta, alpha, sigma = self.beta_min + (self.beta_max - self.beta_min) * t, self.alpha(t), self.sigma(t)
-        with np.errstate(divide="ignore"):
-            return -0.5 * beta * alpha, 0.5 * beta * alpha**2 / sigma
-
-    def time(self, ratio: ArrayLike) -> Floats:
-        spent = np.log1p(np.asarray(ratio, dtype=np.float64) ** 2)
+    def when(self, spent: Floats) -> Floats:
         slope = self.beta_max - self.beta_min
         if slope == 0:
             return np.asarray(spent / self.beta_min)
         return np.asarray(2 * spent / (self.beta_min + np.sqrt(self.beta_min**2 + 2 * slope * spent)))
+
+
+@dataclass(frozen=True, repr=False)
+class DiscreteVP(Preserving):
+    """The path of a model trained on a list of betas, as DDPM and latent diffusion models are.
+
+    Such a model was shown its states after noising step i = 0, 1, ..., n - 1, where alpha^2 is the product of 1 - beta
+    up to and with i. Here step i stands at time t = (i + 1) / n, so that t = 0 is clean and t = 1 the last step;
+    `index(t)` is what the model wants to hear. Between two steps -log(alpha^2) is interpolated, which makes the path
+    continuous and changes nothing at the steps.
+
+    betas: in (0, 1), one a noising step. Raises UsageError for others.
+
+    Source: Ho et al., "Denoising Diffusion Probabilistic Models" (NeurIPS 2020); cosine: Nichol and Dhariwal, "Improved
+    Denoising Diffusion Probabilistic Models" (ICML 2021).
+    """
+
+    betas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.betas or not all(0 < b < 1 for b in self.betas):
+            raise UsageError("DiscreteVP(betas): each beta lies between 0 and 1; try DiscreteVP.linear(steps=1000).")
+
+    def __repr__(self) -> str:
+        return f"DiscreteVP({len(self.betas)} betas, {self.betas[0]:.4g} to {self.betas[-1]:.4g})"
+
+    @classmethod
+    def linear(cls, first: float = 1e-4, last: float = 0.02, steps: int = 1000) -> DiscreteVP:
+        """Equally spaced betas, DDPM's."""
+        return cls(tuple(np.linspace(first, last, steps).tolist()))
+
+    @classmethod
+    def scaled_linear(cls, first: float = 0.00085, last: float = 0.012, steps: int = 1000) -> DiscreteVP:
+        """Betas whose square roots are equally spaced, Stable Diffusion's."""
+        return cls(tuple((np.linspace(first**0.5, last**0.5, steps) ** 2).tolist()))
+
+    @classmethod
+    def cosine(cls, steps: int = 1000, offset: float = 0.008, most: float = 0.999) -> DiscreteVP:
+        """alpha falls as a cosine of time; no beta is above `most`."""
+        left = np.cos((np.arange(steps + 1) / steps + offset) / (1 + offset) * np.pi / 2) ** 2
+        return cls(tuple(np.minimum(1 - left[1:] / left[:-1], most).tolist()))
+
+    def index(self, t: ArrayLike) -> Floats:
+        """The noising step at time t, from 0, as models trained on integers number them; a fraction between two."""
+        return np.maximum(np.asarray(t, dtype=np.float64) * len(self.betas) - 1, 0.0)
+
+    @cached_property
+    def _knots(self) -> tuple[Floats, Floats]:
+        """Times, and what is spent by then; linear between."""
+        return np.arange(len(self.betas) + 1) / len(self.betas), np.cumsum([0.0, *-np.log1p(-np.array(self.betas))])
+
+    def spent(self, t: ArrayLike) -> Floats:
+        return np.interp(np.asarray(t, dtype=np.float64), *self._knots)
+
+    def beta(self, t: ArrayLike) -> Floats:
+        times, spent = self._knots
+        step = np.clip(np.searchsorted(times, t, side="left") - 1, 0, len(self.betas) - 1)
+        return np.asarray(np.diff(spent)[step] * len(self.betas))
+
+    def when(self, spent: Floats) -> Floats:
+        times, knots = self._knots
+        return np.interp(spent, knots, times)

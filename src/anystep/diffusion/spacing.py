@@ -50,7 +50,7 @@ class Karras(Spacing):
     """Noise levels whose rho-th roots are equally far apart, from `largest` to `smallest`, then 0.
 
     Noise levels are sigma / alpha, so the same grid serves every schedule. largest: by default that of the schedule's
-    last time, where some signal is left, and 80 where none is.
+    last time, but 80 at most.
 
     Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (NeurIPS 2022), eq. 5.
     """
@@ -60,12 +60,33 @@ class Karras(Spacing):
     largest: float | None = None
 
     def grid(self, schedule: Schedule, steps: int) -> Floats:
-        top = self.largest if self.largest is not None else min(float(schedule.ratio(schedule.last)), 80.0)
+        top = start(schedule, self.largest)
         if not 0 < self.smallest < top:
             raise UsageError(f"{self!r}: 0 < smallest < largest, and the schedule starts at {top:g}.")
         share = np.linspace(0.0, 1.0, steps) if steps > 1 else np.zeros(1)
         low, high = self.smallest ** (1 / self.rho), top ** (1 / self.rho)
         levels = (high + share * (low - high)) ** self.rho
+        return np.concatenate([schedule.time(levels), [0.0]])
+
+
+@dataclass(frozen=True)
+class LogSNR(Spacing):
+    """Noise levels equally far apart in log(alpha / sigma), from `largest` to `smallest`, then 0.
+
+    Each step divides the noise level by the same factor: what `Karras` tends to as rho grows. largest: by default that
+    of the schedule's last time, but 80 at most.
+
+    Source: Lu et al., "DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling" (NeurIPS 2022), 3.3.
+    """
+
+    smallest: float = 0.002
+    largest: float | None = None
+
+    def grid(self, schedule: Schedule, steps: int) -> Floats:
+        top = start(schedule, self.largest)
+        if not 0 < self.smallest < top:
+            raise UsageError(f"{self!r}: 0 < smallest < largest, and the schedule starts at {top:g}.")
+        levels = np.geomspace(top, self.smallest, steps) if steps > 1 else np.array([top])
         return np.concatenate([schedule.time(levels), [0.0]])
 
 
@@ -84,3 +105,8 @@ class Times(Spacing):
         if steps != len(self.times) - 1:
             raise UsageError(f"{len(self.times)} times make {len(self.times) - 1} steps, not {steps}.")
         return np.asarray(self.times, dtype=np.float64)
+
+
+def start(schedule: Schedule, largest: float | None = None) -> float:
+    """The noise level sigma / alpha to start from: the schedule's last, but 80 at most."""
+    return largest if largest is not None else min(float(schedule.ratio(schedule.last)), 80.0)

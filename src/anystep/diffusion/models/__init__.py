@@ -1,5 +1,20 @@
 """Which diffusion models are there to begin with? Closed-form mixtures, and small trained ones."""
 
-from anystep.diffusion.models.mixture import MixtureDenoiser, ring, skewed
+from anystep.diffusion.models.digit_classifier import DigitClassifier, digits_classifier
+from anystep.diffusion.models.digit_data import Images, digits_data
+from anystep.diffusion.models.digit_flow import DigitFlow, DigitRecipe, digits
+from anystep.diffusion.models.mixture import MixtureClassifier, MixtureDenoiser, ring, skewed
 
-__all__ = ["MixtureDenoiser", "ring", "skewed"]
+__all__ = [
+    "DigitClassifier",
+    "DigitFlow",
+    "DigitRecipe",
+    "Images",
+    "MixtureClassifier",
+    "MixtureDenoiser",
+    "digits",
+    "digits_classifier",
+    "digits_data",
+    "ring",
+    "skewed",
+]

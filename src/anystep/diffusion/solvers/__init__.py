@@ -1,8 +1,25 @@
 """How does a sampler go from noise to data in few steps? One solver a file, all on one contract."""
 
-from anystep.diffusion.solvers.ddim import DDIM
+from anystep.diffusion.solvers.adams_bashforth import AdamsBashforth2
+from anystep.diffusion.solvers.ddim import DDIM, DDPM
+from anystep.diffusion.solvers.dpmpp_2m import DPMpp2M
 from anystep.diffusion.solvers.euler import Euler
 from anystep.diffusion.solvers.heun import Heun
+from anystep.diffusion.solvers.midpoint import Midpoint
+from anystep.diffusion.solvers.pndm import PNDM
 from anystep.diffusion.solvers.solver import Here, Level, Reached, Solver
 
-__all__ = ["DDIM", "Euler", "Here", "Heun", "Level", "Reached", "Solver"]
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "PNDM",
+    "AdamsBashforth2",
+    "DPMpp2M",
+    "Euler",
+    "Here",
+    "Heun",
+    "Level",
+    "Midpoint",
+    "Reached",
+    "Solver",
+]

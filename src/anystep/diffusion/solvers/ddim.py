@@ -45,3 +45,16 @@ class DDIM(Solver):
         added = self.eta * then.sigma * torch.sqrt((1 - kept).clamp_min(0.0))
         left = torch.sqrt((then.sigma**2 - added**2).clamp_min(0.0))
         return Reached(then.alpha * here.clean + left * noise + added * here.draw(0), added=added)
+
+
+@dataclass(frozen=True)
+class DDPM(DDIM):
+    """Ancestral sampling: DDIM with all of the fresh noise, eta = 1.
+
+    Preserves the model's law as steps grow, slowly: hundreds of steps. steps: 1 or more, one evaluation each.
+
+    Source: Ho et al., "Denoising Diffusion Probabilistic Models" (NeurIPS 2020), algorithm 2, with the posterior's
+    variance, on any grid.
+    """
+
+    eta: float = 1.0

@@ -122,3 +122,8 @@ class Solver(ABC):
     @abstractmethod
     def step(self, here: Here) -> Reached:
         """One step of every row, from `here.now` to `here.then`."""
+
+
+def rows_where(here: Here, rows: NDArray[np.bool_]) -> Tensor:
+    """A mask of rows that chooses between tensors like x."""
+    return torch.as_tensor(rows, device=here.x.device).reshape(here.now.t.shape)
