@@ -4,6 +4,7 @@ from anystep.diffusion import evaluate, guidance, masked, models, solvers, spaci
 from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffusers
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
+from anystep.diffusion.editors import NearbyNoise, Renoise
 from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidance
 from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.process import DiffusionProcess
@@ -26,10 +27,12 @@ __all__ = [
     "LogSNR",
     "MaskedProcess",
     "NULL",
+    "NearbyNoise",
     "Network",
     "NetworkClassifier",
     "Noised",
     "OneMoreStep",
+    "Renoise",
     "Samples",
     "Schedule",
     "Spacing",
