@@ -13,7 +13,18 @@ from anystep import UsageError
 from anystep.diffusion import VE, VP, DiffusionProcess, Flow, Karras, Schedule, sample
 from anystep.diffusion.guidance import ClassifierFree, ClassifierGuided, DiffIER, OneMoreStep, RatioAware
 from anystep.diffusion.models import MixtureClassifier, skewed
-from anystep.diffusion.solvers import DDIM, DDPM, PNDM, AdamsBashforth2, DPMpp2M, Euler, Heun, Midpoint, Solver
+from anystep.diffusion.solvers import (
+    DDIM,
+    DDPM,
+    PNDM,
+    AdamsBashforth2,
+    DPMpp2M,
+    Euler,
+    Heun,
+    Midpoint,
+    Solver,
+    few_step,
+)
 from anystep.testing import Work, check_process, counted
 
 SOLVERS: list[Solver] = [
@@ -25,6 +36,7 @@ SOLVERS: list[Solver] = [
     DDIM(3, eta=0.5),
     DPMpp2M(4),
     AdamsBashforth2(4),
+    few_step(5),
     PNDM(5, Karras()),
 ]
 

@@ -1,20 +1,27 @@
-"""Which diffusion models are there to begin with? Closed-form mixtures, and small trained ones."""
+"""Which diffusion models are there to begin with? Closed-form mixtures, exact Markov chains, and small trained ones."""
 
 from anystep.diffusion.models.digit_classifier import DigitClassifier, digits_classifier
-from anystep.diffusion.models.digit_data import Images, digits_data
+from anystep.diffusion.models.digit_data import Images, digits_data, mnist_data
 from anystep.diffusion.models.digit_flow import DigitFlow, DigitRecipe, digits
+from anystep.diffusion.models.markov import MarkovChain, Table, chain
 from anystep.diffusion.models.mixture import MixtureClassifier, MixtureDenoiser, ring, skewed
+from anystep.diffusion.models.mnist import mnist
 
 __all__ = [
     "DigitClassifier",
     "DigitFlow",
     "DigitRecipe",
     "Images",
+    "MarkovChain",
     "MixtureClassifier",
     "MixtureDenoiser",
+    "Table",
+    "chain",
     "digits",
     "digits_classifier",
     "digits_data",
+    "mnist",
+    "mnist_data",
     "ring",
     "skewed",
 ]
