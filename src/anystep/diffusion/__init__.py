@@ -1,6 +1,6 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
-from anystep.diffusion import guidance, masked, models, solvers, spacing
+from anystep.diffusion import evaluate, guidance, masked, models, solvers, spacing
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.guidance import ratio_aware_guidance
@@ -32,6 +32,7 @@ __all__ = [
     "Spacing",
     "Times",
     "Uniform",
+    "evaluate",
     "guidance",
     "masked",
     "models",
