@@ -1,6 +1,7 @@
 """What stands at the hidden sites? Masked (discrete) diffusion as a process: orders, paces, guidance, infilling."""
 
 from anystep.diffusion.masked.exact import Lattice
+from anystep.diffusion.masked.likelihood import log_likelihood
 from anystep.diffusion.masked.orders import Confidence, LeftToRight, Order, Random, Sites, Spread
 from anystep.diffusion.masked.pace import Cosine, Linear, Pace
 from anystep.diffusion.masked.predictor import ClassifierFree, NetworkPredictor, Predictor
@@ -25,5 +26,6 @@ __all__ = [
     "Sequences",
     "Sites",
     "Spread",
+    "log_likelihood",
     "sample",
 ]

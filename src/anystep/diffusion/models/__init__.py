@@ -3,6 +3,7 @@
 from anystep.diffusion.models.digit_classifier import DigitClassifier, digits_classifier
 from anystep.diffusion.models.digit_data import Images, digits_data
 from anystep.diffusion.models.digit_flow import DigitFlow, DigitRecipe, digits
+from anystep.diffusion.models.dna import dna, dna_data
 from anystep.diffusion.models.markov import MarkovChain, Table, chain
 from anystep.diffusion.models.mixture import MixtureClassifier, MixtureDenoiser, ring, skewed
 
@@ -17,6 +18,8 @@ __all__ = [
     "Table",
     "chain",
     "digits",
+    "dna",
+    "dna_data",
     "digits_classifier",
     "digits_data",
     "ring",
