@@ -8,6 +8,8 @@ from anystep.diffusion.masked.predictor import ClassifierFree, NetworkPredictor,
 from anystep.diffusion.masked.process import MaskedProcess
 from anystep.diffusion.masked.sampling import Sequences, sample
 from anystep.diffusion.masked.states import Masked
+from anystep.diffusion.masked.training import MaskedRecipe, train
+from anystep.diffusion.masked.transformer import Shape, TokenTransformer
 
 __all__ = [
     "ClassifierFree",
@@ -18,14 +20,18 @@ __all__ = [
     "Linear",
     "Masked",
     "MaskedProcess",
+    "MaskedRecipe",
     "NetworkPredictor",
     "Order",
     "Pace",
     "Predictor",
     "Random",
     "Sequences",
+    "Shape",
     "Sites",
     "Spread",
+    "TokenTransformer",
     "log_likelihood",
     "sample",
+    "train",
 ]

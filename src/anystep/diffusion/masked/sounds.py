@@ -83,14 +83,15 @@ def _stft() -> ShortTimeFFT:
 @cache
 def mel_bands() -> Floats:
     """(bands, frequencies) triangles, evenly spaced in mel from 50 to 4,000 Hz, each of peak 1."""
-    mel = np.linspace(*(2595 * np.log10(1 + f / 700) for f in (50.0, RATE / 2)), BANDS + 2)
+    low, top = 2595 * np.log10(1 + np.array([50.0, RATE / 2]) / 700)
+    mel = np.linspace(low, top, BANDS + 2)
     edges = 700 * (10 ** (mel / 2595) - 1)
     at = np.arange(WINDOW // 2 + 1) * RATE / WINDOW
     # No triangle is narrower than the spacing of frequencies, so that each covers one at least.
     least = RATE / WINDOW
-    low, top = np.minimum(edges[:-2], edges[1:-1] - least), np.maximum(edges[2:], edges[1:-1] + least)
-    up = (at - low[:, None]) / (edges[1:-1] - low)[:, None]
-    down = (top[:, None] - at) / (top - edges[1:-1])[:, None]
+    left, right = np.minimum(edges[:-2], edges[1:-1] - least), np.maximum(edges[2:], edges[1:-1] + least)
+    up = (at - left[:, None]) / (edges[1:-1] - left)[:, None]
+    down = (right[:, None] - at) / (right - edges[1:-1])[:, None]
     return np.asarray(np.clip(np.minimum(up, down), 0, None))
 
 

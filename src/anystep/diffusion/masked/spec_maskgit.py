@@ -43,7 +43,7 @@ class SoundRecipe:
     tokenizer: TokenizerRecipe = field(default_factory=lambda: TokenizerRecipe((ROWS, COLUMNS), PATCH * PATCH))
     masked: MaskedRecipe = field(
         default_factory=lambda: MaskedRecipe(
-            Shape(LENGTH, 64, len(KINDS), width=96, layers=4), updates=700, batch=32, rate=4e-3
+            Shape(LENGTH, 64, len(KINDS), width=64, layers=3), updates=600, batch=32, rate=4e-3
         )
     )
 
