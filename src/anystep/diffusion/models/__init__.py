@@ -18,10 +18,10 @@ __all__ = [
     "Table",
     "chain",
     "digits",
-    "dna",
-    "dna_data",
     "digits_classifier",
     "digits_data",
+    "dna",
+    "dna_data",
     "ring",
     "skewed",
 ]
