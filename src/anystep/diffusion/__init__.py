@@ -16,9 +16,6 @@ from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, 
 from anystep.diffusion.states import Noised
 
 __all__ = [
-    "NULL",
-    "VE",
-    "VP",
     "Classifier",
     "Denoiser",
     "DiffIER",
@@ -29,6 +26,7 @@ __all__ = [
     "Karras",
     "LogSNR",
     "MaskedProcess",
+    "NULL",
     "NearbyNoise",
     "Network",
     "NetworkClassifier",
@@ -40,6 +38,8 @@ __all__ = [
     "Spacing",
     "Times",
     "Uniform",
+    "VE",
+    "VP",
     "diffusers_loop",
     "evaluate",
     "few_step",
