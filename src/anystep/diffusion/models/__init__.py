@@ -3,6 +3,7 @@
 from anystep.diffusion.models.digit_classifier import DigitClassifier, digits_classifier
 from anystep.diffusion.models.digit_data import Images, digits_data, mnist_data
 from anystep.diffusion.models.digit_flow import DigitFlow, DigitRecipe, digits
+from anystep.diffusion.models.dna import dna, dna_data
 from anystep.diffusion.models.markov import MarkovChain, Table, chain
 from anystep.diffusion.models.mixture import MixtureClassifier, MixtureDenoiser, ring, skewed
 from anystep.diffusion.models.mnist import mnist
@@ -20,6 +21,8 @@ __all__ = [
     "digits",
     "digits_classifier",
     "digits_data",
+    "dna",
+    "dna_data",
     "mnist",
     "mnist_data",
     "ring",
