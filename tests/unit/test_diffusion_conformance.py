@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
 import pytest
+from torch import Tensor
 
 from anystep import UsageError
 from anystep.diffusion import VE, VP, DiffusionProcess, Flow, Karras, Schedule, sample
-from anystep.diffusion.guidance import ClassifierFree
-from anystep.diffusion.models import skewed
+from anystep.diffusion.guidance import ClassifierFree, ClassifierGuided, RatioAware
+from anystep.diffusion.models import MixtureClassifier, skewed
 from anystep.diffusion.solvers import DDIM, DDPM, PNDM, AdamsBashforth2, DPMpp2M, Euler, Heun, Midpoint, Solver
-from anystep.testing import check_process
+from anystep.testing import Work, check_process, counted
 
 SOLVERS: list[Solver] = [
     Euler(4),
@@ -33,6 +38,33 @@ def test_a_solver_makes_a_lawful_process(solver: Solver) -> None:
 def test_a_guided_model_makes_a_lawful_process(schedule: Schedule) -> None:
     guided = ClassifierFree(skewed(schedule), 3.0, interval=(0.1, 5.0))
     check_process(DiffusionProcess(guided, Heun(4, Karras()), condition=1))
+
+
+def test_a_ratio_aware_model_makes_a_lawful_process() -> None:
+    check_process(DiffusionProcess(RatioAware(skewed(), 4.0, 2.0), DDIM(4), condition=1))
+
+
+@contextmanager
+def paid(*owners: Any) -> Iterator[Work]:
+    """Counts rows where they are computed; those whose gradient is taken three times, and their calls as well."""
+    calls = Work()
+
+    def rows(x: Tensor, *rest: Any) -> int:
+        calls.calls += 2 * x.requires_grad
+        return len(x) * (3 if x.requires_grad else 1)
+
+    with counted(*owners, rows=rows) as seen:
+        total = Work()
+        yield total
+        total.evaluations, total.calls = seen.evaluations, seen.calls + calls.calls
+
+
+@pytest.mark.parametrize("through", ["state", "clean"])
+def test_a_model_guided_by_a_classifier_makes_a_lawful_process(through: Literal["state", "clean"]) -> None:
+    model = skewed(VP())
+    classifier = MixtureClassifier(model)
+    guided = ClassifierGuided(model, classifier, 2.0, through, interval=(0.1, 5.0))
+    check_process(DiffusionProcess(guided, DDIM(4), condition=1), hook=lambda: paid(model, classifier))
 
 
 def test_scale_one_is_the_conditional_model() -> None:

@@ -2,18 +2,23 @@
 
 from anystep.diffusion import evaluate, guidance, models, solvers, spacing
 from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffusers
+from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
+from anystep.diffusion.guidance import ratio_aware_guidance
+from anystep.diffusion.patchwise import PatchProcess, sample_patches
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
 from anystep.diffusion.spacing import Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
+from anystep.diffusion.step_annealing import StepAnnealing, step_annealing
 
 __all__ = [
     "NULL",
     "VE",
     "VP",
+    "Classifier",
     "Denoiser",
     "DiffusionProcess",
     "DiscreteVP",
@@ -21,10 +26,13 @@ __all__ = [
     "Karras",
     "LogSNR",
     "Network",
+    "NetworkClassifier",
     "Noised",
+    "PatchProcess",
     "Samples",
     "Schedule",
     "Spacing",
+    "StepAnnealing",
     "Times",
     "Uniform",
     "diffusers_loop",
@@ -34,8 +42,11 @@ __all__ = [
     "models",
     "on_clean",
     "potential_on_clean",
+    "ratio_aware_guidance",
     "sample",
+    "sample_patches",
     "solvers",
     "spacing",
+    "step_annealing",
     "to_diffusers",
 ]

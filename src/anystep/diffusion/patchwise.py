@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anystep import keys as lineage
 from anystep.diffusion.denoiser import NULL
-from anystep.diffusion.models.patch_net import PatchNet, joined
+from anystep.diffusion.models.patch_net import PatchFlow, joined
 from anystep.diffusion.step_annealing import StepAnnealing
 from anystep.errors import UsageError
 from anystep.keys import Keys
@@ -24,13 +24,11 @@ from anystep.ledger import Cost, Ledger, Limit
 from anystep.process import Status
 from anystep.stepwise import Arrays, Moved, Stepwise
 
-LEAST = 16  # rows a call at least: a matrix product of fewer may round a row by what else is there
-
 
 @dataclass(frozen=True, eq=False)
 class Patched(Arrays):
-    """n unfinished images. patches: (n, patches, pixels) float32, 0 where there is none yet. known: (n, patches). order:
-    (n, patches), in which they are made. index: (n,) steps taken. condition: (n,), -1 for none."""
+    """n unfinished images. patches: (n, patches, pixels) float32, 0 where there is none yet. known: (n, patches).
+    order: (n, patches), in which they are made. index: (n,) steps taken. condition: (n,), -1 for none."""
 
     patches: NDArray[np.float32]
     known: NDArray[np.bool_]
@@ -39,40 +37,12 @@ class Patched(Arrays):
     condition: NDArray[np.int64]
 
 
-class PatchFlow:
-    """A trained `PatchNet` as rows of evaluations. `forward(patches, known, condition)` is the body's pass and
-    `forward(x, t, told)` the head's: a row of either is one evaluation."""
-
-    def __init__(self, net: PatchNet, name: str = "patch-digits") -> None:
-        self.net, self.shape, self.name = net.eval(), net.shape, name
-        self.classes = net.shape.classes
-        weights = {n: p.numel() for n, p in net.named_parameters() if p.ndim == 2 and n != "label.weight"}
-        body = sum(v for n, v in weights.items() if n.split(".")[0] in ("enter", "reading", "tell"))
-        self.body_flops, self.head_flops = 2.0 * body, 2.0 * (sum(weights.values()) - body)
-
-    def forward(self, first: Tensor, *rest: Tensor) -> Tensor:
-        n, args = len(first), (first, *rest)
-        if n < LEAST:
-            fill = torch.arange(LEAST) % n
-            args = tuple(a[fill] for a in args)
-        part = self.net.body if first.ndim == 3 else self.net.head
-        return part(*args)[:n]
-
-    def told(self, patches: Tensor, known: Tensor, condition: Tensor) -> Tensor:
-        """(n, patches, told): what the body tells the head of every patch."""
-        return self.forward(patches, known, condition)
-
-    def velocity(self, x: Tensor, t: Tensor, told: Tensor) -> Tensor:
-        """(n, pixels) velocity of patches on the flow's path, given what the body told of each."""
-        return self.forward(x, t, told)
-
-
 class PatchProcess(Stepwise):
     """From an empty image to a whole one in `iterations` steps of one patch or more, each an Euler flow of its own.
 
     A step reads the image once and then draws the next patches of the state's own random order, each from noise in as
-    many head evaluations as `steps` says for its place. With one patch a step it preserves the model's law as head steps
-    grow; patches of one step are drawn apart, which is an approximation. A state's children differ by their noise.
+    many head evaluations as `steps` says for its place. With one patch a step it preserves the model's law as head
+    steps grow; patches of one step are drawn apart, which is an approximation. A state's children differ by their noise.
 
     model: what predicts. steps: head evaluations a patch, a number or `step_annealing(50, 5)`. iterations: by default
     one a patch; fewer make more patches in later steps, by the cosine rule of masked generation. condition: the class.

@@ -104,7 +104,7 @@ def to_diffusers(solver: Solver, scheduler: Any) -> SchedulerMixin:
     """
     require(scheduler)
     if type(solver).shown is not Solver.shown:
-        raise UsageError(f"{type(solver).__name__} shows rows at times of their own; a pipeline has one for all of them.")
+        raise UsageError(f"{type(solver).__name__} shows rows at times of their own; a pipeline has one for all.")
     convention = convention_of(scheduler)
     from anystep.diffusion.adapters.stepping import SolverScheduler
 
@@ -114,6 +114,3 @@ def to_diffusers(solver: Solver, scheduler: Any) -> SchedulerMixin:
 def begun(solver: Solver, steps: int, convention: Convention) -> Driver:
     """A driver at its first step."""
     return Driver(solver if solver.steps == steps else replace(solver, steps=steps), convention)
-
-
-

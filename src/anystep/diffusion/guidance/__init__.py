@@ -1,6 +1,8 @@
 """How is a sampler led towards a class or a wish? Wrappers of a denoiser, which then is one itself."""
 
 from anystep.diffusion.guidance.classifier_free import ClassifierFree
+from anystep.diffusion.guidance.classifier_guided import ClassifierGuided
 from anystep.diffusion.guidance.guided import Guided
+from anystep.diffusion.guidance.ratio_aware import RatioAware, ratio_aware_guidance
 
-__all__ = ["ClassifierFree", "Guided"]
+__all__ = ["ClassifierFree", "ClassifierGuided", "Guided", "RatioAware", "ratio_aware_guidance"]

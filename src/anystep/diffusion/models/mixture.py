@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from anystep.diffusion.classifier import Classifier
 from anystep.diffusion.denoiser import NULL, Denoiser
 from anystep.diffusion.schedules import Flow, Schedule
 from anystep.errors import UsageError
@@ -59,6 +60,12 @@ class MixtureDenoiser(Denoiser):
         log_joint, _ = self._components(x, t, condition)
         return log_joint.logsumexp(-1)
 
+    def log_classes(self, x: Tensor, t: Tensor) -> Tensor:
+        """(n, classes) log-probability of each class, given what is at x; t may be 0."""
+        log_joint, _ = self._components(x, t, torch.full((len(x),), NULL))
+        of = [log_joint.masked_fill(self._labels != c, -torch.inf).logsumexp(-1) for c in range(self.classes)]
+        return torch.stack(of, -1) - log_joint.logsumexp(-1, keepdim=True)
+
     def _components(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """log of weight times density under each component, (n, k), and the mean behind x in each, (n, k, d)."""
         times = t.detach().cpu().numpy()
@@ -85,6 +92,19 @@ class MixtureDenoiser(Denoiser):
         which = rng.choice(len(weights), n, p=weights / weights.sum())
         scaled = rng.standard_normal((n, self.shape[0])) * np.sqrt(self._spread.numpy()[which])
         return torch.from_numpy(self.means[which] + np.einsum("nij,nj->ni", self._axes.numpy()[which], scaled))
+
+
+class MixtureClassifier(Classifier):
+    """p(class | x_t) of a mixture, exact at every time."""
+
+    def __init__(self, mixture: MixtureDenoiser) -> None:
+        self.mixture, self.classes, self.name = mixture, mixture.classes, f"{mixture.name}-classes"
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.forward(x, t)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.mixture.log_classes(x, t)
 
 
 def ring(modes: int = 8, radius: float = 3.0, spread: float = 0.3, schedule: Schedule | None = None) -> MixtureDenoiser:

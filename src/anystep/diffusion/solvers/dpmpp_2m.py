@@ -17,7 +17,7 @@ from anystep.diffusion.solvers.solver import Here, Reached, Solver, rows_where
 
 @dataclass(frozen=True)
 class DPMpp2M(Solver):
-    """(sigma' / sigma) x + (alpha' - alpha sigma' / sigma) d, where d extrapolates the clean thing in log(alpha / sigma).
+    """(sigma' / sigma) x + (alpha' - alpha sigma' / sigma) d: d extrapolates the clean thing in log(alpha / sigma).
 
     Second order with one evaluation a step: the error falls as 1 / steps^2. The first step has no past and the last, to
     no noise, is infinitely long in log(alpha / sigma): both are of first order, DDIM's. Depends on noise levels alone,

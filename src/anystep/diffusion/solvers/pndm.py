@@ -25,9 +25,10 @@ WARM = 3  # steps that are Runge-Kutta's
 class PNDM(Solver):
     """F-PNDM: steps + 9 evaluations, since each of the first three steps takes four.
 
-    Its coefficients are those of equal steps of time. Preserves the model's law as steps grow: the noise is of fourth
-    order in time, the mixing at the next level of DDIM's kind. steps: 4 or more. Raises UsageError for fewer, and where
-    the first level holds no signal (a flow's t = 1): the clean thing behind a predicted noise is undefined there.
+    Its coefficients are those of equal steps of time. Preserves the model's law as steps grow, at second order; the
+    last step, to no noise, leaves an error of its own that falls with that step's size. steps: 4 or more. Raises
+    UsageError for fewer, and where the first level holds no signal (a flow's t = 1): the clean thing behind a predicted
+    noise is undefined there.
     """
 
     kept: ClassVar[int] = 3

@@ -1,6 +1,5 @@
 """Which processes have answers known exactly? Small models of every kind, for testing what explores them."""
 
-from anystep.stepwise import Arrays, Moved, Stepwise
 from anystep.testing.oracles.deterministic import Countdown
 from anystep.testing.oracles.editors import Again, Critic, Relay, Reviser
 from anystep.testing.oracles.endless import Metropolis
@@ -13,7 +12,6 @@ from anystep.testing.oracles.mixture import Mixture, MixtureDiffusion
 
 __all__ = [
     "Again",
-    "Arrays",
     "Countdown",
     "Critic",
     "EnumerableLM",
@@ -25,9 +23,7 @@ __all__ = [
     "Metropolis",
     "Mixture",
     "MixtureDiffusion",
-    "Moved",
     "Relay",
     "Reviser",
     "Sequences",
-    "Stepwise",
 ]
