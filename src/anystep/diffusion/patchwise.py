@@ -42,7 +42,8 @@ class PatchProcess(Stepwise):
 
     A step reads the image once and then draws the next patches of the state's own random order, each from noise in as
     many head evaluations as `steps` says for its place. With one patch a step it preserves the model's law as head
-    steps grow; patches of one step are drawn apart, which is an approximation. A state's children differ by their noise.
+    steps grow; patches of one step are drawn apart, which is an approximation. A state's children differ by their
+    noise.
 
     model: what predicts. steps: head evaluations a patch, a number or `step_annealing(50, 5)`. iterations: by default
     one a patch; fewer make more patches in later steps, by the cosine rule of masked generation. condition: the class.
@@ -154,9 +155,8 @@ class PatchProcess(Stepwise):
 
     def answers(self, states: Patched) -> tuple[Hashable, ...]:
         """A fingerprint of finished images: which pixels are ink."""
-        dark = (self.images(states).flatten(1) > 0).numpy()
-        done = states.known.all(1)
-        return tuple(bytes(np.packbits(row)).hex() if d else None for row, d in zip(dark, done.tolist(), strict=True))
+        dark, done = (self.images(states).flatten(1) > 0).numpy(), np.asarray(states.known.all(1))
+        return tuple(bytes(np.packbits(row)).hex() if d else None for row, d in zip(dark, done, strict=True))
 
     def texts(self, states: Patched) -> tuple[str, ...]:
         return tuple("\n".join("".join(".#"[v > 0] for v in line) for line in image) for image in self.images(states))

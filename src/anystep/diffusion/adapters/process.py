@@ -76,7 +76,7 @@ class Unrolled:
         return isinstance(value, Tensor) and value.shape[1:] == self.shape and value.ndim == len(self.shape) + 1
 
     def _frame(self, scheduler: Any) -> Frame:
-        plain, slots = {}, list[tuple[str, int | None]]()
+        plain, slots = dict[str, Any](), list[tuple[str, int | None]]()
         for name, value in vars(scheduler).items():
             if self._mine(value):
                 slots.append((name, None))
@@ -267,11 +267,11 @@ def diffusers_loop(
 ) -> DiffusersProcess:
     """Any diffusers model and scheduler as a process: `diffusers_loop(unet, scheduler, steps=20)`.
 
-    Preserves diffusers' own loop (`set_timesteps`, `scale_model_input`, model, `step`) to rounding: each state
-    ends where that loop would end from the same noise, whatever stands beside it. One step is one timestep of the scheduler, one
-    evaluation, two with guidance; a Heun scheduler has nearly twice as many timesteps as `steps`. Noise inside steps
-    comes from a generator for each row. Rewards on predictions read the scheduler's convention; where it has none of
-    ours, they read the state itself.
+    Preserves diffusers' own loop (`set_timesteps`, `scale_model_input`, model, `step`) to rounding: each state ends
+    where that loop would end from the same noise, whatever stands beside it. One step is one timestep of the
+    scheduler, one evaluation, two with guidance; a Heun scheduler has nearly twice as many timesteps as `steps`.
+    Noise inside steps comes from a generator for each row. Rewards on predictions read the scheduler's convention;
+    where it has none of ours, they read the state itself.
 
     condition, guidance: as a pipeline's class or prompt and `guidance_scale`; 1 is the conditional model. setting: more
     for `set_timesteps`, such as {"mu": 0.8}. stepping: more for `step`, such as {"eta": 1.0}. asking: the options of
