@@ -62,6 +62,7 @@ class TableConvention(Convention):
             raise UsageError(
                 f"timestep_type={config.timestep_type!r} tells the model no timesteps; use diffusers_loop."
             )
+            raise UsageError(f"timestep_type={config.timestep_type!r} needs no timesteps; use diffusers_loop.")
         self.path = self.schedule = DiscreteVP(betas_of(scheduler.alphas_cumprod))
         self.bound = float(config.clip_sample_range) if getattr(config, "clip_sample", False) else None
         self.thresholds = bool(getattr(config, "thresholding", False))

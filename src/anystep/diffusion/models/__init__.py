@@ -7,6 +7,8 @@ from anystep.diffusion.models.dna import dna, dna_data
 from anystep.diffusion.models.markov import MarkovChain, Table, chain
 from anystep.diffusion.models.mixture import MixtureClassifier, MixtureDenoiser, ring, skewed
 from anystep.diffusion.models.mnist import mnist
+from anystep.diffusion.models.patch_digits import PatchRecipe, patch_digits
+from anystep.diffusion.models.patch_net import PatchFlow, PatchNet, PatchShape
 
 __all__ = [
     "DigitClassifier",
@@ -16,6 +18,10 @@ __all__ = [
     "MarkovChain",
     "MixtureClassifier",
     "MixtureDenoiser",
+    "PatchFlow",
+    "PatchNet",
+    "PatchRecipe",
+    "PatchShape",
     "Table",
     "chain",
     "digits",
@@ -25,6 +31,7 @@ __all__ = [
     "dna_data",
     "mnist",
     "mnist_data",
+    "patch_digits",
     "ring",
     "skewed",
 ]
