@@ -80,7 +80,9 @@ class Pilot:
         return share_ * self.clean[rows] + (1 - share_) * self.clean[rows + 1]
 
 
-def pilot(denoiser: Denoiser, condition: Sequence[int] | None = None, rows: int = 64, steps: int = 64, seed: int = 0) -> Pilot:
+def pilot(
+    denoiser: Denoiser, condition: Sequence[int] | None = None, rows: int = 64, steps: int = 64, seed: int = 0
+) -> Pilot:
     """Fine solutions from `rows` noises, `steps` evaluations each. condition: a class a row, None for none."""
     solver = PredictorCorrector(steps, FlowTime(0.5))
     process = DiffusionProcess(denoiser, solver)
@@ -142,7 +144,9 @@ def truncation_tuned_sampler(
     if steps < 2:
         raise UsageError(f"truncation_tuned_sampler(steps={steps}): steps is 2 or more; one step has no grid to tune.")
     found = pilot(denoiser, condition, rows, seed=seed)
-    return min(candidates(steps), key=lambda solver: predicted_error(found, solver.grid(found.schedule), _order(solver)))
+    return min(
+        candidates(steps), key=lambda solver: predicted_error(found, solver.grid(found.schedule), _order(solver))
+    )
 
 
 def candidates(steps: int) -> Iterable[Solver]:
