@@ -48,7 +48,7 @@ class Found:
     def by(self, score: Score) -> Floats:
         """(n,) what another verifier says of the samples."""
         values = torch.zeros(len(self.x), dtype=torch.float64)
-        for digit in self.digits.unique().tolist():
+        for digit in sorted(set(self.digits.tolist())):
             rows = self.digits == digit
             values[rows] = score(self.x[rows], digit).double()
         return values.numpy()

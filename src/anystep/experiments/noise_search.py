@@ -1,6 +1,6 @@
 """Row 175: searches over the noises of DigitFlow, by three algorithms and three verifiers, against more steps.
 
-Every sample of a set is one search's answer, of the classes that the held-out digits have, which sets are compared with.
+Every sample of a set is one search's answer, of the classes that the held-out digits have, which it is compared with.
 Costs are rows of the network; what the verifier is asked is counted beside. Classifier "a" verifies; classifier "b",
 trained apart, only judges, and the Frechet distance is in its features.
 
