@@ -1,30 +1,37 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
-from anystep.diffusion import evaluate, guidance, models, solvers, spacing
+from anystep.diffusion import evaluate, guidance, masked, models, solvers, spacing
+from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffusers
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.editors import NearbyNoise, Renoise
-from anystep.diffusion.guidance import ratio_aware_guidance
+from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidance
+from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
-from anystep.diffusion.spacing import Karras, LogSNR, Spacing, Times, Uniform
+from anystep.diffusion.solvers import few_step
+from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 
 __all__ = [
     "Classifier",
     "Denoiser",
+    "DiffIER",
     "DiffusionProcess",
     "DiscreteVP",
     "Flow",
+    "FlowTime",
     "Karras",
     "LogSNR",
+    "MaskedProcess",
     "NULL",
     "NearbyNoise",
     "Network",
     "NetworkClassifier",
     "Noised",
+    "OneMoreStep",
     "Renoise",
     "Samples",
     "Schedule",
@@ -33,8 +40,12 @@ __all__ = [
     "Uniform",
     "VE",
     "VP",
+    "diffusers_loop",
     "evaluate",
+    "few_step",
+    "from_diffusers",
     "guidance",
+    "masked",
     "models",
     "on_clean",
     "potential_on_clean",
@@ -42,4 +53,5 @@ __all__ = [
     "sample",
     "solvers",
     "spacing",
+    "to_diffusers",
 ]

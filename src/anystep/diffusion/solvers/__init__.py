@@ -7,6 +7,7 @@ from anystep.diffusion.solvers.euler import Euler
 from anystep.diffusion.solvers.heun import Heun
 from anystep.diffusion.solvers.midpoint import Midpoint
 from anystep.diffusion.solvers.pndm import PNDM
+from anystep.diffusion.solvers.predictor_corrector import PredictorCorrector, few_step
 from anystep.diffusion.solvers.solver import Here, Level, Reached, Solver
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "Heun",
     "Level",
     "Midpoint",
+    "PredictorCorrector",
     "Reached",
     "Solver",
+    "few_step",
 ]
