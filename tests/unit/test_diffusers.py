@@ -174,8 +174,6 @@ def test_a_real_pipeline_runs_a_solver(unet: Any) -> None:
     torch.manual_seed(0)
     plain = diffusers.UNet2DModel(
         sample_size=4, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(4, 4), norm_num_groups=2,
-        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
-        attention_head_dim=2,
         down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, attention_head_dim=2,
     )  # fmt: skip
     pipe = diffusers.DDPMPipeline(plain, diffusers.DDPMScheduler())

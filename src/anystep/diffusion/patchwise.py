@@ -29,9 +29,6 @@ from anystep.stepwise import Arrays, Moved, Stepwise
 
 @dataclass(frozen=True, eq=False)
 class Patched(Arrays):
-    """n unfinished images. patches: (n, patches, pixels) float32, 0 where there is none. known: (n, patches). order:
-    (n, patches), in which they are made. index: (n,) steps taken. condition: (n,), -1 for none."""
-
     """n unfinished images. patches: (n, patches, pixels) float32, 0 where there is none yet. known: (n, patches).
     order: (n, patches), in which they are made. index: (n,) steps taken. condition: (n,), -1 for none."""
 
@@ -46,8 +43,6 @@ class PatchProcess(Stepwise):
     """From an empty image to a whole one in `iterations` steps of one patch or more, each an Euler flow of its own.
 
     A step reads the image once and then draws the next patches of the state's own random order, each from noise in as
-    many head evaluations as `steps` says for its place. With one patch a step it preserves the model's law as its steps
-    grow; patches of one step are drawn apart, which is an approximation. A state's children differ by their noise.
     many head evaluations as `steps` says for its place. With one patch a step it preserves the model's law as head
     steps grow; patches of one step are drawn apart, which is an approximation. A state's children differ by their
     noise.
@@ -69,7 +64,7 @@ class PatchProcess(Stepwise):
         iterations: int | None = None,
         condition: int | None = None,
         scale: float = 1.0,
-        spacing: Spacing = Uniform(),
+        spacing: Spacing | None = None,
     ) -> None:
         patches = model.shape.patches
         self.model, self.steps, self.scale, self.name = model, steps, scale, model.name
@@ -84,10 +79,10 @@ class PatchProcess(Stepwise):
         self.heads = np.array(annealed.all(self.horizon))
         self.passes = 1 if scale == 1.0 else 2
         # One row a number of steps: where its head stands after each of them, 0 from the last one on.
-        self.spacing, most = spacing, int(self.heads.max())
+        self.spacing, most = spacing or Uniform(), int(self.heads.max())
         self.grids = np.zeros((most + 1, most + 1))
         for n in set(self.heads.tolist()):
-            self.grids[n, : n + 1] = spacing.grid(Flow(), n)
+            self.grids[n, : n + 1] = self.spacing.grid(Flow(), n)
 
     def settings(self) -> str:
         return (
@@ -170,9 +165,6 @@ class PatchProcess(Stepwise):
 
     def answers(self, states: Patched) -> tuple[Hashable, ...]:
         """A fingerprint of finished images: which pixels are ink."""
-        dark = (self.images(states).flatten(1) > 0).numpy()
-        done = np.all(states.known, axis=1)
-        return tuple(bytes(np.packbits(row)).hex() if d else None for row, d in zip(dark, done.tolist(), strict=True))
         dark, done = (self.images(states).flatten(1) > 0).numpy(), np.asarray(states.known.all(1))
         return tuple(bytes(np.packbits(row)).hex() if d else None for row, d in zip(dark, done, strict=True))
 

@@ -136,10 +136,10 @@ def truncation_tuned_sampler(
 ) -> Solver:
     """The solver, first or second order, and the early-stopping grid whose predicted error is least.
 
-    Costs a pilot of 64 evaluations a row, once; no training. The sample is the last prediction: there is no step to zero
-    noise from below the stop. Preserves nothing: it minimises the predicted distance to the model's ODE at `steps`
-    evaluations. denoiser: guided or not, as it will be used. condition: classes that the pilot's rows take in turn. Raises
-    UsageError for fewer than 2 steps.
+    Costs a pilot of 64 evaluations a row, once; no training. The sample is the last prediction: there is no step to
+    zero noise from below the stop. Preserves nothing: it minimises the predicted distance to the model's ODE at `steps`
+    evaluations. denoiser: guided or not, as it will be used. condition: classes that the pilot's rows take in turn.
+    Raises UsageError for fewer than 2 steps.
     """
     if steps < 2:
         raise UsageError(f"truncation_tuned_sampler(steps={steps}): steps is 2 or more; one step has no grid to tune.")

@@ -77,9 +77,6 @@ class PatchNet(nn.Module):
         self.register_buffer("waves", FASTEST * 2 ** (torch.arange(-8, 1) / 2), persistent=False)
         self.label = nn.Embedding(shape.classes + 1, shape.body)
         self.enter = nn.Linear(n * (shape.pixels + 1), shape.body)
-        self.reading = nn.Sequential(
-            *(Residual(shape.body) for _ in range(shape.body_blocks)), nn.LayerNorm(shape.body)
-        )
         reading = [*(Residual(shape.body) for _ in range(shape.body_blocks)), nn.LayerNorm(shape.body)]
         self.reading = nn.Sequential(*reading)
         self.tell = nn.Linear(shape.body, n * shape.told)
