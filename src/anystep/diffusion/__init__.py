@@ -8,13 +8,16 @@ from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidanc
 from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
-from anystep.diffusion.sampling import Samples, sample
+from anystep.diffusion.sampling import Paths, Samples, sample, trajectory
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
 from anystep.diffusion.solvers import few_step
 from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 
 __all__ = [
+    "NULL",
+    "VE",
+    "VP",
     "Classifier",
     "Denoiser",
     "DiffIER",
@@ -25,18 +28,16 @@ __all__ = [
     "Karras",
     "LogSNR",
     "MaskedProcess",
-    "NULL",
     "Network",
     "NetworkClassifier",
     "Noised",
     "OneMoreStep",
+    "Paths",
     "Samples",
     "Schedule",
     "Spacing",
     "Times",
     "Uniform",
-    "VE",
-    "VP",
     "diffusers_loop",
     "evaluate",
     "few_step",
@@ -51,4 +52,5 @@ __all__ = [
     "solvers",
     "spacing",
     "to_diffusers",
+    "trajectory",
 ]
