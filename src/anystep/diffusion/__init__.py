@@ -4,6 +4,7 @@ from anystep.diffusion import evaluate, guidance, masked, models, solvers, spaci
 from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffusers
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
+from anystep.diffusion.editors import NearbyNoise, Renoise
 from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidance
 from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.process import DiffusionProcess
@@ -15,9 +16,6 @@ from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, 
 from anystep.diffusion.states import Noised
 
 __all__ = [
-    "NULL",
-    "VE",
-    "VP",
     "Classifier",
     "Denoiser",
     "DiffIER",
@@ -28,16 +26,21 @@ __all__ = [
     "Karras",
     "LogSNR",
     "MaskedProcess",
+    "NULL",
+    "NearbyNoise",
     "Network",
     "NetworkClassifier",
     "Noised",
     "OneMoreStep",
+    "Renoise",
     "Paths",
     "Samples",
     "Schedule",
     "Spacing",
     "Times",
     "Uniform",
+    "VE",
+    "VP",
     "diffusers_loop",
     "evaluate",
     "few_step",

@@ -185,7 +185,7 @@ class PatchProcess(Stepwise):
     def answers(self, states: Patched) -> tuple[Hashable, ...]:
         """A fingerprint of finished images: which pixels are ink."""
         dark = (self.images(states).flatten(1) > 0).numpy()
-        done = states.known.all(1)
+        done = np.all(states.known, axis=1)
         return tuple(bytes(np.packbits(row)).hex() if d else None for row, d in zip(dark, done.tolist(), strict=True))
 
     def texts(self, states: Patched) -> tuple[str, ...]:

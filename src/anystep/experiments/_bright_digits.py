@@ -70,7 +70,7 @@ def tuned(recipe: DigitRecipe = RECIPE, updates: int = TUNED) -> Network:
             optimiser.param_groups[0]["lr"] = 5e-4 * (1 - update / updates)
             loss = loss_of(module, recipe, data, draw)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         return module.eval()
 

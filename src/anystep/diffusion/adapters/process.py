@@ -76,7 +76,7 @@ class Unrolled:
         return isinstance(value, Tensor) and value.shape[1:] == self.shape and value.ndim == len(self.shape) + 1
 
     def _frame(self, scheduler: Any) -> Frame:
-        plain, slots = {}, list[tuple[str, int | None]]()
+        plain, slots = dict[str, Any](), list[tuple[str, int | None]]()
         for name, value in vars(scheduler).items():
             if self._mine(value):
                 slots.append((name, None))
