@@ -10,7 +10,7 @@ from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.patchwise import PatchProcess, sample_patches
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
-from anystep.diffusion.sampling import Samples, sample
+from anystep.diffusion.sampling import Paths, Samples, sample, trajectory
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
 from anystep.diffusion.solvers import few_step
 from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
@@ -36,6 +36,7 @@ __all__ = [
     "OneMoreStep",
     "PatchProcess",
     "Renoise",
+    "Paths",
     "Samples",
     "Schedule",
     "Spacing",
@@ -60,4 +61,5 @@ __all__ = [
     "spacing",
     "step_annealing",
     "to_diffusers",
+    "trajectory",
 ]
