@@ -11,9 +11,10 @@ from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
-from anystep.diffusion.solvers import few_step
+from anystep.diffusion.solvers import TimeShiftSampler, few_step
 from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
+from anystep.diffusion.truncation_tuned import EarlyStop, truncation_tuned_sampler
 
 __all__ = [
     "Classifier",
@@ -21,6 +22,7 @@ __all__ = [
     "DiffIER",
     "DiffusionProcess",
     "DiscreteVP",
+    "EarlyStop",
     "Flow",
     "FlowTime",
     "Karras",
@@ -36,6 +38,7 @@ __all__ = [
     "Samples",
     "Schedule",
     "Spacing",
+    "TimeShiftSampler",
     "Times",
     "Uniform",
     "VE",
@@ -54,4 +57,5 @@ __all__ = [
     "solvers",
     "spacing",
     "to_diffusers",
+    "truncation_tuned_sampler",
 ]
