@@ -7,6 +7,7 @@ from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.editors import NearbyNoise, Renoise
 from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidance
 from anystep.diffusion.masked import MaskedProcess
+from anystep.diffusion.patchwise import PatchProcess, sample_patches
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
@@ -14,6 +15,7 @@ from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
 from anystep.diffusion.solvers import TimeShiftSampler, few_step
 from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
+from anystep.diffusion.step_annealing import StepAnnealing, step_annealing
 from anystep.diffusion.truncation_tuned import EarlyStop, truncation_tuned_sampler
 
 __all__ = [
@@ -34,11 +36,13 @@ __all__ = [
     "NetworkClassifier",
     "Noised",
     "OneMoreStep",
+    "PatchProcess",
     "Renoise",
     "Samples",
     "Schedule",
     "Spacing",
     "TimeShiftSampler",
+    "StepAnnealing",
     "Times",
     "Uniform",
     "VE",
@@ -54,8 +58,10 @@ __all__ = [
     "potential_on_clean",
     "ratio_aware_guidance",
     "sample",
+    "sample_patches",
     "solvers",
     "spacing",
+    "step_annealing",
     "to_diffusers",
     "truncation_tuned_sampler",
 ]
