@@ -12,10 +12,11 @@ from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Paths, Samples, sample, trajectory
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
-from anystep.diffusion.solvers import few_step
+from anystep.diffusion.solvers import TimeShiftSampler, few_step
 from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 from anystep.diffusion.step_annealing import StepAnnealing, step_annealing
+from anystep.diffusion.truncation_tuned import EarlyStop, truncation_tuned_sampler
 
 __all__ = [
     "Classifier",
@@ -23,6 +24,7 @@ __all__ = [
     "DiffIER",
     "DiffusionProcess",
     "DiscreteVP",
+    "EarlyStop",
     "Flow",
     "FlowTime",
     "Karras",
@@ -35,12 +37,13 @@ __all__ = [
     "Noised",
     "OneMoreStep",
     "PatchProcess",
-    "Renoise",
     "Paths",
+    "Renoise",
     "Samples",
     "Schedule",
     "Spacing",
     "StepAnnealing",
+    "TimeShiftSampler",
     "Times",
     "Uniform",
     "VE",
@@ -62,4 +65,5 @@ __all__ = [
     "step_annealing",
     "to_diffusers",
     "trajectory",
+    "truncation_tuned_sampler",
 ]
