@@ -10,6 +10,7 @@ from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
+from anystep.diffusion.series import TSDiff
 from anystep.diffusion.spacing import Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 from anystep.diffusion.step_annealing import StepAnnealing, step_annealing
@@ -33,6 +34,7 @@ __all__ = [
     "Schedule",
     "Spacing",
     "StepAnnealing",
+    "TSDiff",
     "Times",
     "Uniform",
     "diffusers_loop",

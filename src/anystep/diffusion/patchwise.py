@@ -64,7 +64,7 @@ class PatchProcess(Stepwise):
         iterations: int | None = None,
         condition: int | None = None,
         scale: float = 1.0,
-        spacing: Spacing = Uniform(),
+        spacing: Spacing | None = None,
     ) -> None:
         patches = model.shape.patches
         self.model, self.steps, self.scale, self.name = model, steps, scale, model.name
@@ -79,10 +79,10 @@ class PatchProcess(Stepwise):
         self.heads = np.array(annealed.all(self.horizon))
         self.passes = 1 if scale == 1.0 else 2
         # One row a number of steps: where its head stands after each of them, 0 from the last one on.
-        self.spacing, most = spacing, int(self.heads.max())
+        self.spacing, most = spacing or Uniform(), int(self.heads.max())
         self.grids = np.zeros((most + 1, most + 1))
         for n in set(self.heads.tolist()):
-            self.grids[n, : n + 1] = spacing.grid(Flow(), n)
+            self.grids[n, : n + 1] = self.spacing.grid(Flow(), n)
 
     def settings(self) -> str:
         return (
