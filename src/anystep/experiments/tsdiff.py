@@ -64,14 +64,18 @@ def run(
     filled = imputed(model, truth, samples, steps, seed)
     synth = synthesised(data, model, truth, synthetic, steps, seed)
     evaluations = {"refine": 3 * 10, "sample": 3 * steps}
+    quantile, base = scores["quantile"], scores["linear"]
+    against = {"a conditional model's": (scores["conditional"], 1.1), "seasonal naive's": (scores["naive"], 0.8)}
     checks = (
-        held("CRPS of quantile guidance over that of a conditional model", ratio(scores["quantile"], scores["conditional"]), "<=", 1.1),
-        held("CRPS of quantile guidance over seasonal naive's", ratio(scores["quantile"], scores["naive"]), "<=", 0.8),
+        *(
+            held(f"CRPS of quantile guidance over {n}", ratio(quantile, o), "<=", top)
+            for n, (o, top) in against.items()
+        ),
         held("imputation: median's absolute error over linear interpolation's", ratio(*filled), "<", 1.0),
-        held("CRPS of a refined linear forecast over its base's", ratio(scores["refined"], scores["linear"]), "<", 1.0),
+        held("CRPS of a refined linear forecast over its base's", ratio(scores["refined"], base), "<", 1.0),
         Check("refining: evaluations over full sampling's", evaluations["refine"] / evaluations["sample"], "<", 1.0),
         held("linear forecaster: CRPS when taught by made-up windows over real ones", ratio(*synth), "<=", 1.1),
-    )  # fmt: skip
+    )
     for check in checks:
         progress(str(check))
     notes = told(scores, evaluations, windows, samples, steps)
@@ -134,7 +138,7 @@ def told(scores: dict[str, Floats], evaluations: dict[str, int], windows: int, s
     paid["refined"] = evaluations["refine"]
     rows = [[name, float(score.mean()), paid.get(name, 0)] for name, score in scores.items()]
     return (
-        f"Windows of 36 with a period of 12, the last 12 to forecast; {windows} windows, {samples} samples each, {steps} "
-        f"ancestral steps. An evaluation is a row of the network, a gradient three.\n\n"
+        f"Windows of 36 with a period of 12, the last 12 to forecast; {windows} windows, {samples} samples each, "
+        f"{steps} ancestral steps. An evaluation is a row of the network, a gradient three.\n\n"
         f"{table(['forecast', 'CRPS', 'evaluations a sample'], rows)}"
     )
