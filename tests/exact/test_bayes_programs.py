@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction as F
 from typing import Any
 
@@ -16,100 +15,30 @@ from anystep.bayes import (
     Finite,
     Normal,
     Observe,
-    Particle,
     Program,
     ProgramProcess,
     Sample,
-    Suspended,
     TraceKernel,
-    advance,
     choice,
-    collapse,
     evidence,
     flip,
-    forward,
     importance,
     measure,
-    mh_step,
     normalised,
     particle_marginal,
-    push_evidence,
-    representations,
-    resample,
     smc,
     spawn,
     trace_mh,
-    weighed,
 )
 from anystep.bayes.process import perform
-from anystep.bayes.representations import Population
+from anystep.experiments._programs import STACKS, adders, moved, positive, sprinkler, uniforms, varying
+from anystep.experiments.inference_representations import balance, caught
+from anystep.ledger import Ledger, Limit
 from anystep.testing import check_process
 from anystep.testing.oracles import HiddenMarkov
 from anystep.testing.runs import merged
 
-
-def sprinkler() -> Any:
-    rain = yield Sample(flip(F(1, 5)))
-    on = yield Sample(flip(F(1, 100) if rain else F(2, 5)))
-    yield Observe(flip({(1, 1): F(99, 100), (1, 0): F(4, 5), (0, 1): F(9, 10), (0, 0): F(0)}[int(rain), int(on)]), True)
-    return rain
-
-
-def varying() -> Any:
-    """How many choices it makes, and which, depends on the choices; factors in between; no two sites are alike."""
-    n = yield Sample(Finite((1, 2), (F(3, 5), F(2, 5))))
-    total = 0
-    for i in range(n):
-        if (yield Sample(flip(F(1, 3 + i + total)))):
-            total += 1
-            yield Factor(F(2, 3))
-    yield Factor(F(1, 2 + n))
-    if total == 1:
-        total += 10 * (yield Sample(Finite((0, 1, 2), (F(1, 7), F(4, 7), F(2, 7)))))
-    return total
-
-
-def adders() -> Any:
-    """Returns a function: programs are higher-order."""
-    n = yield Sample(Finite((1, 2), (F(1, 3), F(2, 3))))
-    yield Factor(F(1, n + 1))
-    return lambda x: x + n
-
-
 MODELS: list[Program] = [sprinkler, varying]
-STACKS: dict[str, Callable[[Program], Program]] = {
-    "weighed": lambda model: lambda: weighed(Suspended(model)),
-    "spawn": lambda model: lambda: collapse(spawn(model, 2)),
-    "importance": lambda model: importance(model, 2),
-    "resample": lambda model: lambda: _resampled(model, resample),
-    "push_evidence": lambda model: lambda: _resampled(model, push_evidence),
-    "filter": lambda model: smc(model, 2, 1),
-    "transition": lambda model: lambda: _moved(model, mh_step),
-    "resample-move": lambda model: lambda: _resample_move(model),
-}
-
-
-def _resampled(model: Program, how: Callable[[Population], Any]) -> Any:
-    population = yield from forward(spawn(model, 2))
-    return (yield from collapse((yield from how(population))))
-
-
-def _moved(model: Program, kernel: Callable[[Suspended], Any]) -> Any:
-    """A transition from the model's own law of traces, weighted by the factors of where it began."""
-    state = yield from advance(Suspended(model), None)
-    yield Factor(state.weight)
-    return (yield from kernel(state)).value
-
-
-def _resample_move(model: Program) -> Any:
-    """Resampled after the first factor; one of the particles is moved by a transition of its trace so far."""
-    first, second = yield from resample((yield from forward(spawn(model, 2))))
-    shifted = Particle((yield from mh_step(first.of)), first.weight)
-    return (yield from collapse([shifted, second]))
-
-
-def positive(found: dict[Any, Any]) -> dict[Any, Any]:
-    return {value: mass for value, mass in found.items() if mass}
 
 
 @pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
@@ -163,40 +92,14 @@ def test_programs_that_return_functions_run() -> None:
 
 def test_transitions_keep_detailed_balance() -> None:
     """mass(a) K(a, b) = mass(b) K(b, a) for traces of different lengths, as fractions."""
-    flow: dict[tuple[Any, Any], Any] = measure(
-        lambda: _both_ends(varying), key=lambda ends: tuple(tuple(v for _, v in s.trace) for s in ends)
-    )
-    lengths = {len(a) - len(b) for (a, b), mass in flow.items() if mass and a != b}
-    assert min(lengths) < 0 < max(lengths)
-    for (a, b), mass in flow.items():
-        assert mass == flow.get((b, a), 0), (a, b)
+    broken, lengths = balance()
+    assert broken == 0 and lengths > 0
 
 
-def _both_ends(model: Program) -> Any:
-    state = yield from advance(Suspended(model), None)
-    yield Factor(state.weight)
-    return state, (yield from mh_step(state))
-
-
-def _average_weight_dropped(population: Population) -> Any:
-    return [replace(p, weight=F(1, len(population))) for p in (yield from resample(population))]
-
-
-def test_a_dropped_average_weight_is_caught() -> None:
-    broken = measure(lambda: _resampled(sprinkler, _average_weight_dropped))
-    assert positive(broken) != positive(measure(sprinkler))
-
-
-def test_a_missing_length_factor_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(representations, "lengths", lambda old, new: F(1))
-    assert positive(measure(lambda: _moved(varying, mh_step))) != positive(measure(varying))
-
-
-def uniforms(seed: int) -> Any:
-    where = 0
-    while True:
-        yield from keys.uniforms(keys.roots(seed, (), np.arange(1))[0], where, np.arange(64)).tolist()
-        where += 1
+def test_seeded_bugs_are_caught() -> None:
+    """A dropped average weight, and a missing ratio of lengths, change what is enumerated."""
+    assert caught() == 2
+    assert positive(measure(lambda: moved(varying))) == positive(measure(varying))
 
 
 def test_trace_mh_converges_to_the_posterior() -> None:
@@ -242,7 +145,7 @@ def test_a_program_is_a_lawful_process(model: Program) -> None:
 def test_a_kernel_moves_states_and_keeps_their_law() -> None:
     """From 1,500 runs weighted by their factors, five transitions each: means within five standard errors."""
     process = ProgramProcess(varying, horizon=4, logp="mass")
-    kernel, limit = TraceKernel(process), merged_limit()
+    kernel, limit = TraceKernel(process), Limit(Ledger(), "test")
     born = keys.roots(0, (), np.arange(1500))
     reply = process.step(process.start(born, limit).states, born, limit, "done")
     states, weights = reply.states, np.exp(reply.logw)
@@ -255,15 +158,9 @@ def test_a_kernel_moves_states_and_keeps_their_law() -> None:
         assert abs((share * (answers == value)).sum() - mass) < 5 * error, value
 
 
-def merged_limit() -> Any:
-    from anystep.ledger import Ledger, Limit
-
-    return Limit(Ledger(), "test")
-
-
 def test_a_state_survives_its_process() -> None:
     process = ProgramProcess(varying, horizon=4, logp="mass")
-    limit, born = merged_limit(), keys.roots(1, (), np.arange(20))
+    limit, born = Limit(Ledger(), "test"), keys.roots(1, (), np.arange(20))
     one = process.step(process.start(born, limit).states, born, limit, "step").states
     again = process.load(process.dump(one))
     assert again.contents() == one.contents() and [row.weight for row in again.rows] == [row.weight for row in one.rows]

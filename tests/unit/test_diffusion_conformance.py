@@ -11,9 +11,20 @@ from torch import Tensor
 
 from anystep import UsageError
 from anystep.diffusion import VE, VP, DiffusionProcess, Flow, Karras, Schedule, sample
-from anystep.diffusion.guidance import ClassifierFree, ClassifierGuided, RatioAware
+from anystep.diffusion.guidance import ClassifierFree, ClassifierGuided, DiffIER, OneMoreStep, RatioAware
 from anystep.diffusion.models import MixtureClassifier, skewed
-from anystep.diffusion.solvers import DDIM, DDPM, PNDM, AdamsBashforth2, DPMpp2M, Euler, Heun, Midpoint, Solver
+from anystep.diffusion.solvers import (
+    DDIM,
+    DDPM,
+    PNDM,
+    AdamsBashforth2,
+    DPMpp2M,
+    Euler,
+    Heun,
+    Midpoint,
+    Solver,
+    few_step,
+)
 from anystep.testing import Work, check_process, counted
 
 SOLVERS: list[Solver] = [
@@ -25,6 +36,7 @@ SOLVERS: list[Solver] = [
     DDIM(3, eta=0.5),
     DPMpp2M(4),
     AdamsBashforth2(4),
+    few_step(5),
     PNDM(5, Karras()),
 ]
 
@@ -65,6 +77,18 @@ def test_a_model_guided_by_a_classifier_makes_a_lawful_process(through: Literal[
     classifier = MixtureClassifier(model)
     guided = ClassifierGuided(model, classifier, 2.0, through, interval=(0.1, 5.0))
     check_process(DiffusionProcess(guided, DDIM(4), condition=1), hook=lambda: paid(model, classifier))
+
+
+def test_iterative_error_reduction_makes_a_lawful_process() -> None:
+    model = skewed()
+    process = DiffusionProcess(ClassifierFree(model, 3.0), DiffIER(3), condition=1)
+    check_process(process, hook=lambda: paid(model))
+
+
+def test_one_more_step_makes_a_lawful_process() -> None:
+    model, first = skewed(VP(beta_max=4.0)), skewed()
+    more = OneMoreStep(ClassifierFree(model, 2.0), first)
+    check_process(DiffusionProcess(more, more.solver(DDIM(3)), condition=1), hook=lambda: counted(model, first))
 
 
 def test_scale_one_is_the_conditional_model() -> None:

@@ -11,6 +11,7 @@ import torch
 from anystep import UsageError
 from anystep.diffusion import VP, DiffusionProcess, sample
 from anystep.diffusion.evaluate import digits_conditions, digits_quality
+from anystep.diffusion.guidance import ClassifierGuided
 from anystep.diffusion.models import DigitRecipe, digits, digits_classifier, digits_data
 from anystep.diffusion.models.digit_classifier import ClassifierRecipe, accuracy, untrained
 from anystep.diffusion.models.digit_flow import SHIPPED, train
@@ -105,3 +106,12 @@ def test_what_is_not_there_is_refused() -> None:
         digits_data("test")
     with pytest.raises(UsageError, match="convolutions"):
         untrained(ClassifierRecipe("forest"))
+
+
+@pytest.mark.parametrize("name", "ab")
+def test_a_classifier_guides_through_the_denoiser(name: str) -> None:
+    guided = ClassifierGuided(digits(), digits_classifier(name), 0.5, through="clean", interval=(0.0, 10.0))
+    found = sample(guided, Euler(8), 32, condition=3)
+    other = digits_classifier("ba"["ab".index(name)])  # judged by the classifier that did not guide
+    plain = sample(digits(), Euler(8), 32)
+    assert (other.labels(found.x) == 3).double().mean() > 0.5 > (other.labels(plain.x) == 3).double().mean()

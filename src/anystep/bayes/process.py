@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystep import keys as lineage
-from anystep.bayes.programs import Finite, Inner, Program, Sample
-from anystep.bayes.representations import Run, Suspended, advance, mh_step, replay
+from anystep.bayes.programs import Effects, Finite, Inner, Program, Sample
+from anystep.bayes.representations import Suspended, advance, mh_step, replay
 from anystep.errors import AnystepError, Unsupported, UsageError
 from anystep.keys import Keys
 from anystep.process import Status
@@ -145,7 +145,7 @@ class TraceKernel(ProgramProcess):
         return Moved(Traces(rows, states.clock + 1), status, zeros, zeros)
 
 
-def perform(going: Run, supply: Iterator[float]) -> Any:
+def perform(going: Effects, supply: Iterator[float]) -> Any:
     """Run a program of effects with these uniforms; what it returns. Factors outside a suspended computation are lost,
     so whatever has any is suspended first."""
     stack, answer = [going], None

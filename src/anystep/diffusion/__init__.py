@@ -1,35 +1,42 @@
 """What lies behind this noise? Diffusion and flow models as processes: solvers, guidance, and search on denoising."""
 
-from anystep.diffusion import evaluate, guidance, models, solvers, spacing
+from anystep.diffusion import evaluate, guidance, masked, models, solvers, spacing
 from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffusers
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
-from anystep.diffusion.guidance import ratio_aware_guidance
+from anystep.diffusion.editors import NearbyNoise, Renoise
+from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidance
+from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.patchwise import PatchProcess, sample_patches
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
 from anystep.diffusion.series import TSDiff
-from anystep.diffusion.spacing import Karras, LogSNR, Spacing, Times, Uniform
+from anystep.diffusion.solvers import few_step
+from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 from anystep.diffusion.step_annealing import StepAnnealing, step_annealing
 
 __all__ = [
-    "NULL",
-    "VE",
-    "VP",
     "Classifier",
     "Denoiser",
+    "DiffIER",
     "DiffusionProcess",
     "DiscreteVP",
     "Flow",
+    "FlowTime",
     "Karras",
     "LogSNR",
+    "MaskedProcess",
+    "NULL",
+    "NearbyNoise",
     "Network",
     "NetworkClassifier",
     "Noised",
+    "OneMoreStep",
     "PatchProcess",
+    "Renoise",
     "Samples",
     "Schedule",
     "Spacing",
@@ -37,10 +44,14 @@ __all__ = [
     "TSDiff",
     "Times",
     "Uniform",
+    "VE",
+    "VP",
     "diffusers_loop",
     "evaluate",
+    "few_step",
     "from_diffusers",
     "guidance",
+    "masked",
     "models",
     "on_clean",
     "potential_on_clean",

@@ -91,6 +91,29 @@ class LogSNR(Spacing):
 
 
 @dataclass(frozen=True)
+class FlowTime(Spacing):
+    """Equal steps of flow time, sigma / (scale alpha + sigma), from the schedule's last time to exactly 0.
+
+    On a flow it is `Uniform(shift=scale)`; elsewhere the same noise levels. scale: the data's standard deviation,
+    roughly; less of it spends more of the steps where there is little noise.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < np.inf:
+            raise UsageError(f"FlowTime(scale={self.scale!r}): a scale is positive; FlowTime(scale=1.0).")
+
+    def grid(self, schedule: Schedule, steps: int) -> Floats:
+        alpha, sigma = float(schedule.alpha(schedule.last)), float(schedule.sigma(schedule.last))
+        u = np.linspace(sigma / (self.scale * alpha + sigma), 0.0, steps + 1)
+        with np.errstate(divide="ignore"):
+            times = schedule.time(self.scale * u / (1 - u))
+        times[0] = schedule.last  # to the bit
+        return times
+
+
+@dataclass(frozen=True)
 class Times(Spacing):
     """These times, descending, the last 0: `Times((1.0, 0.6, 0.2, 0.0))`."""
 

@@ -1,4 +1,4 @@
-"""States of a diffusion process: rows of tensors and the clock, and nothing that can be computed again."""
+"""States of diffusion processes: rows of tensors and the clock, and nothing that can be computed again."""
 
 from __future__ import annotations
 
@@ -16,22 +16,8 @@ from anystep.stepwise import Arrays
 
 
 @dataclass(frozen=True, eq=False)
-class Noised(Arrays):
-    """n things on their way from noise to data.
-
-    x: (n, *shape). clean: (n, *shape), E[x_0 | x] as the model has predicted it at x, which rewards read for nothing
-    and the next step starts from; x itself where the state is done. memory: (n, k, *shape), what a multistep solver
-    keeps. index: (n,) steps taken. time: (n,) that x was shown to the model at. known: (n,) False where `clean` was
-    not paid for yet. condition: (n,), -1 for none.
-    """
-
-    x: Tensor
-    clean: Tensor
-    memory: Tensor
-    index: NDArray[np.int64]
-    time: Floats
-    known: NDArray[np.bool_]
-    condition: NDArray[np.int64]
+class Rows(Arrays):
+    """States whose fields are tensors and arrays with the states first; subclasses only name the fields."""
 
     def join(self, *others: Any) -> Self:
         def side_by_side(name: str) -> Any:
@@ -60,8 +46,27 @@ class Noised(Arrays):
     def read(cls, data: bytes, device: torch.device) -> Self:
         """What `dump` wrote, with its tensors on `device`."""
         plain = cls.load(data)
-        x, clean, memory = (torch.from_numpy(a).to(device) for a in (plain.x, plain.clean, plain.memory))
-        return replace(plain, x=x, clean=clean, memory=memory)
+        tensors = {f.name: torch.from_numpy(getattr(plain, f.name)) for f in fields(cls) if f.type == "Tensor"}
+        return replace(plain, **{name: a.to(device) for name, a in tensors.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Noised(Rows):
+    """n things on their way from noise to data.
+
+    x: (n, *shape). clean: (n, *shape), E[x_0 | x] as the model has predicted it at x, which rewards read for nothing
+    and the next step starts from; x itself where the state is done. memory: (n, k, *shape), what a multistep solver
+    keeps. index: (n,) steps taken. time: (n,) that x was shown to the model at. known: (n,) False where `clean` was
+    not paid for yet. condition: (n,), -1 for none.
+    """
+
+    x: Tensor
+    clean: Tensor
+    memory: Tensor
+    index: NDArray[np.int64]
+    time: Floats
+    known: NDArray[np.bool_]
+    condition: NDArray[np.int64]
 
 
 def _host(values: Any) -> Any:

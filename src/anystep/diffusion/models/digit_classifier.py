@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anystep import kept
+from anystep.diffusion.classifier import Classifier
 from anystep.diffusion.models.digit_data import Images, digits_data
 from anystep.errors import UsageError
 
@@ -40,7 +40,7 @@ class ClassifierRecipe:
 RECIPES = {"a": ClassifierRecipe(), "b": ClassifierRecipe("convolutions", seed=1)}
 
 
-class Classifier(nn.Module):
+class Net(nn.Module):
     """A body that finds `FEATURES` numbers, and a linear layer that reads them."""
 
     def __init__(self, *body: nn.Module) -> None:
@@ -52,20 +52,20 @@ class Classifier(nn.Module):
         return found
 
 
-def untrained(recipe: ClassifierRecipe) -> Classifier:
+def untrained(recipe: ClassifierRecipe) -> Net:
     """The network before training; global draws untouched. Raises UsageError for an unknown kind."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         if recipe.kind == "full":
-            return Classifier(nn.Flatten(), nn.Linear(64, 192), nn.SiLU(), nn.Linear(192, FEATURES), nn.SiLU())
+            return Net(nn.Flatten(), nn.Linear(64, 192), nn.SiLU(), nn.Linear(192, FEATURES), nn.SiLU())
         if recipe.kind == "convolutions":
             layers = [nn.Conv2d(1, 24, 3, padding=1), nn.Conv2d(24, 48, 3, 2, 1), nn.Conv2d(48, 64, 3, 2, 1)]
             convolutions = [part for layer in layers for part in (layer, nn.SiLU())]
-            return Classifier(nn.Unflatten(1, (1, 8)), *convolutions, nn.Flatten(), nn.Linear(256, FEATURES), nn.SiLU())
+            return Net(nn.Unflatten(1, (1, 8)), *convolutions, nn.Flatten(), nn.Linear(256, FEATURES), nn.SiLU())
     raise UsageError(f"ClassifierRecipe(kind={recipe.kind!r}): the kinds are 'full' and 'convolutions'.")
 
 
-def train(recipe: ClassifierRecipe, data: Images | None = None) -> Classifier:
+def train(recipe: ClassifierRecipe, data: Images | None = None) -> Net:
     """A classifier of the training digits."""
     data, module = data or digits_data("train"), untrained(recipe)
     optimiser = torch.optim.AdamW(module.parameters(), recipe.rate, weight_decay=0.02)
@@ -96,25 +96,39 @@ def accuracy(classifier: DigitClassifier, data: Images) -> float:
     return float((classifier.labels(data.images) == data.labels).double().mean())
 
 
-class DigitClassifier:
-    """classifier(x) for images (n, 8, 8) in [-1, 1]: log-probabilities (n, 10), differentiable in x.
+class DigitClassifier(Classifier):
+    """classifier(x) for clean images (n, 8, 8) in [-1, 1]: log-probabilities (n, 10), differentiable in x.
 
-    A row's result does not depend on what else is in the batch. accuracy: on the 500 held-out digits.
+    It knows no times: guidance asks it through the denoiser, as `ClassifierGuided(..., through="clean")`. A row's
+    result does not depend on what else is in the batch. accuracy: on the 500 held-out digits.
     """
 
-    def __init__(self, module: Classifier, name: str, accuracy: float) -> None:
+    classes = 10
+
+    def __init__(self, module: Net, name: str, accuracy: float) -> None:
         self.module, self.name, self.accuracy = module, name, accuracy
         module.eval().requires_grad_(False)
 
     def __repr__(self) -> str:
         return f"digits_classifier({self.name!r})"
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._rows(x, lambda rows: self.module.head(self.module.features(rows)).log_softmax(-1))
+    def settings(self) -> str:
+        return repr(self)
+
+    def __call__(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        return self.forward(x)[1]
 
     def features(self, x: Tensor) -> Tensor:
         """(n, 32): what the last layer reads, for distances between sets of images."""
-        return self._rows(x, self.module.features)
+        return self.forward(x)[0]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and log-probabilities."""
+        x, n = x.to(torch.float32), len(x)
+        if n < LEAST:
+            x = torch.cat([x, x.new_zeros(LEAST - n, *x.shape[1:])])
+        features = self.module.features(x)
+        return features[:n], self.module.head(features).log_softmax(-1)[:n]
 
     def labels(self, x: Tensor) -> Tensor:
         """(n,): the likeliest digits."""
@@ -123,12 +137,6 @@ class DigitClassifier:
     def says(self, digit: int) -> Verifier:
         """How likely images show a digit, as a function for `on_clean` and the like."""
         return Verifier(self, digit)
-
-    def _rows(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        x, n = x.to(torch.float32), len(x)
-        if n < LEAST:
-            x = torch.cat([x, x.new_zeros(LEAST - n, *x.shape[1:])])
-        return function(x)[:n]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from anystep.diffusion.solvers.euler import Euler
 from anystep.diffusion.solvers.heun import Heun
 from anystep.diffusion.solvers.midpoint import Midpoint
 from anystep.diffusion.solvers.pndm import PNDM
+from anystep.diffusion.solvers.predictor_corrector import PredictorCorrector, few_step
 from anystep.diffusion.solvers.solver import Here, Level, Reached, Solver
+from anystep.diffusion.solvers.time_shift import TimeShiftSampler
 
 __all__ = [
     "DDIM",
@@ -20,6 +22,9 @@ __all__ = [
     "Heun",
     "Level",
     "Midpoint",
+    "PredictorCorrector",
     "Reached",
     "Solver",
+    "TimeShiftSampler",
+    "few_step",
 ]
