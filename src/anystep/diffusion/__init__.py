@@ -12,6 +12,7 @@ from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Paths, Samples, sample, trajectory
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
+from anystep.diffusion.series import TSDiff
 from anystep.diffusion.solvers import TimeShiftSampler, few_step
 from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
@@ -43,6 +44,7 @@ __all__ = [
     "Schedule",
     "Spacing",
     "StepAnnealing",
+    "TSDiff",
     "TimeShiftSampler",
     "Times",
     "Uniform",
