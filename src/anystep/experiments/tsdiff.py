@@ -37,7 +37,8 @@ class Beside(Denoiser):
         return self.forward(x, t, condition)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        return x - t.to(x.dtype)[:, None] * self.net(x, t.to(x.dtype), self.seen[condition])
+        velocity: Tensor = self.net(x, t.to(x.dtype), self.seen[condition])
+        return x - t.to(x.dtype)[:, None] * velocity
 
 
 def run(
