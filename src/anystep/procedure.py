@@ -170,7 +170,8 @@ def procedure(
     Options are checked against the rules in their annotations (`n: Count`, `reward: ByReward`). `needs_mass` says that
     it compares path log-probabilities, so a run refuses it a process whose log-probabilities are densities; `needs_end`
     that it steps for as long as a state is live, so a run without a budget refuses it an endless process;
-    `needs_branches` that it asks for further children of a state one at a time, so a run refuses it a deterministic one.
+    `needs_branches` that it asks for further children of a state one at a time, so a run refuses it a deterministic
+    process.
     """
 
     def wrap(body: Callable[..., Exploring]) -> Callable[..., Method]:
