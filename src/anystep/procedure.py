@@ -39,7 +39,8 @@ class Step:
     another, until the step ends, until "done", or until k states of the population are done (the rest stay live, their
     step cut).
 
-    draft: what comes out done is something to work on, such as a critique, and never an answer.
+    draft: what comes out done is something to work on, such as a critique, and never an answer. drawn: children are
+    independent draws also where the process can `expand`.
     """
 
     population: Population
@@ -47,6 +48,7 @@ class Step:
     by: Process | None = None
     until: Until = "step"
     draft: bool = False
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,14 @@ def start(
 
 
 def step(
-    population: Population, branch: int = 1, by: Process | None = None, until: Until = "step", draft: bool = False
+    population: Population,
+    branch: int = 1,
+    by: Process | None = None,
+    until: Until = "step",
+    draft: bool = False,
+    drawn: bool = False,
 ) -> Generator[Ask, Any, Population]:
-    return cast(Population, (yield Step(population, branch, by, until, draft)))
+    return cast(Population, (yield Step(population, branch, by, until, draft, drawn)))
 
 
 def score(population: Population, by: Reward) -> Generator[Ask, Any, Floats]:
@@ -170,8 +177,7 @@ def procedure(
     Options are checked against the rules in their annotations (`n: Count`, `reward: ByReward`). `needs_mass` says that
     it compares path log-probabilities, so a run refuses it a process whose log-probabilities are densities; `needs_end`
     that it steps for as long as a state is live, so a run without a budget refuses it an endless process;
-    `needs_branches` that it asks for further children of a state one at a time, so a run refuses it a deterministic
-    process.
+    `needs_branches` that it asks for further children of a state one at a time, so a run refuses a deterministic one.
     """
 
     def wrap(body: Callable[..., Exploring]) -> Callable[..., Method]:

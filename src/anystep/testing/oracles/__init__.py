@@ -9,11 +9,9 @@ from anystep.testing.oracles.hmm import HiddenMarkov
 from anystep.testing.oracles.judges import JudgePotential, JudgeReward
 from anystep.testing.oracles.language import EnumerableLM, Sequences
 from anystep.testing.oracles.mixture import Mixture, MixtureDiffusion
-from anystep.testing.oracles.stepwise import Arrays, Moved, Stepwise
 
 __all__ = [
     "Again",
-    "Arrays",
     "Countdown",
     "Critic",
     "EnumerableLM",
@@ -25,9 +23,7 @@ __all__ = [
     "Metropolis",
     "Mixture",
     "MixtureDiffusion",
-    "Moved",
     "Relay",
     "Reviser",
     "Sequences",
-    "Stepwise",
 ]
