@@ -10,13 +10,14 @@ from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.patchwise import PatchProcess, sample_patches
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
-from anystep.diffusion.sampling import Samples, sample
+from anystep.diffusion.sampling import Paths, Samples, sample, trajectory
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
 from anystep.diffusion.series import TSDiff
-from anystep.diffusion.solvers import few_step
+from anystep.diffusion.solvers import TimeShiftSampler, few_step
 from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
 from anystep.diffusion.step_annealing import StepAnnealing, step_annealing
+from anystep.diffusion.truncation_tuned import EarlyStop, truncation_tuned_sampler
 
 __all__ = [
     "Classifier",
@@ -24,6 +25,7 @@ __all__ = [
     "DiffIER",
     "DiffusionProcess",
     "DiscreteVP",
+    "EarlyStop",
     "Flow",
     "FlowTime",
     "Karras",
@@ -36,12 +38,14 @@ __all__ = [
     "Noised",
     "OneMoreStep",
     "PatchProcess",
+    "Paths",
     "Renoise",
     "Samples",
     "Schedule",
     "Spacing",
     "StepAnnealing",
     "TSDiff",
+    "TimeShiftSampler",
     "Times",
     "Uniform",
     "VE",
@@ -62,4 +66,6 @@ __all__ = [
     "spacing",
     "step_annealing",
     "to_diffusers",
+    "trajectory",
+    "truncation_tuned_sampler",
 ]
