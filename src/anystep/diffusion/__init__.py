@@ -7,6 +7,7 @@ from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.editors import NearbyNoise, Renoise
 from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidance
 from anystep.diffusion.masked import MaskedProcess
+from anystep.diffusion.masked.spec_maskgit import SpecMaskGIT
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Samples, sample
@@ -36,6 +37,7 @@ __all__ = [
     "Samples",
     "Schedule",
     "Spacing",
+    "SpecMaskGIT",
     "Times",
     "Uniform",
     "VE",

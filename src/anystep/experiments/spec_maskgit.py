@@ -66,16 +66,18 @@ def run(
     seeds: int = 3,
     extended: int = 240,
     learn: int = 600,
+    studied: int = 2_000,
 ) -> Result:
     """Check every clause of the row.
 
     recipe: of the models. each: sounds of each kind a seed. seeds: of samples. extended: held-out clips whose upper
-    bands are filled in. learn: updates of the classifier that recognises kinds.
+    bands are filled in. learn: updates of the classifier that recognises kinds. studied: clips that it learns from;
+    fewer of others serve as reference and for the baselines' statistics.
     """
     began = time.perf_counter()
     model = spec_maskgit(recipe, progress)
     rival = SpecMaskGIT(model.tokenizer, sound_predictor(recipe, causal=True, say=progress))
-    judge, real = classifier(clips(2_000, seed + 9_000), learn), clips(800, seed + 8_000)
+    judge, real = classifier(clips(studied, seed + 9_000), learn), clips(studied * 2 // 5, seed + 8_000)
     reference = spectrograms(real.waves)
     coded = model.spectrograms(model.tokens(reference))
     floor = float((judge.kinds(reference) == real.kinds).mean()), float((judge.kinds(coded) == real.kinds).mean())
@@ -97,7 +99,8 @@ def run(
         progress(f"{name}: right {np.mean([f.right for f in found[name]]):.3f}, {found[name][0].frechet:.3f}")
     ours, theirs = found["16 passes"], found["autoregressive"]
     checks = [*quality(ours, theirs), *speed(model, passes)]
-    wide, told = extension(model, clips(extended, seed + 7_000), spectrograms(clips(400, seed + 6_000).waves), seed)
+    trained = spectrograms(clips(studied // 5, seed + 6_000).waves)
+    wide, told = extension(model, clips(extended, seed + 7_000), trained, seed)
     notes = f"{_notes(found, passes)}\n\nKinds recognised in held-out clips {floor[0]:.3f}, in their tokens' " + (
         f"spectrograms {floor[1]:.3f}. Frechet and energy distances against those.\n\n{told}"
     )
