@@ -104,7 +104,7 @@ def reflect(kept: Trajectories, model: Denoiser, recipe: WeakRecipe | None = Non
         rows = torch.randint(len(clean), (recipe.batch,), generator=draw)
         loss = F.mse_loss(weak(clean[rows], level[rows], kept.condition[rows]), guided[rows])
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     return weak.eval().requires_grad_(False)
 
