@@ -22,6 +22,7 @@ from anystep.diffusion.masked import (
     Order,
     Random,
     Spread,
+    log_likelihood,
     sample,
 )
 from anystep.diffusion.models import MarkovChain, Table, chain
@@ -124,6 +125,14 @@ def test_with_the_soft_value_a_filters_weights_are_equal() -> None:
     tilted = lattice.tilted(ones)
     assert np.isclose(sum(tilted.values()), 1)
     assert np.isclose(tilted[1, 1, 1, 1] * constant, lattice.law[1, 1, 1, 1] * np.e**4)
+
+
+def test_likelihoods_are_unbiased_on_a_model_with_one_law() -> None:
+    model = chain(6, 3)
+    tokens = torch.from_numpy(model.draw(4, seed=0))
+    found = log_likelihood(model, tokens, draws=2_000)
+    error = found.std(-1) / np.sqrt(found.shape[1])
+    assert (np.abs(found.mean(-1) - model.log_prob(tokens.numpy())) < 5 * error).all()
 
 
 def bigram_gap(model: MarkovChain, order: Order, steps: int, n: int) -> float:

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from anystep import UsageError
-from anystep.diffusion import VP, DiffusionProcess, sample
-from anystep.diffusion.evaluate import digits_conditions, digits_quality
+from anystep.diffusion import VP, DiffusionProcess, sample, trajectory
+from anystep.diffusion.evaluate import digits_conditions, digits_quality, quality, sweep
 from anystep.diffusion.guidance import ClassifierGuided
 from anystep.diffusion.models import DigitRecipe, digits, digits_classifier, digits_data
 from anystep.diffusion.models.digit_classifier import ClassifierRecipe, accuracy, untrained
 from anystep.diffusion.models.digit_flow import SHIPPED, train
 from anystep.diffusion.models.digit_net import Shape
-from anystep.diffusion.solvers import DDIM, Euler
+from anystep.diffusion.solvers import DDIM, Euler, Heun
 from anystep.testing import check_process
 
 TINY = DigitRecipe(shape=Shape(width=16, hidden=32, blocks=1, told=8), updates=3, batch=8)
@@ -115,3 +115,19 @@ def test_a_classifier_guides_through_the_denoiser(name: str) -> None:
     other = digits_classifier("ba"["ab".index(name)])  # judged by the classifier that did not guide
     plain = sample(digits(), Euler(8), 32)
     assert (other.labels(found.x) == 3).double().mean() > 0.5 > (other.labels(plain.x) == 3).double().mean()
+
+
+def test_a_trajectory_ends_in_the_sample_and_costs_the_same() -> None:
+    model, classes = digits(), [3, 7, 0]
+    paths, drawn = trajectory(model, Heun(3), 3, classes), sample(model, Heun(3), 3, classes)
+    assert paths.clean.shape == paths.x.shape == (4, 3, 8, 8) and paths.cost == drawn.cost
+    assert paths.x[-1].equal(drawn.x) and paths.clean[-1].equal(drawn.x) and paths.times[-1] == 0
+    # What is expected behind pure noise is near the class's mean, and is no digit yet.
+    ends = [float((paths.clean[k] - drawn.x).square().mean()) for k in range(4)]
+    assert ends[0] > ends[1] > ends[2] >= ends[3] == 0 and ends[0] > 0.05
+
+
+def test_a_sweep_counts_what_each_solver_took() -> None:
+    found = sweep(digits(), [Euler(2), Heun(2)], seeds=(0, 1), conditions=[1, 2] * 10, judge=lambda x: quality(x, x))
+    assert [p.evaluations for p in found] == [2.0, 3.0] and [p.quality.seeds for p in found] == [2, 2]
+    assert found[0].quality.mean.recall == 1.0 and found[0].quality.mean.sw2 == 0.0

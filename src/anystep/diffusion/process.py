@@ -69,7 +69,11 @@ class DiffusionProcess(Stepwise):
         return Noised(x, torch.zeros_like(x), memory, index, times, np.zeros(len(keys), dtype=bool), condition)
 
     def start(self, keys: Keys, limit: Limit) -> Stepped:
-        states, n = self.begin(keys), len(keys)
+        return self.started(self.begin(keys), limit)
+
+    def started(self, states: Noised, limit: Limit) -> Stepped:
+        """Pure noise with what the model predicts behind it, where that is paid."""
+        n = len(states)
         paid = limit.pay(
             np.arange(n),
             self._costs(self.model.evaluations(states.time), self.model.beside(states.time)),
