@@ -31,7 +31,7 @@ STEPS = 20
 def run(
     seed: int = 0,
     progress: Callable[[str], None] = print,
-    n: int = 1_000,
+    n: int = 500,
     seeds: int = 5,
     recipe: DigitRecipe = bright.RECIPE,
     tuning: int = bright.TUNED,
