@@ -7,6 +7,7 @@ sample costs what the solver's steps cost.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class DiffusionProcess(Stepwise):
         logp = _log_normal(states.x / top, np.full(n, top))
         return Stepped(states, np.zeros(n, dtype=np.int8), logp, np.zeros(n), limit.used, ~paid)
 
-    def price(self, states: Noised) -> list[Cost]:
+    def price(self, states: Noised) -> Cost | list[Cost]:
         rows = np.zeros(len(states), dtype=np.int64)
         for times in self._asked(states):
             asked = ~np.isnan(times)
@@ -99,8 +100,10 @@ class DiffusionProcess(Stepwise):
         last = np.where(following < self.solver.steps, self.grid[following], np.nan)
         return [first, *self.solver.stages(index, self.grid), last]
 
-    def _costs(self, rows: NDArray[np.int64]) -> list[Cost]:
+    def _costs(self, rows: NDArray[np.int64]) -> Cost | list[Cost]:
         flops = self.model.flops()
+        if len(rows) and (rows == rows[0]).all():
+            return Cost(evaluations=int(rows[0]), flops=float(rows[0] * flops))
         return [Cost(evaluations=n, flops=n * flops) for n in rows.tolist()]
 
     @torch.no_grad()
@@ -153,6 +156,7 @@ class DiffusionProcess(Stepwise):
             answer[picked] = self._ask(at[picked], level.times()[picked], states.condition[picked])
             return answer
 
+        @cache
         def draw(lane: int) -> Tensor:
             drawn = lineage.normals(keys, (states.index + 1) * LANES + lane, size)
             return torch.from_numpy(drawn.reshape(tuple(x.shape))).to(x.device, x.dtype)
