@@ -7,6 +7,7 @@ sample costs what the solver's steps cost.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,9 @@ class DiffusionProcess(Stepwise):
 
     def price(self, states: Noised) -> list[Cost]:
         rows, beside = np.zeros(len(states), dtype=np.int64), np.zeros(len(states))
+
+    def price(self, states: Noised) -> Cost | list[Cost]:
+        rows = np.zeros(len(states), dtype=np.int64)
         for times in self._asked(states):
             asked = ~np.isnan(times)
             rows[asked] += self.model.evaluations(times[asked])
@@ -109,6 +113,12 @@ class DiffusionProcess(Stepwise):
     def _costs(self, rows: NDArray[np.int64], beside: Floats) -> list[Cost]:
         flops = rows * self.model.flops() + beside
         return [Cost(evaluations=n, flops=f) for n, f in zip(rows.tolist(), flops.tolist(), strict=True)]
+
+    def _costs(self, rows: NDArray[np.int64]) -> Cost | list[Cost]:
+        flops = self.model.flops()
+        if len(rows) and (rows == rows[0]).all():
+            return Cost(evaluations=int(rows[0]), flops=float(rows[0] * flops))
+        return [Cost(evaluations=n, flops=n * flops) for n in rows.tolist()]
 
     @torch.no_grad()
     def predicted(self, states: Noised) -> Noised:
@@ -160,6 +170,7 @@ class DiffusionProcess(Stepwise):
             answer[picked] = self._ask(at[picked], level.times()[picked], states.condition[picked])
             return answer
 
+        @cache
         def draw(lane: int) -> Tensor:
             drawn = lineage.normals(keys, (states.index + 1) * LANES + lane, size)
             return torch.from_numpy(drawn.reshape(tuple(x.shape))).to(x.device, x.dtype)
