@@ -5,7 +5,7 @@ from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffus
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.editors import NearbyNoise, Renoise
-from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidance
+from anystep.diffusion.guidance import DiffIER, OneMoreStep, collect_reflect_refine, ratio_aware_guidance
 from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.masked.spec_maskgit import SpecMaskGIT
 from anystep.diffusion.patchwise import PatchProcess, sample_patches
@@ -53,6 +53,7 @@ __all__ = [
     "VE",
     "VP",
     "diffusers_loop",
+    "collect_reflect_refine",
     "evaluate",
     "few_step",
     "from_diffusers",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ BEAM, DVTS, PARTICLES, BEST = "beam 4x4", "DVTS 4x4", "particle_filter", "best_o
 GIBBS, ISLANDS, TEMPERED = "particle_gibbs 8, 2 sweeps", "particle_islands 4x4", "parallel_tempering 3, 2 sweeps"
 APART = "particle_islands 2x8"
 VOTE, LARGER = "self_consistency", (16, 18)
+BESIDE = 120
 
 
 def run(
@@ -49,12 +51,14 @@ def run(
     noise: Sequence[float] = NOISE,
     particles: int = 30_000,
     runs: int = 2_000,
+    beside: int = BESIDE,
 ) -> Result:
     """Check every clause of the row.
 
     model: ChainLM's name or engine. reward: the step reward, by default the learned one that ships; product: one that
     multiplies its steps' probabilities, for the emission "product of r". problems: held-out ones. noise: standard
-    deviations on the logit scale. particles and runs: see `_particles.exact`.
+    deviations on the logit scale. particles and runs: see `_particles.exact`. beside: of the problems, those on which
+    the variants are compared with one filter.
     """
     from anystep import verify
     from anystep.language import load
@@ -65,8 +69,10 @@ def run(
     learned, multiplied = reward or verify.chain_steps(), product or verify.chain_steps(aggregate="product")
     entries, tasks = methods(learned, multiplied, noise, seed), chains(problems, "test", seed)
     report, ledger = compared(entries, engine, (learned, multiplied), tasks, seed, progress)
-    checks += [ledger, *accuracy(report), *loss(report, noise), *variants(report)]
-    return Result("particle_filter", ROW, tuple(checks), time.perf_counter() - began, seed, notes(report, problems))
+    checks += [ledger, *accuracy(report), *loss(report, noise)]
+    more, told = variants(learned, engine, tasks[:beside], seed, progress)
+    said = f"{notes(report, problems)}\n\n{told}"
+    return Result("particle_filter", ROW, (*checks, *more), time.perf_counter() - began, seed, said)
 
 
 def filtered(reward: Reward, n: int, ess: float = 1.0) -> Method:
@@ -92,17 +98,9 @@ def methods(learned: Reward, product: Reward, noise: Sequence[float], seed: int)
         Entry("particle_filter, no resampling", grown(lambda n: filtered(learned, n, ess=0.0)), ns=(8, 16)),
         Entry("particle_filter, product of r", steady(multiplied), ns=(16,)),
     ]
-    hope = learned.log_odds()
-    for label, method in {
-        GIBBS: search.particle_gibbs(n=8, sweeps=2, potential=hope),
-        ISLANDS: search.particle_islands(islands=4, n=4, potential=hope, ess=1.0),
-        APART: search.particle_islands(islands=2, n=8, potential=hope, ess=1.0),
-        TEMPERED: search.parallel_tempering(n=3, sweeps=2, potential=hope),
-    }.items():
-        entries.append(Entry(label, steady(method.deciding(search.best_reward)), ns=(16,)))
     for sd in (0.0, *noise):
         noisy: Reward = Noisy(learned, sd, seed)
-        sizes = (16,) if sd else (4, 8, *LARGER)
+        sizes = (16,) if sd else (4, 8, 16)
         entries += [
             Entry(at(BEST, sd), _best(noisy), ns=(16,)),
             Entry(at(BEAM, sd), steady(search.beam(width=4, branch=4, reward=noisy)), ns=(16,)),
@@ -190,9 +188,22 @@ def loss(report: Report, noise: Sequence[float]) -> list[Check]:
     ]
 
 
-def variants(report: Report) -> list[Check]:
-    """Each variant, of 16 particles or nearly, against one filter and a vote at no fewer tokens; and its ablation."""
-    found = []
+def variants(
+    reward: Reward, engine: Any, tasks: list[Task], seed: int, progress: Callable[[str], None]
+) -> tuple[list[Check], str]:
+    """Each variant, of 16 particles or nearly, against one filter and a vote at no fewer tokens, and its ablation; and
+    what is to be told of them."""
+    hope = reward.log_odds()
+    steady = {
+        GIBBS: search.particle_gibbs(n=8, sweeps=2, potential=hope),
+        ISLANDS: search.particle_islands(islands=4, n=4, potential=hope, ess=1.0),
+        APART: search.particle_islands(islands=2, n=8, potential=hope, ess=1.0),
+        TEMPERED: search.parallel_tempering(n=3, sweeps=2, potential=hope),
+    }
+    entries = [Entry(label, _always(m.deciding(search.best_reward)), ns=(16,)) for label, m in steady.items()]
+    entries += [Entry(PARTICLES, _filter(reward), ns=LARGER), Entry(VOTE, _vote, ns=(16, 32))]
+    report, ledger = compared(entries, engine, (reward,), tasks, seed, progress)
+    found = [replace(ledger, clause=f"variants' {ledger.clause}")]
     for label in (GIBBS, ISLANDS, TEMPERED):
         ours, most = scores(report, label), cost(report, label)
         n = next((n for n in LARGER if cost(report, PARTICLES, n) >= most), LARGER[-1])
@@ -206,7 +217,19 @@ def variants(report: Report) -> list[Check]:
     for label, without, what in ((GIBBS, APART, "without a reference"), (TEMPERED, GIBBS, "without hot chains")):
         clause = f"ablation: accuracy of {label} minus {what} ({without})"
         found.append(held(clause, paired(scores(report, label), scores(report, without)), ">", 0))
-    return found
+    told = (
+        f"The variants, on the first {len(tasks)} of these problems; their sizes and temperatures were chosen on 100 "
+        f"of the dev split, and all answer with the finished chain of highest reward.\n\n{figures(report)}"
+    )
+    return found, told
+
+
+def _always(method: Method) -> Callable[[int, Task], Method]:
+    return lambda n, task: method
+
+
+def _vote(n: int, task: Task) -> Method:
+    return search.self_consistency(n=n)
 
 
 def cost(report: Report, label: str, n: int = 16) -> float:
@@ -214,7 +237,7 @@ def cost(report: Report, label: str, n: int = 16) -> float:
     return float(np.mean([t.cost.tokens for t in report.trials if (t.label, t.n) == (label, n)]))
 
 
-def notes(report: Report, problems: int) -> str:
+def figures(report: Report) -> str:
     """Accuracy beside what it truly cost an item, judge included; cheapest first."""
     rows = []
     for label, n in dict.fromkeys((t.label, t.n) for t in report.trials):
@@ -224,10 +247,13 @@ def notes(report: Report, problems: int) -> str:
         generated = bootstrap_mean([t.cost.generated for t in trials]).value
         rows.append([label, n, str(found), round(tokens), round(generated), sum(t.failed for t in trials)])
     rows.sort(key=lambda row: (str(row[0]).partition(", noise")[0], row[3]))
-    head = ["method", "n", "accuracy", "tokens an item", "of them generated", "without an answer"]
+    return table(["method", "n", "accuracy", "tokens an item", "of them generated", "without an answer"], rows)
+
+
+def notes(report: Report, problems: int) -> str:
+    """What was compared, and the figures."""
     return (
         f"ChainLM 2M at temperature 1, {problems} held-out problems, learned step reward. Tokens are prompt and "
         f"generated ones, the reward's reading included. beam 4x4 keeps 4 of 16 children a step, DVTS 4x4 is four "
-        f"beams of width 1 with 4 children. The variants' sizes and temperatures were chosen on 100 dev problems."
-        f"\n\n{table(head, rows)}"
+        f"beams of width 1 with 4 children.\n\n{figures(report)}"
     )
