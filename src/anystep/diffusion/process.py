@@ -75,7 +75,9 @@ class DiffusionProcess(Stepwise):
         """Pure noise with what the model predicts behind it, where that is paid."""
         n = len(states)
         paid = limit.pay(
-            np.arange(n), self._costs(self.model.evaluations(states.time)), Cost(calls=self.model.calls(states.time))
+            np.arange(n),
+            self._costs(self.model.evaluations(states.time), self.model.beside(states.time)),
+            Cost(calls=self.model.calls(states.time)),
         )
         rows = np.flatnonzero(paid)
         states = states.put(rows, self.predicted(states.take(rows)))
@@ -84,11 +86,12 @@ class DiffusionProcess(Stepwise):
         return Stepped(states, np.zeros(n, dtype=np.int8), logp, np.zeros(n), limit.used, ~paid)
 
     def price(self, states: Noised) -> list[Cost]:
-        rows = np.zeros(len(states), dtype=np.int64)
+        rows, beside = np.zeros(len(states), dtype=np.int64), np.zeros(len(states))
         for times in self._asked(states):
             asked = ~np.isnan(times)
             rows[asked] += self.model.evaluations(times[asked])
-        return self._costs(rows)
+            beside[asked] += self.model.beside(times[asked])
+        return self._costs(rows, beside)
 
     def once(self, states: Noised) -> Cost:
         return Cost(calls=sum(self.model.calls(times[~np.isnan(times)]) for times in self._asked(states)))
@@ -103,9 +106,9 @@ class DiffusionProcess(Stepwise):
         last = np.where(following < self.solver.steps, self.grid[following], np.nan)
         return [first, *self.solver.stages(index, self.grid), last]
 
-    def _costs(self, rows: NDArray[np.int64]) -> list[Cost]:
-        flops = self.model.flops()
-        return [Cost(evaluations=n, flops=n * flops) for n in rows.tolist()]
+    def _costs(self, rows: NDArray[np.int64], beside: Floats) -> list[Cost]:
+        flops = rows * self.model.flops() + beside
+        return [Cost(evaluations=n, flops=f) for n, f in zip(rows.tolist(), flops.tolist(), strict=True)]
 
     @torch.no_grad()
     def predicted(self, states: Noised) -> Noised:
