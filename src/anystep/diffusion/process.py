@@ -86,11 +86,8 @@ class DiffusionProcess(Stepwise):
         logp = _log_normal(states.x / top, np.full(n, top))
         return Stepped(states, np.zeros(n, dtype=np.int8), logp, np.zeros(n), limit.used, ~paid)
 
-    def price(self, states: Noised) -> list[Cost]:
-        rows, beside = np.zeros(len(states), dtype=np.int64), np.zeros(len(states))
-
     def price(self, states: Noised) -> Cost | list[Cost]:
-        rows = np.zeros(len(states), dtype=np.int64)
+        rows, beside = np.zeros(len(states), dtype=np.int64), np.zeros(len(states))
         for times in self._asked(states):
             asked = ~np.isnan(times)
             rows[asked] += self.model.evaluations(times[asked])
@@ -110,15 +107,12 @@ class DiffusionProcess(Stepwise):
         last = np.where(following < self.solver.steps, self.grid[following], np.nan)
         return [first, *self.solver.stages(index, self.grid), last]
 
-    def _costs(self, rows: NDArray[np.int64], beside: Floats) -> list[Cost]:
+    def _costs(self, rows: NDArray[np.int64], beside: Floats) -> Cost | list[Cost]:
         flops = rows * self.model.flops() + beside
-        return [Cost(evaluations=n, flops=f) for n, f in zip(rows.tolist(), flops.tolist(), strict=True)]
-
-    def _costs(self, rows: NDArray[np.int64]) -> Cost | list[Cost]:
-        flops = self.model.flops()
-        if len(rows) and (rows == rows[0]).all():
-            return Cost(evaluations=int(rows[0]), flops=float(rows[0] * flops))
-        return [Cost(evaluations=n, flops=n * flops) for n in rows.tolist()]
+        costs = list(zip(rows.tolist(), flops.tolist(), strict=True))
+        if len(set(costs)) == 1:
+            return Cost(evaluations=costs[0][0], flops=costs[0][1])
+        return [Cost(evaluations=n, flops=f) for n, f in costs]
 
     @torch.no_grad()
     def predicted(self, states: Noised) -> Noised:
