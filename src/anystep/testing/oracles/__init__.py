@@ -9,6 +9,7 @@ from anystep.testing.oracles.hmm import HiddenMarkov
 from anystep.testing.oracles.judges import JudgePotential, JudgeReward
 from anystep.testing.oracles.language import EnumerableLM, Sequences
 from anystep.testing.oracles.mixture import Mixture, MixtureDiffusion
+from anystep.testing.oracles.prompted import Prompt, PromptedLM
 from anystep.testing.oracles.stepwise import Arrays, Moved, Stepwise
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Mixture",
     "MixtureDiffusion",
     "Moved",
+    "Prompt",
+    "PromptedLM",
     "Relay",
     "Reviser",
     "Sequences",
