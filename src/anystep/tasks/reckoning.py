@@ -169,13 +169,13 @@ def task(family: str, level: int, problem: Reckoning) -> Task:
         return reached(text) if CHAIN_END in text else None
 
     return Task(
-        prompt,
-        family,
-        prompt,
-        answer,
-        extract,
-        lambda text: float(extract(text) == answer),
-        lambda text: steps(prompt, text),
-        level,
-        dict(GENERATION),
+        id=prompt,
+        family=family,
+        prompt=prompt,
+        reference=answer,
+        extract=extract,
+        score=lambda text: float(extract(text) == answer),
+        steps=lambda text: steps(prompt, text),
+        level=level,
+        generation=dict(GENERATION),
     )

@@ -29,6 +29,7 @@ from anystep.verify.judges import (
 )
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
+from anystep.verify.own_check import own_check
 from anystep.verify.plan_constraints import PlanVerifier, constraints_of, plan_constraints
 from anystep.verify.reread import Reread, reread
 from anystep.verify.rule_fit import RuleFit, rule_fit
@@ -77,6 +78,7 @@ __all__ = [
     "judge_for",
     "natural_program",
     "oracle",
+    "own_check",
     "pairwise",
     "plan_constraints",
     "replayed",

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from anystep.language.engine.llama import Config, Llama
 from anystep.language.train.chainlm import Cost, policy
@@ -26,6 +27,8 @@ from anystep.tasks.reckoning import FORMATS, MARKS, Reckoning, reckonings, steps
 CONTEXT = 224
 ASK, HOLDS, FAILS = "&", "V", "!"  # behind a line: does it hold?
 CHECKED = "-formats"  # in the names of models that have learned this
+
+LIKE = Reckoning(821, (("+", 376), ("-", 95)))  # how a format writes it is in the hash of what was trained
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def checks(recipe: FormatsRecipe, model: Llama, alphabet: Alphabet) -> Iterator[
 
 def begun(recipe: FormatsRecipe, say: Callable[[str], None] = print) -> Path:
     """The card of the model after the first part; kept."""
-    told = {name: value for name, value in asdict(recipe).items() if name not in ("more", "asked", "each", "emphasis")}
+    told = {name: value for name, value in _told(recipe).items() if name not in ("more", "asked", "each", "emphasis")}
 
     def make() -> tuple[Llama, Config, Cost]:
         first, alphabet = policy(recipe.start)
@@ -128,4 +131,8 @@ def formats(recipe: FormatsRecipe | None = None, say: Callable[[str], None] = pr
         model, cost = train(recipe, say)
         return model, model.config, cost
 
-    return kept(f"chainlm-2m{CHECKED}", asdict(recipe), make, recipe.start)
+    return kept(f"chainlm-2m{CHECKED}", _told(recipe), make, recipe.start)
+
+
+def _told(recipe: FormatsRecipe) -> dict[str, Any]:
+    return {**asdict(recipe), "like": [f"{LIKE}{MARKS[form]}{LIKE.lines(form)}" for form in FORMATS]}
