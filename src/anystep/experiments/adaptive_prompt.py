@@ -33,7 +33,7 @@ from anystep.tasks.reckoning import FAMILIES, FORMATS, MARKS, reckoning
 from anystep.tasks.task import Task
 
 ROW = 168
-TRIES, THRESHOLD = 2, 0.5  # chosen on dev problems
+TRIES, THRESHOLD, RELAX, TEMPERATURE = 2, 0.5, False, 0.7  # chosen on dev problems
 VOTES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 GYM = {
     "chain_sum": {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 2},
@@ -53,21 +53,22 @@ class Bench:
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def process(self, task: Task, form: int = 0, temperature: float = 1.0) -> Any:
+    def process(self, task: Task, form: int = 0, temperature: float | None = None) -> Any:
         asked = replace(task, prompt=self.prompts(task)[form])
-        return process_for(asked, self.engine, **{**self.options, "temperature": temperature})
+        heat = TEMPERATURE if temperature is None else temperature
+        return process_for(asked, self.engine, **{**self.options, "temperature": heat})
 
-    def static(self, form: int, n: int = 1, temperature: float = 1.0) -> Outcomes:
-        """A vote of n answers under one template."""
+    def static(self, form: int, n: int = 1, temperature: float | None = None, best: bool = False) -> Outcomes:
+        """A vote of n answers under one template, or the one of them whose last line the check thinks best of."""
+        method = search.best_of_n(n=n, reward=self.check) if best else search.self_consistency(n=n)
         made: Callable[[Task], Process] = lambda task: self.process(task, form, temperature)  # noqa: E731
-        return outcomes(self.engine, self.tasks, search.self_consistency(n=n), self.seed, process_of=made)
+        return outcomes(self.engine, self.tasks, method, self.seed, process_of=made)
 
     def adaptive(
         self,
         check: Callable[[Task], Reward | None] | None = None,
         forms: Sequence[int] = (0, 1, 2),
-        tries: int = TRIES,
-        relax: bool = False,
+        tries: int | None = None,
     ) -> Outcomes:
         """The method with some of the templates, with its own check or another."""
 
@@ -75,7 +76,7 @@ class Bench:
             prompts = self.prompts(task)
             templates = reprompting(self.process(task), *(prompts[form] for form in forms))
             judge = self.check if check is None else check(task)
-            return search.adaptive_prompt(templates, judge, tries, THRESHOLD, relax)
+            return search.adaptive_prompt(templates, judge, tries or TRIES, THRESHOLD, RELAX)
 
         return outcomes(
             self.engine, self.tasks, method, self.seed, process_of=lambda task: self.process(task, forms[0])
@@ -154,14 +155,13 @@ def run(
     bench = Bench(engine, tasks, lambda task: [f"{task.prompt}{MARKS[form]}" for form in FORMATS], check, seed)
     rows = list[list[object]]()
     checks = list(headline(bench, rows, progress))
-    told = [f"{problems} held-out problems of three families at temperature 1.\n\n{_shown(rows)}"]
+    told = [f"{problems} held-out problems of three families at temperature {TEMPERATURE}.\n\n{_shown(rows)}"]
     if gym_model is not None:
         asked = load(gym_model) if isinstance(gym_model, str) else gym_model
         gym_rows = list[list[object]]()
         checks.append(gym(asked, items, seed, gym_rows, progress))
-        told.append(
-            f"{asked.name}, {items} problems of each of three datasets, temperature 1.\n\n{_shown(gym_rows, GYM)}"
-        )
+        names = f"{asked.name}, {items} problems of each of three datasets, temperature {TEMPERATURE}."
+        told.append(f"{names}\n\n{_shown(gym_rows, GYM)}")
     return Result("adaptive_prompt", ROW, tuple(checks), time.perf_counter() - began, seed, "\n\n".join(told))
 
 
@@ -207,6 +207,8 @@ def headline(bench: Bench, rows: list[list[object]], progress: Callable[[str], N
         yield held(f"minus the vote of {n} {name} answers{cot}, at no fewer tokens", ours.over(vote), ">", 0.0)
         yield Check(f"its tokens over those of that vote ({name})", ours.cost / vote.cost, "<=", 1.0)
         yield held(f"minus one greedy {name} answer{cot}", ours.over(greedy), ">", 0.0)
+    n, best = no_cheaper(lambda n: bench.static(2, n, best=True), ours.cost, VOTES)
+    rows.append(_row(bench, "static decomposed, best by the check", n, best, progress))
     yield from ablations(bench, ours, rows, progress)
     first = [(tried[0][1] >= THRESHOLD, {form for form, _ in tried}) for tried in map(attempts, ours.runs)]
     yield Check("items that pass the first check", sum(passed for passed, _ in first), ">", 0)
