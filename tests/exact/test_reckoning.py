@@ -10,7 +10,7 @@ import pytest
 
 from anystep import UsageError
 from anystep.language.train.formats import CONTEXT, FormatsRecipe, pairs
-from anystep.tasks.reckoning import FAMILIES, FORMATS, columns, reached, read, reckoning, reckonings, steps
+from anystep.tasks.reckoning import FAMILIES, FORMATS, columns, nines, reached, read, reckoning, reckonings, steps
 from anystep.verify.consistency import step_arithmetic
 
 
@@ -43,6 +43,18 @@ def test_the_checker_follows_formats_that_change_and_names_the_first_wrong_line(
     assert steps(prompt, "1102\n") == (False,)  # none behind the last
     assert steps(prompt, "") == ()
     assert reached("1102.") == "1102" and reached("x.") is None
+
+
+def test_casting_out_nines_lets_one_wrong_result_in_nine_pass_and_knows_no_answer() -> None:
+    prompt = "821+376-95?"
+    passing = [value for value in range(1000, 1999) if nines(f"{prompt}s", f"{value}.")]
+    assert 1102 in passing and len(passing) == 111 and all(value % 9 == 1102 % 9 for value in passing)
+    assert nines(prompt, "821+376=1197\n") and not nines(prompt, "821+376=1196\n")
+    assert nines(prompt, "821+376=1196\n1101.")  # from a wrong value it goes on rightly: that line is not at fault
+    assert not nines(prompt, "821+376=1197.")  # ends too soon
+    assert not nines(prompt, "1102\n") and not nines(prompt, "") and not nines(prompt, "x\n")
+    assert not nines(prompt, "821+376=1197\n1197-95=1102\n1102.")  # nothing was left
+    assert nines("37*46?", "1702.") and nines("37*46?", "1720.")  # exchanged digits pass
 
 
 def test_tasks_are_distinct_and_of_all_families_and_their_split() -> None:

@@ -27,14 +27,14 @@ def adaptive_prompt(
     threshold: Share = 0.5,
     relax: Flag = False,
 ) -> Exploring:
-    """One chain, step by step. A step that `check` scores below `threshold` is struck out, and taken again: `tries`
-    times under each template, from the one in force to the last. The steps that passed are kept under every template.
+    """One chain, step by step. A step that `check` scores below `threshold` is struck out, and taken again under the
+    next template; under the last one, up to `tries` times. The steps that passed are kept under every template.
 
     templates: from the briefest to the one with the most guidance; each is a process on the same states whose step puts
     a state under its template and computes nothing, as `language.reprompting` makes them. Where every attempt failed,
-    the one that scored best stands, of equal ones the last, and the chain goes on from it: no step has more than
-    `tries` attempts a template. relax: whether the next step begins under the first template again, and not under the
-    one of the last attempt. Without a check every step stands, and the first template is never left.
+    the one under the last template that scored best stands, of equal ones the later, and the chain goes on from it.
+    relax: whether the next step begins under the first template again, and not under the one of the last attempt.
+    Without a check every step stands, and the first template is never left.
 
     Preserves nothing: each template asks for another distribution, and what fails is drawn again. With one template and
     no check it is one sample under that template. A chain whose every step passed may be wrong all the same.
@@ -42,10 +42,10 @@ def adaptive_prompt(
     rule of escalation is reconstructed from its abstract.
     """
     chain = yield from start(1)
-    level = 0
+    level, last = 0, len(templates) - 1
     while chain.live.any():
         attempts: list[tuple[float, int, Population]] = []
-        for at in (each for each in range(level, len(templates)) for _ in range(tries)):
+        for at in (*range(level, last), *(last,) * tries):
             told = yield from step(chain, by=templates[at])
             taken = (yield from step(told)) if told.live.any() else told
             worth = float("-inf")
@@ -54,6 +54,6 @@ def adaptive_prompt(
             attempts.append((worth, len(attempts), taken))
             if not worth < threshold:  # also where it could not be scored
                 break
-        chain = (attempts[-1] if not worth < threshold else max(attempts))[-1]
+        chain = (attempts[-1] if not worth < threshold else max(attempts[-tries:]))[-1]
         level = 0 if relax else at
     return chain

@@ -27,6 +27,7 @@ LEVELS: dict[str, tuple[tuple[int, int], ...]] = {  # by family: operations, and
     "balances": ((1, 2), (2, 3), (3, 4)),
     "products": ((1, 3), (2, 2), (2, 3)),
 }
+LEVEL_MIX = (0.5, 0.35, 0.15)
 GENERATION = {"unit": "step", "stop": STEP_END, "end": CHAIN_END, "max_tokens": 190, "at_cap": "failed", "chat": False}
 READ = re.compile(r"(\d+)((?:[-+*]\d+)+)\?")
 
@@ -114,6 +115,22 @@ def steps(prompt: str, text: str) -> tuple[bool, ...]:
     return tuple(found)
 
 
+def nines(prompt: str, text: str) -> bool:
+    """Whether the last finished line passes casting out nines: the sum of its result's digits, and that of what is
+    worked out from the digits of the value that the line before it reached, leave the same rest by nine; and a full
+    stop stands behind it if nothing is left to do. One wrong result in nine passes too."""
+    lines = [line for line in text.partition(CHAIN_END)[0].split(STEP_END) if line]
+    now = read(prompt[: prompt.index(PROMPT_END) + 1])
+    before = now.value if len(lines) < 2 else int(reached(lines[-2]) or 0)
+    value = reached(lines[-1]) if lines else None
+    left = [(sign, n % 9) for sign, n in now.left[len(lines) - 1 :]]
+    if value is None or not left:
+        return False
+    taken = left if lines[-1].isdecimal() else left[:1]
+    rest = Reckoning(before % 9, tuple(taken)).after(len(taken)).value
+    return int(value) % 9 == rest % 9 and (CHAIN_END in text) == (len(taken) == len(left))
+
+
 def reached(line: str) -> str | None:
     """The value that a line, or a whole chain, ends with."""
     match = re.search(r"\d+$", line.partition(CHAIN_END)[0])
@@ -137,24 +154,28 @@ def draw(rng: Random, family: str, operations: int, digits: int) -> Reckoning:
             return found
 
 
-def reckonings(split: str, rng: Random, families: Sequence[str] = FAMILIES) -> Iterator[tuple[str, int, Reckoning]]:
-    """Endless problems of one split with family and level, each of them as often as the others."""
+def reckonings(
+    split: str, rng: Random, families: Sequence[str] = FAMILIES, levels: Sequence[float] = (1, 1, 1)
+) -> Iterator[tuple[str, int, Reckoning]]:
+    """Endless problems of one split with family and level; families are drawn evenly, levels by weight."""
     while True:
-        family, level = rng.choice(list(families)), rng.randrange(3)
+        family, level = rng.choice(list(families)), rng.choices(range(3), levels)[0]
         while split_of(str(found := draw(rng, family, *LEVELS[family][level]))) != split:
             pass
         yield family, level + 1, found
 
 
 def reckoning(n: int, split: str = "test", seed: int = 0, families: Sequence[str] = FAMILIES) -> list[Task]:
-    """`n` distinct problems of a split as tasks. UsageError for an unknown split or family, or no problems."""
+    """`n` distinct problems of a split as tasks, easy ones the most often.
+
+    UsageError for an unknown split or family, or no problems."""
     if split not in SPLITS or n < 1 or not families or set(families) - set(FAMILIES):
         raise UsageError(
             f"reckoning(n={n!r}, split={split!r}, families={families!r}): n is 1 or more, split one of "
             f"{', '.join(SPLITS)}, families some of {FAMILIES}."
         )
     found: dict[str, Task] = {}
-    for family, level, problem in reckonings(split, Random(f"reckoning:{split}:{seed}"), families):
+    for family, level, problem in reckonings(split, Random(f"reckoning:{split}:{seed}"), families, LEVEL_MIX):
         found.setdefault(str(problem), task(family, level, problem))
         if len(found) == n:
             break
