@@ -5,7 +5,7 @@ The check of the headline knows no answer and is no calculator: it is the probab
 last line, where that line's result passes casting out nines. An exact checker in its place is an upper bound, and
 labelled oracle.
 
-Stated time: ten minutes on one quiet core, and 12 more the first time, when the model is trained (then it is kept).
+Stated time: sixteen minutes on a busy core, and 12 more the first time, when the model is trained (then it is kept).
 """
 
 from __future__ import annotations
