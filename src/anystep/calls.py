@@ -201,9 +201,9 @@ class Books:
         live = np.flatnonzero(old.live)
         until = ask.until if isinstance(ask.until, str) else int(ask.until) - int(old.done.sum())
         if len(live) == 0 or (isinstance(until, int) and until <= 0):
-            return [], lambda _: old
+            return [], lambda _: replace(old, parent=np.arange(len(old)))
         self._permit(ask, by)
-        expand = by.expands and ask.branch > 1
+        expand = by.expands and ask.branch > 1 and not ask.drawn
         single = old.cut[live]  # a cut step goes on as the one child it was
         if ask.branch > 1:
             single = single | by.forced(old.states.take(live))
@@ -238,7 +238,8 @@ class Books:
                 [old.weights[still], old.weights[mine] / np.bincount(mine, minlength=len(old))[mine]]
             )
             joined = old.take(still).join(new) if len(still) else new
-            self.latest = joined.weighed(weights).take(order)
+            taken = joined.weighed(weights).take(order)
+            self.latest = replace(taken, parent=np.concatenate([still, mine])[order])
             return self.latest
 
         return [call], absorb

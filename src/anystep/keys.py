@@ -21,19 +21,32 @@ _MASK = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _MULTIPLY = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
+ROUNDS = 10
 _LINEAGE, _UNIFORM = np.uint64(1), np.uint64(2)  # separate streams, so that a draw can never equal a child's key
 
 
 def philox(counter: Sequence[ArrayLike], key: ArrayLike) -> tuple[Keys, Keys, Keys, Keys]:
     """Four 32-bit words (held as uint64) of a 4 x 32-bit counter under a 64-bit key; all arguments broadcast."""
-    c0, c1, c2, c3 = (np.asarray(c, dtype=np.uint64) & _MASK for c in counter)
+    words = [np.asarray(c, dtype=np.uint64) for c in counter]
     k = np.asarray(key, dtype=np.uint64)
-    k0, k1 = k & _MASK, k >> _SHIFT
-    for _ in range(10):
-        p0, p1 = _MULTIPLY[0] * c0, _MULTIPLY[1] * c2
-        c0, c1, c2, c3 = (p1 >> _SHIFT) ^ c1 ^ k0, p1 & _MASK, (p0 >> _SHIFT) ^ c3 ^ k1, p0 & _MASK
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return c0, c1, c2, c3
+    shape = np.broadcast(*words, k).shape
+    even, odd, low = (np.empty((2, *shape), np.uint64) for _ in range(3))  # words 0 and 2, words 1 and 3
+    even[0], odd[0], even[1], odd[1] = words
+    even &= _MASK
+    odd &= _MASK
+    low[0], low[1] = k & _MASK, k >> _SHIFT
+    turns = np.arange(ROUNDS, dtype=np.uint64).reshape(-1, 1, *(1 for _ in shape))
+    schedule = (low + turns * _column(_WEYL, shape)) & _MASK
+    multiply = _column(_MULTIPLY, shape)
+    for turn in schedule:
+        product = multiply * even
+        even = (product >> _SHIFT)[::-1] ^ odd ^ turn
+        odd = (product & _MASK)[::-1]
+    return even[0], odd[0], even[1], odd[1]
+
+
+def _column(pair: tuple[np.uint64, np.uint64], shape: tuple[int, ...]) -> Keys:
+    return np.array(pair, np.uint64).reshape(2, *(1 for _ in shape))
 
 
 def children(parents: ArrayLike, by: int, ordinals: ArrayLike) -> Keys:

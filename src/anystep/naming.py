@@ -49,6 +49,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "particle_islands": search.particle_islands,
     "rebase": search.rebase,
     "step_beam": search.step_beam,
+    "soft_value_decoding": search.soft_value_decoding,
     "tree_of_thoughts": search.tree_of_thoughts,
     "ab_mcts": search.ab_mcts,
     "consistency_check_loop": search.consistency_check_loop,

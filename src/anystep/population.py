@@ -20,6 +20,7 @@ class Population:
     logp: log-probability of the path so far. logw: accumulated log target over proposal. weights: what the procedure
     makes of them, summing to one. scores: the procedure's last verdict, NaN where there is none. answers: what each
     state says, filled in by the run for the decision; texts: its whole output, for a decision that reads `texts`.
+    parent: after a step, the row that each came from in the population that was stepped.
     evidence: log of the normalising constant, where one was estimated; `flagged` says that it left failed states out.
     """
 
@@ -34,6 +35,7 @@ class Population:
     scores: Floats
     answers: tuple[Hashable, ...] | None = None
     texts: tuple[str, ...] | None = None
+    parent: NDArray[np.int64] | None = None
     evidence: float | None = None
     flagged: bool = False
 
@@ -59,7 +61,8 @@ class Population:
         books = {f: getattr(self, f)[rows] for f in _BOOKS}
         answers = None if self.answers is None else tuple(self.answers[i] for i in rows)
         texts = None if self.texts is None else tuple(self.texts[i] for i in rows)
-        taken = replace(self, states=self.states.take(rows), answers=answers, texts=texts, **books)
+        parent = None if self.parent is None else self.parent[rows]
+        taken = replace(self, states=self.states.take(rows), answers=answers, texts=texts, parent=parent, **books)
         return taken.weighed(books["weights"])
 
     def join(self, *others: Population) -> Self:
@@ -68,7 +71,9 @@ class Population:
         books: dict[str, Any] = {f: np.concatenate([getattr(p, f) for p in parts]) for f in _BOOKS}
         weights = np.concatenate([p.weights * len(p) for p in parts])
         states, flagged = self.states.join(*(p.states for p in parts[1:])), any(p.flagged for p in parts)
-        joined = replace(self, states=states, answers=None, texts=None, evidence=None, flagged=flagged, **books)
+        joined = replace(
+            self, states=states, answers=None, texts=None, parent=None, evidence=None, flagged=flagged, **books
+        )
         return joined.weighed(weights)
 
     def put(self, rows: ArrayLike, moved: Population) -> Population:

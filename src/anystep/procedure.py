@@ -39,7 +39,8 @@ class Step:
     another, until the step ends, until "done", or until k states of the population are done (the rest stay live, their
     step cut).
 
-    draft: what comes out done is something to work on, such as a critique, and never an answer.
+    draft: what comes out done is something to work on, such as a critique, and never an answer. drawn: children are
+    independent draws also where the process can `expand`.
     """
 
     population: Population
@@ -47,6 +48,7 @@ class Step:
     by: Process | None = None
     until: Until = "step"
     draft: bool = False
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,14 @@ def start(
 
 
 def step(
-    population: Population, branch: int = 1, by: Process | None = None, until: Until = "step", draft: bool = False
+    population: Population,
+    branch: int = 1,
+    by: Process | None = None,
+    until: Until = "step",
+    draft: bool = False,
+    drawn: bool = False,
 ) -> Generator[Ask, Any, Population]:
-    return cast(Population, (yield Step(population, branch, by, until, draft)))
+    return cast(Population, (yield Step(population, branch, by, until, draft, drawn)))
 
 
 def score(population: Population, by: Reward) -> Generator[Ask, Any, Floats]:
@@ -138,6 +145,7 @@ class Method:
     decision: Decision
     needs_mass: bool = False
     needs_end: bool = False
+    needs_branches: bool = False
 
     def __call__(self) -> Exploring:
         return self.body(**dict(self.options))
@@ -158,14 +166,18 @@ class Method:
 
 
 def procedure(
-    decide: Decision | Callable[..., Decision], needs_mass: bool = False, needs_end: bool = False
+    decide: Decision | Callable[..., Decision],
+    needs_mass: bool = False,
+    needs_end: bool = False,
+    needs_branches: bool = False,
 ) -> Callable[[Callable[..., Exploring]], Callable[..., Method]]:
     """Make a generator function into a procedure: a call checks its options and returns a `Method`.
 
     decide: the default decision; of a method whose options are its decision's too, what makes it from all options.
     Options are checked against the rules in their annotations (`n: Count`, `reward: ByReward`). `needs_mass` says that
     it compares path log-probabilities, so a run refuses it a process whose log-probabilities are densities; `needs_end`
-    that it steps for as long as a state is live, so a run without a budget refuses it an endless process.
+    that it steps for as long as a state is live, so a run without a budget refuses it an endless process;
+    `needs_branches` that it asks for further children of a state one at a time, so a run refuses a deterministic one.
     """
 
     def wrap(body: Callable[..., Exploring]) -> Callable[..., Method]:
@@ -182,7 +194,8 @@ def procedure(
             for name, value in bound.arguments.items():
                 _check(body.__name__, name, value, hints.get(name), signature)
             chosen = decide if isinstance(decide, Decision) else decide(**bound.arguments)
-            return Method(body.__name__, tuple(bound.arguments.items()), body, chosen, needs_mass, needs_end)
+            needs = (needs_mass, needs_end, needs_branches)
+            return Method(body.__name__, tuple(bound.arguments.items()), body, chosen, *needs)
 
         return make
 

@@ -16,7 +16,8 @@ import pytest
 from anystep import Budget, Run, UsageError, drive, reward, search
 from anystep.procedure import Method
 from anystep.process import Status
-from anystep.testing.oracles import Moved, Prompt, PromptedLM
+from anystep.stepwise import Moved
+from anystep.testing.oracles import Prompt, PromptedLM
 from anystep.testing.oracles.language import EOS, Tokens
 
 LM = PromptedLM(prompts=3, seed=5, vocab=3, length=3)

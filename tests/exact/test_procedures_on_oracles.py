@@ -97,14 +97,18 @@ def methods(process: Process) -> dict[str, Method]:
         found |= {
             "astar_decode": search.astar_decode(REWARD, branch=2, expansions=6, goals=2, reopen=0.05),
             "rebase": search.rebase(n=3, reward=REWARD, temperature=0.05),
+            "soft_value_decoding": search.soft_value_decoding(REWARD, branch=2, n=3, temperature=0.2),
+            "noise_search": search.noise_search(REWARD, n=2, rounds=2),
             "parallel_tempering": search.parallel_tempering(2, 2, REWARD.log_odds(), temperatures=(3.0, 1.0)),
         }
     if process is ORACLES["expanding"]:
         found["dvts"] = search.dvts(trees=2, reward=REWARD, branch=branch)
+        found["soft_value_decoding"] = search.soft_value_decoding(REWARD, branch=3, n=2)
     if process is ORACLES["faulty"]:
         found |= {
             "particle_gibbs": search.particle_gibbs(n=3, sweeps=2, potential=POTENTIAL),
             "particle_islands": search.particle_islands(islands=2, n=2, potential=POTENTIAL, ess=0.9),
+            "soft_value_decoding": search.soft_value_decoding(REWARD, branch=2, n=2, temperature=0.0),
         }
     if process.logp == "mass":
         found["astar"] = search.astar(heuristic=TO_GO, branch=branch, expansions=5)
@@ -245,6 +249,10 @@ def test_path_probabilities_are_not_weighed_where_there_are_none() -> None:
 def test_branching_a_deterministic_process_is_refused() -> None:
     for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO), search.astar_decode(REWARD)):
         check_refusal(method, Countdown(), advises="use branch=1, more starts")
+    for method in (search.ab_mcts(REWARD), search.together(search.sample(n=2), search.ab_mcts(REWARD))):
+        check_refusal(method, Countdown(), advises="use more starts")
+    lm, always = EnumerableLM(length=4), Countdown()
+    check_refusal(search.ab_mcts(REWARD, by=always), lm, advises="countdown is deterministic")
 
 
 def test_running_an_endless_process_to_its_end_is_refused() -> None:

@@ -13,6 +13,7 @@ from anystep import keys as lineage
 from anystep.procedure import score, start, step
 from anystep.process import Reward, Scored, Status
 from anystep.search import decide
+from anystep.stepwise import Moved
 from anystep.testing import (
     assert_law,
     assert_mean,
@@ -26,7 +27,7 @@ from anystep.testing import (
     procedure_checks,
 )
 from anystep.testing.limits import unlimited
-from anystep.testing.oracles import EnumerableLM, JudgeReward, Moved, Sequences
+from anystep.testing.oracles import EnumerableLM, JudgeReward, Sequences
 
 
 class Underdeclares(EnumerableLM):

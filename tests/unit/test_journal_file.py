@@ -19,8 +19,8 @@ from anystep.errors import JournalError
 from anystep.journal import beside, lines
 from anystep.journal.lines import Appender, checksum
 from anystep.procedure import Method
-from anystep.testing.oracles import Arrays, EnumerableLM, HiddenMarkov, JudgeReward, Moved
-from anystep.testing.oracles.stepwise import Stepwise
+from anystep.stepwise import Arrays, Moved, Stepwise
+from anystep.testing.oracles import EnumerableLM, HiddenMarkov, JudgeReward
 from anystep.testing.runs import finish, same_outcome
 
 LM = EnumerableLM(length=4)

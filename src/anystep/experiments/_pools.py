@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from anystep.bench.compare import item_seed
-from anystep.language.fetch import cache_folder
+from anystep.kept import cache_folder
 from anystep.process import Reward
 from anystep.search.pools import Pool, Pools
 from anystep.solve import engine_for, process_for

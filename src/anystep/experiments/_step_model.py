@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from anystep.kept import cache_folder
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Attend, Llama
-from anystep.language.fetch import cache_folder
 from anystep.language.train.worked import Chain
 
 QUESTION = "Question: "

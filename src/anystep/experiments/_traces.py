@@ -19,7 +19,7 @@ from anystep.keys import Keys
 from anystep.ledger import Cost
 from anystep.process import Floats, Status
 from anystep.run import Run
-from anystep.testing.oracles import Arrays, Moved, Stepwise
+from anystep.stepwise import Arrays, Moved, Stepwise
 
 LONGEST = 40
 TOKEN = Cost(generated=1, evaluations=1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from anystep.errors import ModelError
+from anystep.kept import cache_folder
 from anystep.language.engine.architectures import config_json
 from anystep.language.engine.llama import Config
 from anystep.language.engine.tokenizer import Subwords
@@ -60,11 +60,6 @@ class Wheel(Part):
         return (
             hashlib.sha256("".join(p.sha256 for p in self.wheels).encode()).hexdigest() if self.parts else self.sha256
         )
-
-
-def cache_folder() -> Path:
-    """$ANYSTEP_CACHE, else ~/.cache/anystep."""
-    return Path(os.environ.get("ANYSTEP_CACHE") or Path.home() / ".cache" / "anystep")
 
 
 def kept_folder(name: str, wheel: Wheel) -> Path:

@@ -35,6 +35,7 @@ from anystep.search.iterative_deepening_sampling import (
     triggered_sampling,
 )
 from anystep.search.mcts import mcts
+from anystep.search.noise_search import noise_search, path_search
 from anystep.search.parallel_tempering import parallel_tempering
 from anystep.search.particle import particle_filter
 from anystep.search.particle_gibbs import particle_gibbs
@@ -45,6 +46,7 @@ from anystep.search.rebase import rebase
 from anystep.search.refine import refine
 from anystep.search.repeated_sampling import repeated_sampling
 from anystep.search.sample import best_of_n, first_finish, sample, self_consistency
+from anystep.search.soft_value_decoding import soft_value_decoding
 from anystep.search.thoughts import tree_of_thoughts
 from anystep.search.together import together
 from anystep.search.tournament import tournament
@@ -82,10 +84,12 @@ __all__ = [
     "majority",
     "majority_above",
     "mcts",
+    "noise_search",
     "parallel_tempering",
     "particle_filter",
     "particle_gibbs",
     "particle_islands",
+    "path_search",
     "perplexity_consistency",
     "plangen",
     "rebase",
@@ -94,6 +98,7 @@ __all__ = [
     "reward_majority",
     "sample",
     "self_consistency",
+    "soft_value_decoding",
     "step_beam",
     "together",
     "tournament",

@@ -15,9 +15,9 @@ import numpy as np
 
 from anystep import keys as lineage
 from anystep.errors import UsageError
+from anystep.kept import cache_folder
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import begun
-from anystep.language.fetch import cache_folder
 from anystep.language.train.selftext import Written, encoded, file_text, read_text, write
 
 MARK = "\x01"  # stands for the request where the template is taken apart

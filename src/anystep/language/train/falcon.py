@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anystep.errors import ModelError
+from anystep.kept import cache_folder
 from anystep.language.accelerate.semi_autoregressive import LEAD, FalconNetwork, embedding, head_rows
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Attend, Config
-from anystep.language.fetch import cache_folder
 from anystep.language.train.selftext import TextRecipe, Written, selftext
 
 

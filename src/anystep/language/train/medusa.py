@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from anystep.errors import ModelError, UsageError
+from anystep.kept import cache_folder
 from anystep.language.accelerate.medusa import Heads
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.fused import Fused
 from anystep.language.engine.llama import Llama
 from anystep.language.engine.weights import Weights, build
-from anystep.language.fetch import cache_folder
 from anystep.language.train.askings import Asked, answered
 from anystep.language.train.heads import HeadRecipe, fit
 from anystep.language.train.joint import JointRecipe, joint, merged

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from anystep import keys as lineage
 from anystep.errors import UsageError
+from anystep.kept import cache_folder
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.sampling import draw
 from anystep.language.engine.tokenizer import Tokenizer, begun
-from anystep.language.fetch import cache_folder
 
 TOPICS = (
     "volcanoes|honey bees|the moon|glaciers|bread|bicycles|chess|coffee|whales|earthquakes|bridges|the violin|"

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anystep.errors import UsageError
+from anystep.kept import kept as kept_by_hash
 from anystep.language.engine.llama import Config, Llama
-from anystep.language.fetch import cache_folder
 from anystep.language.train.chainlm import Cost, pad_rows
 from anystep.language.train.checkpoint import WEIGHTS, Card, save
 from anystep.language.train.optimise import Optimiser
@@ -124,14 +123,12 @@ def kept(
     start: the shipped model it begins with; its weights are in the hash, so that a new one never meets an old variant.
     A policy's card is what `language.load` takes; `checkpoint.load(path.stem, path.parent)` reads any.
     """
-    told = json.dumps([dict(recipe), start and _sha256(start)], sort_keys=True)
-    name = f"{name}-{blake2b(told.encode(), digest_size=6).hexdigest()}"
-    folder = cache_folder() / "models"
-    path = folder / f"{name}.json"
-    if not (path.exists() and path.with_suffix(".safetensors").exists()):
+
+    def save_there(name: str, folder: Path) -> None:
         module, config, cost = make()
         save(module, Card(name, kind, config, alphabet or Alphabet(), dict(recipe), vars(cost).copy()), folder)
-    return path
+
+    return kept_by_hash(name, [dict(recipe), start and _sha256(start)], save_there)
 
 
 def _sha256(name: str) -> str:

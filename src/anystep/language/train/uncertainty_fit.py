@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anystep.errors import UsageError
+from anystep.kept import cache_folder
 from anystep.language.engine.engine import Engine
-from anystep.language.fetch import cache_folder
 from anystep.language.internals import Inside, reader
 from anystep.language.prefill import portions
 from anystep.language.train.uncertainty import Head, UncertaintyHead, batches, load, save, shape_of

@@ -13,9 +13,9 @@ from typing import Any
 from anystep import search
 from anystep.drive import drive
 from anystep.errors import UsageError
+from anystep.kept import cache_folder
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.tokenizer import Tokenizer
-from anystep.language.fetch import cache_folder
 from anystep.language.process import LanguageProcess
 from anystep.run import Run
 from anystep.tasks.chains import FAMILIES, chains

@@ -10,11 +10,9 @@ from anystep.testing.oracles.judges import JudgePotential, JudgeReward
 from anystep.testing.oracles.language import EnumerableLM, Sequences
 from anystep.testing.oracles.mixture import Mixture, MixtureDiffusion
 from anystep.testing.oracles.prompted import Prompt, PromptedLM
-from anystep.testing.oracles.stepwise import Arrays, Moved, Stepwise
 
 __all__ = [
     "Again",
-    "Arrays",
     "Countdown",
     "Critic",
     "EnumerableLM",
@@ -26,11 +24,9 @@ __all__ = [
     "Metropolis",
     "Mixture",
     "MixtureDiffusion",
-    "Moved",
     "Prompt",
     "PromptedLM",
     "Relay",
     "Reviser",
     "Sequences",
-    "Stepwise",
 ]

@@ -10,8 +10,8 @@ from anystep import keys as lineage
 from anystep.errors import UsageError
 from anystep.keys import Keys
 from anystep.process import Status
+from anystep.stepwise import Moved, Stepwise
 from anystep.testing.oracles.endless import Sites
-from anystep.testing.oracles.stepwise import Moved, Stepwise
 
 
 class Countdown(Stepwise):

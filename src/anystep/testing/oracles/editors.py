@@ -12,8 +12,8 @@ from anystep import keys as lineage
 from anystep.keys import Keys
 from anystep.ledger import Cost
 from anystep.process import Status
+from anystep.stepwise import Moved, Stepwise
 from anystep.testing.oracles.language import EOS, EnumerableLM, Sequences
-from anystep.testing.oracles.stepwise import Moved, Stepwise
 
 
 class Critic(Stepwise):

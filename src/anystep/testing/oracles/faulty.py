@@ -10,8 +10,8 @@ from anystep import keys as lineage
 from anystep.errors import UsageError
 from anystep.keys import Keys
 from anystep.process import Status
+from anystep.stepwise import Moved
 from anystep.testing.oracles.language import EnumerableLM, Sequences
-from anystep.testing.oracles.stepwise import Moved
 
 
 class FaultyLM(EnumerableLM):

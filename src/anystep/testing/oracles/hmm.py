@@ -12,7 +12,7 @@ from anystep import keys as lineage
 from anystep.errors import UsageError
 from anystep.keys import Keys
 from anystep.process import Floats, Status
-from anystep.testing.oracles.stepwise import Arrays, Moved, Stepwise
+from anystep.stepwise import Arrays, Moved, Stepwise
 
 
 @dataclass(frozen=True, eq=False)

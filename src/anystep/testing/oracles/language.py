@@ -16,7 +16,7 @@ from anystep.errors import UsageError
 from anystep.keys import Keys
 from anystep.ledger import Cost, Limit
 from anystep.process import Floats, Potential, Status, Stepped, potential
-from anystep.testing.oracles.stepwise import Arrays, Moved, Stepwise
+from anystep.stepwise import Arrays, Moved, Stepwise
 
 Tokens = tuple[int, ...]
 EOS = 0
@@ -114,7 +114,7 @@ class EnumerableLM(Stepwise):
         """The k most likely next tokens of every state, likeliest first; a refused state is its own only child."""
         n, k = len(states), min(k, self.vocab)
         rows = np.arange(n)
-        paid = limit.pay(rows, each=Cost(generated=k, evaluations=1), once=self.once)
+        paid = limit.pay(rows, each=Cost(generated=k, evaluations=1), once=Cost(calls=1))
         moving = rows[paid]
         p = self.forward(self.contexts(states.take(moving))) if len(moving) else np.zeros((0, self.vocab))
         token = np.argsort(-p, axis=-1, kind="stable")[:, :k]

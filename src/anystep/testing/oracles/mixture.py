@@ -13,9 +13,9 @@ from anystep.errors import UsageError
 from anystep.keys import Keys
 from anystep.ledger import Limit
 from anystep.process import Floats, Potential, Status, Stepped
+from anystep.stepwise import Moved, Stepwise
 from anystep.testing.oracles.gaussian import Points, log_normal
 from anystep.testing.oracles.judges import JudgePotential
-from anystep.testing.oracles.stepwise import Moved, Stepwise
 
 
 @dataclass(frozen=True)

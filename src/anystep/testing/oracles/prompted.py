@@ -10,8 +10,8 @@ import numpy as np
 from anystep import keys as lineage
 from anystep.keys import Keys
 from anystep.process import Status
+from anystep.stepwise import Moved, Stepwise
 from anystep.testing.oracles.language import EnumerableLM, Sequences
-from anystep.testing.oracles.stepwise import Moved, Stepwise
 
 
 class PromptedLM(EnumerableLM):

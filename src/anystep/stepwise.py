@@ -1,10 +1,10 @@
-"""What the oracles share: states made of arrays, and a step that pays before each unit of work."""
+"""A process written as one unit of work on arrays: this pays for it, repeats it, stops where it must and collects."""
 
 from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -80,7 +80,6 @@ class Stepwise(Process):
     """
 
     states: ClassVar[type[Arrays]]
-    once = Cost(calls=1)
 
     @abstractmethod
     def begin(self, keys: Keys) -> Any:
@@ -90,9 +89,13 @@ class Stepwise(Process):
     def advance(self, states: Any, keys: Keys) -> Moved:
         """One unit of work on each state, drawing at the state's own clock."""
 
-    def price(self, states: Any) -> Cost:
-        """What the next unit of work costs, for each state."""
+    def price(self, states: Any) -> Cost | Sequence[Cost]:
+        """What the next unit of work costs, for each state: one cost for all, or one a state."""
         return Cost(evaluations=1)
+
+    def once(self, states: Any) -> Cost:
+        """What the next unit of work costs beside, for the batch."""
+        return Cost(calls=1)
 
     def free(self, states: Any) -> NDArray[np.bool_]:
         """Which states move without any work, and so without paying."""
@@ -113,8 +116,9 @@ class Stepwise(Process):
         rows = np.arange(n)
         while len(rows):
             moving = states.take(rows)
-            due, paid = ~self.free(moving), np.ones(len(rows), dtype=bool)
-            paid[due] = limit.pay(rows[due], each=self.price(moving), once=self.once)
+            due, paid = np.flatnonzero(~self.free(moving)), np.ones(len(rows), dtype=bool)
+            buying = moving.take(due)
+            paid[due] = limit.pay(rows[due], each=self.price(buying), once=self.once(buying))
             cut[rows[~paid]] = True
             rows = rows[paid]
             if len(rows) == 0:

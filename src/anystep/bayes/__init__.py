@@ -1,0 +1,66 @@
+"""What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
+
+from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
+from anystep.bayes.measure import measure, normalised
+from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
+from anystep.bayes.programs import (
+    Distribution,
+    Factor,
+    Finite,
+    Inner,
+    Normal,
+    Observe,
+    Program,
+    Sample,
+    Uniform,
+    choice,
+    flip,
+)
+from anystep.bayes.representations import (
+    Particle,
+    Suspended,
+    advance,
+    collapse,
+    evidence,
+    forward,
+    mh_step,
+    push_evidence,
+    resample,
+    spawn,
+    weighed,
+)
+
+__all__ = [
+    "Distribution",
+    "Factor",
+    "Finite",
+    "Inner",
+    "Normal",
+    "Observe",
+    "Particle",
+    "Program",
+    "ProgramProcess",
+    "Sample",
+    "Suspended",
+    "TraceKernel",
+    "Traces",
+    "Uniform",
+    "advance",
+    "choice",
+    "collapse",
+    "evidence",
+    "flip",
+    "forward",
+    "importance",
+    "measure",
+    "mh_step",
+    "normalised",
+    "particle_marginal",
+    "push_evidence",
+    "resample",
+    "smc",
+    "smc_population",
+    "spawn",
+    "trace_mh",
+    "weighed",
+]
