@@ -11,9 +11,11 @@ from models import chain_engine
 
 
 def test_every_clause_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adaptive_prompt, "VOTES", (1,))
+    monkeypatch.setattr(adaptive_prompt, "VOTES", ((1,),) * 3)
+    monkeypatch.setattr(adaptive_prompt, "AGAIN", ((2,),) * 3)
+    monkeypatch.setattr(adaptive_prompt, "TRIES", 2)
     one = chain_engine()
-    engine = Engine(one.model, one.tokenizer, name="chainlm-2m-formats", generation=one.generation)
+    engine = Engine(one.model, one.tokenizer, name="other", generation=one.generation)
     found = adaptive_prompt.run(progress=lambda _: None, model=engine, problems=3, gym_model=None)
     kept = recorded("adaptive_prompt")
     assert kept is not None and found.row == kept.row == 168

@@ -46,7 +46,8 @@ GYM = {
 
 @dataclass(frozen=True)
 class Bench:
-    """A model on a set of problems. prompts: a problem's three templates. options: those of its processes."""
+    """A model on a set of problems. prompts: a problem's three templates. options: those of its processes. families:
+    of which the problems are."""
 
     engine: Any
     tasks: Sequence[Task]
@@ -54,6 +55,7 @@ class Bench:
     check: Reward
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    families: Sequence[str] = FAMILIES
 
     def process(self, task: Task, form: int = 0, temperature: float | None = None) -> Any:
         asked = replace(task, prompt=self.prompts(task)[form])
@@ -179,15 +181,10 @@ def _shown(rows: list[list[object]], families: Iterable[str] = FAMILIES) -> str:
 
 
 def _row(bench: Bench, name: str, n: int, found: Outcomes, progress: Callable[[str], None]) -> list[object]:
-    by: dict[str, list[float]] = {task.family: [] for task in sorted(bench.tasks, key=lambda task: _order(task.family))}
-    for task, right in zip(bench.tasks, found.right, strict=True):
-        by[task.family].append(right)
     progress(f"{name} n={n}: {found.accuracy} at {found.cost:.0f} tokens")
-    return [name, n, str(found.accuracy), round(found.cost), *(float(np.mean(each)) for each in by.values())]
-
-
-def _order(family: str) -> int:
-    return [*FAMILIES, *(f"reasoning-gym/{name}" for name in GYM)].index(family)
+    names = np.array([task.family for task in bench.tasks])
+    each = [found.right[names == family] for family in bench.families]
+    return [name, n, str(found.accuracy), round(found.cost), *(float(r.mean()) if len(r) else "" for r in each)]
 
 
 def statics(
@@ -260,7 +257,9 @@ def gym(engine: Any, items: int, seed: int, rows: list[list[object]], progress: 
     tasks = [replace(task, score=lambda text, task=task: float(task.score(text) == 1)) for task in found]  # type: ignore[misc]
     options = {"unit": "step", "stop": "\n", "end": (END,), "max_tokens": 120, "chat": False}
     prompts: Callable[[Task], Sequence[str]] = lambda task: arithmetic_templates(str(task.prompt))  # noqa: E731
-    bench = Bench(engine, tasks, prompts, verify.step_arithmetic(), seed, options)
+    bench = Bench(
+        engine, tasks, prompts, verify.step_arithmetic(), seed, options, [f"reasoning-gym/{name}" for name in GYM]
+    )
     ours = bench.adaptive()
     rows.append(_row(bench, "adaptive_prompt", TRIES, ours, progress))
     statics(bench, ours.cost, rows, progress)
