@@ -9,6 +9,7 @@ import torch
 from anystep import UsageError, verify
 from anystep.language import LanguageProcess
 from anystep.ledger import Ledger, Limit
+from anystep.testing import check_reward, counted_torch
 from anystep.testing.limits import unlimited
 from models import chain_engine, tiny_engine
 
@@ -44,6 +45,7 @@ def test_the_rule_and_the_learned_part_are_both_needed() -> None:
     plain, cast = (make(engine)(states, unlimited()).values for make in (verify.line_probability, verify.cast_out))
     assert plain.min() > 0 and cast.tolist() == [plain[0], 0.0]
     check = verify.cast_out(engine)
+    check_reward(check, states, lambda: counted_torch(engine.model))
     check.forget()
     check.warm(states)
     assert check(states, Limit(Ledger(), "check")).cost.tokens == 0

@@ -91,7 +91,7 @@ class CastOut(LineProbability):
     def __call__(self, states: Any, limit: Limit) -> Scored:
         scored = super().__call__(states, limit)
         passes = [nines(prompt, text) for prompt, text in zip(states.prompts(), states.texts(), strict=True)]
-        return Scored(np.where(passes, scored.values, 0.0), scored.cost)
+        return Scored(np.where(passes | np.isnan(scored.values), scored.values, 0.0), scored.cost)
 
 
 def cast_out(engine: Engine) -> CastOut:
