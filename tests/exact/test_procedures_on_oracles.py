@@ -246,6 +246,10 @@ def test_path_probabilities_are_not_weighed_where_there_are_none() -> None:
 def test_branching_a_deterministic_process_is_refused() -> None:
     for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO), search.astar_decode(REWARD)):
         check_refusal(method, Countdown(), advises="use branch=1, more starts")
+    for method in (search.ab_mcts(REWARD), search.together(search.sample(n=2), search.ab_mcts(REWARD))):
+        check_refusal(method, Countdown(), advises="use more starts")
+    lm, always = EnumerableLM(length=4), Countdown()
+    check_refusal(search.ab_mcts(REWARD, by=always), lm, advises="countdown is deterministic")
 
 
 def test_running_an_endless_process_to_its_end_is_refused() -> None:

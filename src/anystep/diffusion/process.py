@@ -70,9 +70,15 @@ class DiffusionProcess(Stepwise):
         return Noised(x, torch.zeros_like(x), memory, index, times, np.zeros(len(keys), dtype=bool), condition)
 
     def start(self, keys: Keys, limit: Limit) -> Stepped:
-        states, n = self.begin(keys), len(keys)
+        return self.started(self.begin(keys), limit)
+
+    def started(self, states: Noised, limit: Limit) -> Stepped:
+        """Pure noise with what the model predicts behind it, where that is paid."""
+        n = len(states)
         paid = limit.pay(
-            np.arange(n), self._costs(self.model.evaluations(states.time)), Cost(calls=self.model.calls(states.time))
+            np.arange(n),
+            self._costs(self.model.evaluations(states.time), self.model.beside(states.time)),
+            Cost(calls=self.model.calls(states.time)),
         )
         rows = np.flatnonzero(paid)
         states = states.put(rows, self.predicted(states.take(rows)))
@@ -81,11 +87,12 @@ class DiffusionProcess(Stepwise):
         return Stepped(states, np.zeros(n, dtype=np.int8), logp, np.zeros(n), limit.used, ~paid)
 
     def price(self, states: Noised) -> Cost | list[Cost]:
-        rows = np.zeros(len(states), dtype=np.int64)
+        rows, beside = np.zeros(len(states), dtype=np.int64), np.zeros(len(states))
         for times in self._asked(states):
             asked = ~np.isnan(times)
             rows[asked] += self.model.evaluations(times[asked])
-        return self._costs(rows)
+            beside[asked] += self.model.beside(times[asked])
+        return self._costs(rows, beside)
 
     def once(self, states: Noised) -> Cost:
         return Cost(calls=sum(self.model.calls(times[~np.isnan(times)]) for times in self._asked(states)))
@@ -100,11 +107,12 @@ class DiffusionProcess(Stepwise):
         last = np.where(following < self.solver.steps, self.grid[following], np.nan)
         return [first, *self.solver.stages(index, self.grid), last]
 
-    def _costs(self, rows: NDArray[np.int64]) -> Cost | list[Cost]:
-        flops = self.model.flops()
-        if len(rows) and (rows == rows[0]).all():
-            return Cost(evaluations=int(rows[0]), flops=float(rows[0] * flops))
-        return [Cost(evaluations=n, flops=n * flops) for n in rows.tolist()]
+    def _costs(self, rows: NDArray[np.int64], beside: Floats) -> Cost | list[Cost]:
+        flops = rows * self.model.flops() + beside
+        costs = list(zip(rows.tolist(), flops.tolist(), strict=True))
+        if len(set(costs)) == 1:
+            return Cost(evaluations=costs[0][0], flops=costs[0][1])
+        return [Cost(evaluations=n, flops=f) for n, f in costs]
 
     @torch.no_grad()
     def predicted(self, states: Noised) -> Noised:

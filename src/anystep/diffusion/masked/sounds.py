@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import ShortTimeFFT
-from scipy.signal.windows import hann
 
 Floats = NDArray[np.float64]
 
@@ -69,15 +68,17 @@ def _wave(kind: str, rng: np.random.Generator) -> Floats:
 
 def _narrow(centre: Floats, rng: np.random.Generator) -> Floats:
     """Noise around a moving frequency, (samples,)."""
-    smooth = hann(33)
+    smooth = np.hanning(33)
     slow = [np.convolve(rng.standard_normal(SAMPLES), smooth / smooth.sum(), "same") for _ in range(2)]
     turn = 2 * np.pi * np.cumsum(centre) / RATE
     return np.asarray(slow[0] * np.cos(turn) + slow[1] * np.sin(turn))
 
 
 @cache
-def _stft() -> ShortTimeFFT:
-    return ShortTimeFFT(hann(WINDOW, sym=False), HOP, RATE, scale_to="magnitude")
+def _stft() -> Any:
+    from scipy.signal import ShortTimeFFT  # slow to import, and few need it
+
+    return ShortTimeFFT(np.hanning(WINDOW + 1)[:-1], HOP, RATE, scale_to="magnitude")
 
 
 @cache

@@ -154,7 +154,7 @@ def train(
         with torch.no_grad():
             for name, value in module.state_dict().items():
                 held[name].lerp_(value, 1 - keep)
-        if say and update % 500 == 0:
+        if say and update % 200 == 0:
             say(f"{time.perf_counter() - began:.0f} s, update {update}, loss {loss.item():.4f}")
     seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
     module.load_state_dict(held)

@@ -15,23 +15,20 @@ static const double ROOTS[16] = {
     0x1.6a09e667f3bcdp+0, 0x1.7a11473eb0187p+0, 0x1.8ace5422aa0dbp+0, 0x1.9c49182a3f090p+0,
     0x1.ae89f995ad3adp+0, 0x1.c199bdd85529cp+0, 0x1.d5818dcfba487p+0, 0x1.ea4afa2a490dap+0};
 
-// e^x for x <= 0, within two units in the last place: 2^(n / 16) * e^f, |f| <= ln 2 / 32. What is no number stays so.
-static inline __m512d exponentials(__m512d x) {
-    const __m512d shift = _mm512_set1_pd(0x1.8p52);  // so large that a sum with it ends in whole numbers
-    x = _mm512_max_pd(_mm512_set1_pd(-800.), x);
-    __m512d sum = _mm512_fmadd_pd(x, _mm512_set1_pd(0x1.71547652b82fep+4), shift), n = _mm512_sub_pd(sum, shift);
-    __m512d f = _mm512_fnmadd_pd(n, _mm512_set1_pd(0x1.62e42fep-5), x);
-    f = _mm512_fnmadd_pd(n, _mm512_set1_pd(0x1.f473de6af278fp-34), f);
-    __m512d p = _mm512_set1_pd(1. / 5040);
-    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(1. / 720));
-    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(1. / 120));
-    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(1. / 24));
-    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(1. / 6));
-    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(.5));
-    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(1.));
+// 2^x for x <= 0, within four units in the last place: 2^n * 2^f, n a multiple of 1 / 16. What is no number stays so.
+static inline __m512d power(__m512d x) {
+    const __m512d shift = _mm512_set1_pd(0x1.8p48);  // so large that a sum with it ends in sixteenths
+    x = _mm512_max_pd(_mm512_set1_pd(-1100.), x);
+    __m512d sum = _mm512_add_pd(x, shift), n = _mm512_sub_pd(sum, shift), f = _mm512_sub_pd(x, n);
+    __m512d p = _mm512_set1_pd(0x1.430912f86c787p-13);  // (ln 2)^k / k!
+    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(0x1.5d87fe78a6731p-10));
+    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(0x1.3b2ab6fba4e77p-7));
+    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(0x1.c6b08d704a0c0p-5));
+    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(0x1.ebfbdff82c58fp-3));
+    p = _mm512_fmadd_pd(p, f, _mm512_set1_pd(0x1.62e42fefa39efp-1));
     __m512i which = _mm512_castpd_si512(sum);
     __m512d root = _mm512_permutex2var_pd(_mm512_loadu_pd(ROOTS), which, _mm512_loadu_pd(ROOTS + DOUBLES));
-    return _mm512_scalef_pd(_mm512_fmadd_pd(_mm512_mul_pd(root, f), p, root), _mm512_mul_pd(n, _mm512_set1_pd(1. / 16)));
+    return _mm512_scalef_pd(_mm512_fmadd_pd(_mm512_mul_pd(root, f), p, root), n);
 }
 
 static float largest(const float *x, int64_t n) {
@@ -49,11 +46,18 @@ static int64_t many(int64_t vocab, int64_t block) {
 
 // to[0..n) = e^((x - top) * heat), n at most SOME; their sum.
 static double masses(const float *x, int64_t n, double top, double heat, double *to) {
-    __m512d sum = _mm512_setzero_pd(), high = _mm512_set1_pd(top), factor = _mm512_set1_pd(heat);
-    for (int64_t i = 0; i < n; i += DOUBLES) {
-        __mmask8 there = n - i >= DOUBLES ? 0xff : (__mmask8)((1u << (n - i)) - 1);
-        __m512d v = _mm512_cvtps_pd(_mm256_maskz_loadu_ps(there, x + i));
-        __m512d e = _mm512_maskz_mov_pd(there, exponentials(_mm512_mul_pd(_mm512_sub_pd(v, high), factor)));
+    double turns = heat * 0x1.71547652b82fep+0;  // powers of 2
+    __m512d sum = _mm512_setzero_pd(), factor = _mm512_set1_pd(turns), high = _mm512_set1_pd(-top * turns);
+    int64_t i = 0;
+    for (; i + DOUBLES <= n; i += DOUBLES) {
+        __m512d e = power(_mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_loadu_ps(x + i)), factor, high));
+        _mm512_storeu_pd(to + i, e);
+        sum = _mm512_add_pd(sum, e);
+    }
+    if (i < n) {
+        __mmask8 there = (__mmask8)((1u << (n - i)) - 1);
+        __m512d e = power(_mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_maskz_loadu_ps(there, x + i)), factor, high));
+        e = _mm512_maskz_mov_pd(there, e);
         _mm512_storeu_pd(to + i, e);
         sum = _mm512_add_pd(sum, e);
     }
