@@ -145,6 +145,7 @@ class Method:
     decision: Decision
     needs_mass: bool = False
     needs_end: bool = False
+    needs_branches: bool = False
 
     def __call__(self) -> Exploring:
         return self.body(**dict(self.options))
@@ -165,14 +166,18 @@ class Method:
 
 
 def procedure(
-    decide: Decision | Callable[..., Decision], needs_mass: bool = False, needs_end: bool = False
+    decide: Decision | Callable[..., Decision],
+    needs_mass: bool = False,
+    needs_end: bool = False,
+    needs_branches: bool = False,
 ) -> Callable[[Callable[..., Exploring]], Callable[..., Method]]:
     """Make a generator function into a procedure: a call checks its options and returns a `Method`.
 
     decide: the default decision; of a method whose options are its decision's too, what makes it from all options.
     Options are checked against the rules in their annotations (`n: Count`, `reward: ByReward`). `needs_mass` says that
     it compares path log-probabilities, so a run refuses it a process whose log-probabilities are densities; `needs_end`
-    that it steps for as long as a state is live, so a run without a budget refuses it an endless process.
+    that it steps for as long as a state is live, so a run without a budget refuses it an endless process;
+    `needs_branches` that it asks for further children of a state one at a time, so a run refuses a deterministic one.
     """
 
     def wrap(body: Callable[..., Exploring]) -> Callable[..., Method]:
@@ -189,7 +194,8 @@ def procedure(
             for name, value in bound.arguments.items():
                 _check(body.__name__, name, value, hints.get(name), signature)
             chosen = decide if isinstance(decide, Decision) else decide(**bound.arguments)
-            return Method(body.__name__, tuple(bound.arguments.items()), body, chosen, needs_mass, needs_end)
+            needs = (needs_mass, needs_end, needs_branches)
+            return Method(body.__name__, tuple(bound.arguments.items()), body, chosen, *needs)
 
         return make
 

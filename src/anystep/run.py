@@ -61,6 +61,7 @@ class Run:
                 f"{method.decision} weighs answers by path probabilities, but those of {process.name} are of kind "
                 f"{process.logp!r}; use search.majority."
             )
+        _check_branches(process, method)
         self.process, self.method, self.seed, self.watch = process, method, seed, watch
         self.ledger = ledger or Ledger(budget or Budget(), reserve, show=show)
         self.reserve = self.ledger.reserve  # as it was at first: the ledger's own is released
@@ -357,3 +358,17 @@ class Run:
         if failed:
             notes.append(f"{failed} of {len(self.books.family.leaves())} samples failed.")
         return " ".join(notes)
+
+
+def _check_branches(process: Process, method: Method) -> None:
+    """Unsupported where a method, or one that it drives, branches what can have but one child."""
+    values = [v for _, value in method.options for v in (value if isinstance(value, tuple) else (value,))]
+    for member in values:
+        if isinstance(member, Method):
+            _check_branches(process, member)
+    for each in (process, *(value for value in values if isinstance(value, Process))) if method.needs_branches else ():
+        if not each.branches:
+            raise Unsupported(
+                f"{each.name} is deterministic: further children of a state, which {method.name} asks for one at a "
+                "time, would be the first again; give it a temperature, or use more starts."
+            )

@@ -19,6 +19,7 @@ from anystep.diffusion.evaluate import (
     energy_distance,
     frechet,
     frechet_gaussians,
+    memorised,
     mmd,
     nearest,
     neighbours,
@@ -144,6 +145,14 @@ def test_a_point_of_the_mean_is_precise_and_recalls_nothing() -> None:
 def test_a_copy_of_training_data_is_at_distance_zero() -> None:
     train = 9 * normals(0, 9, 2, 2)
     assert nearest(torch.stack([train[4], train[4] + 0.5]), train).tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_a_copier_is_told_from_a_learner() -> None:
+    train, held_out, fresh = normals(0, 300, 3), normals(1, 300, 3), normals(2, 300, 3)
+    assert memorised(train[:50] + 1e-3, train, held_out) > 0.95
+    assert memorised(held_out, train, held_out) == 0.0
+    assert memorised(fresh, train, train) == 0.5  # ties
+    assert abs(memorised(fresh, train, held_out) - 0.5) < 0.15  # 5 deviations of a share of 300 rows
 
 
 def test_figures_over_seeds() -> None:

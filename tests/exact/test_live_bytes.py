@@ -29,7 +29,7 @@ class Watched:
             return sessions[-1]
 
         def watched(*args: Any) -> Any:
-            held = sum(session.slots.buffer.nbytes for session in sessions)
+            held = sum(session.slots.bytes for session in sessions)
             self.bytes = max(self.bytes, held + engine.cache.bytes)
             self.rows = max(self.rows, args[0].shape[0])
             return run(*args)

@@ -40,6 +40,7 @@ from anystep.testing.oracles import (
     LinearGaussian,
     Metropolis,
     MixtureDiffusion,
+    Prompt,
     Relay,
     Reviser,
 )
@@ -123,6 +124,8 @@ def methods(process: Process) -> dict[str, Method]:
     if isinstance(process, EnumerableLM):
         found["complexity_vote"] = search.complexity_vote(n=4, k=2, complexity=REWARD)
         found["repeated_sampling"] = search.repeated_sampling(n=3)
+        prompts = (Prompt(process, 0), Prompt(process, 1))
+        found["adaptive_prompt"] = search.adaptive_prompt(prompts, REWARD, tries=2, threshold=0.25)
     if process is ORACLES["steps of two tokens"]:
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)
@@ -246,6 +249,10 @@ def test_path_probabilities_are_not_weighed_where_there_are_none() -> None:
 def test_branching_a_deterministic_process_is_refused() -> None:
     for method in (search.beam(2, REWARD), search.mcts(REWARD), search.astar(TO_GO), search.astar_decode(REWARD)):
         check_refusal(method, Countdown(), advises="use branch=1, more starts")
+    for method in (search.ab_mcts(REWARD), search.together(search.sample(n=2), search.ab_mcts(REWARD))):
+        check_refusal(method, Countdown(), advises="use more starts")
+    lm, always = EnumerableLM(length=4), Countdown()
+    check_refusal(search.ab_mcts(REWARD, by=always), lm, advises="countdown is deterministic")
 
 
 def test_running_an_endless_process_to_its_end_is_refused() -> None:

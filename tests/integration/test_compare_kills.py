@@ -1,6 +1,6 @@
 """SIGKILL at random moments of `anystep compare`: nothing is lost, nothing is paid twice, the table is the same.
 
-ANYSTEP_KILLS says how often each kind is killed (5 by default).
+ANYSTEP_KILLS says how often each kind is killed (3 by default).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from anystep.testing.server.faults import Exchanging, Fault
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("ANYSTEP_KILLS", "5"))
+KILLS = int(os.environ.get("ANYSTEP_KILLS", "3"))
 AT_ONCE = 4  # requests in flight
 
 # Chains that begin with the same 45 characters, one token each: who pays for them must not change.

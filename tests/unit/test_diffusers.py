@@ -12,13 +12,13 @@ import torch
 
 from anystep import UsageError
 from anystep import keys as lineage
-from anystep.diffusion import DiffusionProcess, Karras, Times, diffusers_loop, from_diffusers, sample, to_diffusers
+from anystep.diffusion import Karras, Times, diffusers_loop, from_diffusers, sample, to_diffusers
 from anystep.diffusion.adapters.denoiser import Asked
 from anystep.diffusion.adapters.process import DiffusersProcess, seeds_of
 from anystep.diffusion.guidance import ClassifierFree
 from anystep.diffusion.solvers import DDIM, DPMpp2M, Euler, Heun
 from anystep.ledger import Ledger, Limit
-from anystep.testing import check_process
+from anystep.testing import check_process, counted
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -32,18 +32,14 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "EulerDiscreteScheduler": {"use_karras_sigmas": True},
     "EulerAncestralDiscreteScheduler": {},
     "HeunDiscreteScheduler": {},
-    "KDPM2DiscreteScheduler": {},
     "LMSDiscreteScheduler": {},
-    "DEISMultistepScheduler": {},
     "DPMSolverMultistepScheduler": {"algorithm_type": "sde-dpmsolver++", "use_lu_lambdas": True},
     "DPMSolverSinglestepScheduler": {"lower_order_final": True},
     "UniPCMultistepScheduler": {"prediction_type": "flow_prediction", "use_flow_sigmas": True},
     "SASolverScheduler": {},
     "LCMScheduler": {},
     "EDMEulerScheduler": {},
-    "EDMDPMSolverMultistepScheduler": {"prediction_type": "v_prediction"},
     "FlowMatchEulerDiscreteScheduler": {"shift": 3.0},
-    "FlowMatchHeunDiscreteScheduler": {},
     "CMStochasticIterativeScheduler": {},
     "IPNDMScheduler": {},
 }
@@ -84,23 +80,22 @@ def by_hand(unet: Any, scheduler: Any, steps: int, guidance: float = 1.0) -> tup
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_the_loop_is_diffusers_own_to_the_bit(unet: Any, name: str) -> None:
-    process, limit = diffusers_loop(unet, made(name), 4, condition=3, null=10), Limit(Ledger(), "unet")
+    steps = 4 if name == "PNDMScheduler" else 3  # its method is of fourth order
+    process, limit = diffusers_loop(unet, made(name), steps, condition=3, null=10), Limit(Ledger(), "unet")
     ended = process.step(process.begin(KEYS), KEYS, limit, "done").states
     scheduler = made(name)
     with torch.no_grad():
-        wanted, _ = by_hand(unet, scheduler, 4)
+        wanted, _ = by_hand(unet, scheduler, steps)
     assert torch.equal(ended.x, wanted.to(ended.x.dtype))
     assert limit.used.evaluations == 3 * len(scheduler.timesteps) == 3 * (process.horizon or 0)
 
 
-@pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "EulerAncestralDiscreteScheduler"])
-def test_the_loop_is_a_lawful_process(unet: Any, name: str) -> None:
-    check_process(diffusers_loop(unet, made(name), 3, condition=3, null=10))
+def test_the_loop_is_a_lawful_process(unet: Any) -> None:
+    check_process(diffusers_loop(unet, made("DPMSolverMultistepScheduler"), 2, condition=3, null=10, guidance=2.0))
 
 
 def test_guidance_costs_two_and_is_the_pipelines(unet: Any) -> None:
     process = diffusers_loop(unet, made("DDIMScheduler"), 2, condition=3, null=10, guidance=2.5)
-    check_process(process)
     limit = Limit(Ledger(), "unet")
     ended = process.step(process.begin(KEYS), KEYS, limit, "done").states
     with torch.no_grad():
@@ -160,7 +155,7 @@ def test_euler_is_diffusers_flow_matching_at_the_same_times(unet: Any) -> None:
     same(ends(unet, scheduler, Euler(4, Times((*times, 0.0)))), theirs)
 
 
-@pytest.mark.parametrize("solver", [DDIM(4), Heun(4), DPMpp2M(4)], ids=repr)
+@pytest.mark.parametrize("solver", [Heun(4), DPMpp2M(4)], ids=repr)
 @pytest.mark.parametrize("name", ["DDIMScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
 def test_a_solver_in_a_pipeline_ends_where_it_ends_here(unet: Any, name: str, solver: Any) -> None:
     theirs, scheduler = made(name), to_diffusers(type(solver)(7), made(name))
@@ -180,8 +175,7 @@ def test_a_real_pipeline_runs_a_solver(unet: Any) -> None:
     torch.manual_seed(0)
     plain = diffusers.UNet2DModel(
         sample_size=4, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(4, 4), norm_num_groups=2,
-        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
-        attention_head_dim=2,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, attention_head_dim=2,
     )  # fmt: skip
     pipe = diffusers.DDPMPipeline(plain, diffusers.DDPMScheduler())
     pipe.set_progress_bar_config(disable=True)
@@ -194,9 +188,11 @@ def test_a_real_pipeline_runs_a_solver(unet: Any) -> None:
     assert "beta_start" in pipe.scheduler.config
 
 
-def test_a_model_of_diffusers_searches_and_is_guided(unet: Any) -> None:
+def test_a_model_of_diffusers_is_guided_and_counted(unet: Any) -> None:
     model = from_diffusers(unet, made("DDPMScheduler"), null=10)
-    check_process(DiffusionProcess(ClassifierFree(model, 2.0), Heun(2), condition=1))
+    with counted(model) as work:
+        drawn = sample(ClassifierFree(model, 2.0), Heun(2), 3, condition=1)
+    assert drawn.cost.evaluations == work.evaluations == 3 * 2 * 3
 
 
 def test_prompts_are_conditions_and_the_last_stands_for_none() -> None:

@@ -23,6 +23,7 @@ from anystep.diffusion.solvers import (
     Heun,
     Midpoint,
     Solver,
+    TimeShiftSampler,
     few_step,
 )
 from anystep.testing import Work, check_process, counted
@@ -38,6 +39,7 @@ SOLVERS: list[Solver] = [
     AdamsBashforth2(4),
     few_step(5),
     PNDM(5, Karras()),
+    TimeShiftSampler(DDPM(4), window=0.1, cutoff=0.2),
 ]
 
 

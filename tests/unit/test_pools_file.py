@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anystep import Budget, UsageError
+from anystep import Budget, Cost, UsageError
 from anystep.errors import Unsupported
 from anystep.ledger import Limit
 from anystep.process import Reward, Scored, Stepped
 from anystep.search.pools import Pools
 from anystep.search.pools.block import heard, said
+from anystep.search.pools.record import for_all
 from anystep.testing.oracles import EnumerableLM, JudgeReward, Metropolis
 
 
@@ -213,3 +214,48 @@ def test_answers_come_back_as_they_were() -> None:
         back = heard(said(answer))
         assert back == answer and type(back) is type(answer)
     assert heard(said(np.int64(3))) == 3
+
+
+class Unfinished(EnumerableLM):
+    """Pays, and leaves every sample as it was."""
+
+    def step(self, states: Any, keys: Any, limit: Limit, until: Any) -> Stepped:
+        limit.pay(np.arange(len(states)), Cost(generated=1))
+        n = len(states)
+        return Stepped(states, np.zeros(n, np.int8), np.zeros(n), np.zeros(n), limit.used)
+
+
+def test_samples_that_never_end_are_refused_and_not_paid_for_ever(tmp_path: Path) -> None:
+    with Pools(tmp_path / "x.db") as pools, pytest.raises(Unsupported, match="leaves samples unfinished"):
+        pools.record(Unfinished(), 4, item="a")
+
+
+def test_a_recording_within_a_recording_is_refused(tmp_path: Path) -> None:
+    with Pools(tmp_path / "x.db") as pools:
+
+        class Within(EnumerableLM):
+            def start(self, keys: Any, limit: Limit) -> Stepped:
+                with pytest.raises(UsageError, match="recorded into already: open it once more"):
+                    pools.record(EnumerableLM(), 4, item="b")
+                return super().start(keys, limit)
+
+        assert len(pools.record(Within(), 4, item="a")) == 4
+        assert len(pools.record(EnumerableLM(), 4, item="b")) == 4
+
+
+def test_rewards_that_would_share_a_label_are_refused(tmp_path: Path) -> None:
+    with Pools(tmp_path / "x.db") as pools:
+        for rewards in ((LONG, LONG), {"a\nb": LONG}):
+            with pytest.raises(UsageError, match="give each its own, as in"):
+                pools.record(EnumerableLM(), 4, item="a", rewards=rewards)
+        with pytest.raises(UsageError, match="rewards, as in"):
+            pools.record(EnumerableLM(), 4, item="a", rewards=[len])  # type: ignore[list-item]
+        assert not pools.known()
+        assert pools.record(EnumerableLM(), 4, item="a", rewards={"a": LONG, "b": LONG}).rewards == ("a", "b")
+
+
+def test_what_samples_share_is_reading_and_never_tokens_of_the_first() -> None:
+    first, other = Cost(prompt=30, generated=1, flops=9.0), Cost(cached=30, generated=1, flops=2.0)
+    assert for_all(first, other) == Cost(prompt=30, cached=-30, flops=7.0)
+    assert for_all(Cost(generated=90), Cost(generated=40)) == Cost()  # a request each, and the first was longer
+    assert for_all(other, first) == Cost()

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from anystep.bench.trial import Trial
+from anystep.database import Kind, is_database
 from anystep.errors import JournalError, UsageError
 from anystep.journal import decode, encode
 from anystep.process import Process
 from anystep.told import Told
 
-APPLICATION, FORMAT = 0x616E7973, 1  # "anys"
-HEADER = b"SQLite format 3\0"
 Key = tuple[str, int, str, int]  # label, n, item, seed
 
 _TABLES = """
@@ -35,6 +34,16 @@ create table trials (label text, n integer, item text, seed integer, session int
 create table rounds (label text, n integer, item text, seed integer, round integer, record blob not null,
   primary key (label, n, item, seed, round)) without rowid;
 """
+KIND = Kind(
+    application=0x616E7973,  # "anys"
+    format=1,
+    tables=_TABLES,
+    called="store",
+    without="is no store of a comparison",
+    taken="is in use",
+    other="another --store",
+    example="--store problems.anystep.db",
+)
 _ENDED = (
     "exists (select 1 from trials t where t.label = rounds.label and t.n = rounds.n and t.item = rounds.item"
     " and t.seed = rounds.seed)"
@@ -52,59 +61,14 @@ class Store:
         self.path = Path(path).expanduser()
         self.session = 0
         self._lock = threading.RLock()
-        try:
-            if self.path.is_file() and self.path.stat().st_size and not is_store(self.path):
-                raise self._foreign()
-            self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-        except (sqlite3.Error, OSError) as error:
-            raise self._refused(error) from None
-        try:
-            self._open()
-        except sqlite3.Error as error:
-            self._db.close()
-            raise self._refused(error) from None
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _open(self) -> None:
         # Exclusive: the lock is the file's own, held as long as this process lives, and gone with it however it ends.
-        self._db.execute("pragma locking_mode = exclusive")
-        self._db.execute("pragma journal_mode = wal")
-        self._db.execute(
-            "pragma synchronous = normal"
-        )  # a crash of the process loses nothing, one of the machine seconds
-        self._db.execute("begin immediate")
-        application = self._db.execute("pragma application_id").fetchone()[0]
-        tables = self._db.execute("select count(*) from sqlite_master").fetchone()[0]
-        if not tables and not application:
-            for statement in _TABLES.split(";"):
-                self._db.execute(statement)
-            self._db.execute(f"pragma application_id = {APPLICATION}")
-            self._db.execute(f"pragma user_version = {FORMAT}")
-        elif application != APPLICATION:
-            raise self._foreign()
-        self._db.execute("commit")
-        found = self._db.execute("pragma user_version").fetchone()[0]
-        if found != FORMAT:
-            raise UsageError(
-                f"{self.path} has store format {found}; this version reads {FORMAT}: give another --store."
-            )
-        if (state := self._db.execute("pragma quick_check(1)").fetchone()[0]) != "ok":
-            raise UsageError(f"{self.path} is damaged ({' '.join(str(state).split())[:80]}): give another --store.")
-
-    def _foreign(self) -> UsageError:
-        return UsageError(
-            f"{self.path} is no store of a comparison: give a new file, as in --store problems.anystep.db."
+        # Synchronous normal: a crash of the process loses nothing, one of the machine seconds.
+        self._db = KIND.open(
+            self.path, ("locking_mode = exclusive", "journal_mode = wal", "synchronous = normal"), timeout=0
         )
 
     def _refused(self, error: Exception) -> UsageError:
-        said = str(error)
-        if "locked" in said or "busy" in said:
-            return UsageError(f"{self.path} is in use by another process: wait for it, or give another --store.")
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            return UsageError(f"{self.path} is damaged or no store ({said}): give another --store.")
-        return UsageError(f"cannot use {self.path} ({said}): give a file, as in --store problems.anystep.db.")
+        return KIND.refused(self.path, error)
 
     def __enter__(self) -> Self:
         return self
@@ -253,8 +217,7 @@ class Store:
 def is_store(path: Path) -> bool:
     """Whether the file is an SQLite database, as every store is."""
     try:
-        with path.open("rb") as file:
-            return file.read(len(HEADER)) == HEADER
+        return is_database(path)
     except OSError:
         return False
 

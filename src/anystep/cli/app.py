@@ -17,6 +17,7 @@ from anystep.cli.measure import measure
 from anystep.cli.models import models
 from anystep.cli.reproduce import reproduce
 from anystep.cli.resume import resume, view
+from anystep.cli.sample import sample
 from anystep.cli.serve import serve
 from anystep.cli.solve import solve
 from anystep.errors import AnystepError, Unsupported, UsageError
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"max_content_width": 100, "terminal_width": 100, "help_option_names": ["-h", "--help"]},
 )
-for command in (solve, resume, view, compare, serve, reproduce, catalogue, models, measure, demo):
+for command in (solve, resume, view, compare, serve, reproduce, catalogue, models, sample, measure, demo):
     app.command()(command)
 
 

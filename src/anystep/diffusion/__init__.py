@@ -5,15 +5,20 @@ from anystep.diffusion.adapters import diffusers_loop, from_diffusers, to_diffus
 from anystep.diffusion.classifier import Classifier, NetworkClassifier
 from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.editors import NearbyNoise, Renoise
-from anystep.diffusion.guidance import DiffIER, OneMoreStep, ratio_aware_guidance
+from anystep.diffusion.guidance import DiffIER, OneMoreStep, collect_reflect_refine, ratio_aware_guidance
 from anystep.diffusion.masked import MaskedProcess
+from anystep.diffusion.masked.spec_maskgit import SpecMaskGIT
+from anystep.diffusion.patchwise import PatchProcess, sample_patches
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.rewards import on_clean, potential_on_clean
-from anystep.diffusion.sampling import Samples, sample
+from anystep.diffusion.sampling import Paths, Samples, sample, trajectory
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
-from anystep.diffusion.solvers import few_step
+from anystep.diffusion.series import TSDiff
+from anystep.diffusion.solvers import TimeShiftSampler, few_step
 from anystep.diffusion.spacing import FlowTime, Karras, LogSNR, Spacing, Times, Uniform
 from anystep.diffusion.states import Noised
+from anystep.diffusion.step_annealing import StepAnnealing, step_annealing
+from anystep.diffusion.truncation_tuned import EarlyStop, truncation_tuned_sampler
 
 __all__ = [
     "Classifier",
@@ -21,6 +26,7 @@ __all__ = [
     "DiffIER",
     "DiffusionProcess",
     "DiscreteVP",
+    "EarlyStop",
     "Flow",
     "FlowTime",
     "Karras",
@@ -32,15 +38,22 @@ __all__ = [
     "NetworkClassifier",
     "Noised",
     "OneMoreStep",
+    "PatchProcess",
+    "Paths",
     "Renoise",
     "Samples",
     "Schedule",
     "Spacing",
+    "SpecMaskGIT",
+    "StepAnnealing",
+    "TSDiff",
+    "TimeShiftSampler",
     "Times",
     "Uniform",
     "VE",
     "VP",
     "diffusers_loop",
+    "collect_reflect_refine",
     "evaluate",
     "few_step",
     "from_diffusers",
@@ -51,7 +64,11 @@ __all__ = [
     "potential_on_clean",
     "ratio_aware_guidance",
     "sample",
+    "sample_patches",
     "solvers",
     "spacing",
+    "step_annealing",
     "to_diffusers",
+    "trajectory",
+    "truncation_tuned_sampler",
 ]

@@ -54,6 +54,10 @@ class Denoiser(ABC):
         """Floating-point operations of one row of the network, 0 where they are not known."""
         return 0.0
 
+    def beside(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) floating-point operations of each row of a call that no evaluation counts, such as a small network's."""
+        return np.zeros(len(t))
+
     def settings(self) -> str:
         """What decides its answers, as text: two with equal settings answer alike."""
         return self.name

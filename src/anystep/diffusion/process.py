@@ -7,6 +7,7 @@ sample costs what the solver's steps cost.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -69,9 +70,15 @@ class DiffusionProcess(Stepwise):
         return Noised(x, torch.zeros_like(x), memory, index, times, np.zeros(len(keys), dtype=bool), condition)
 
     def start(self, keys: Keys, limit: Limit) -> Stepped:
-        states, n = self.begin(keys), len(keys)
+        return self.started(self.begin(keys), limit)
+
+    def started(self, states: Noised, limit: Limit) -> Stepped:
+        """Pure noise with what the model predicts behind it, where that is paid."""
+        n = len(states)
         paid = limit.pay(
-            np.arange(n), self._costs(self.model.evaluations(states.time)), Cost(calls=self.model.calls(states.time))
+            np.arange(n),
+            self._costs(self.model.evaluations(states.time), self.model.beside(states.time)),
+            Cost(calls=self.model.calls(states.time)),
         )
         rows = np.flatnonzero(paid)
         states = states.put(rows, self.predicted(states.take(rows)))
@@ -79,12 +86,13 @@ class DiffusionProcess(Stepwise):
         logp = _log_normal(states.x / top, np.full(n, top))
         return Stepped(states, np.zeros(n, dtype=np.int8), logp, np.zeros(n), limit.used, ~paid)
 
-    def price(self, states: Noised) -> list[Cost]:
-        rows = np.zeros(len(states), dtype=np.int64)
+    def price(self, states: Noised) -> Cost | list[Cost]:
+        rows, beside = np.zeros(len(states), dtype=np.int64), np.zeros(len(states))
         for times in self._asked(states):
             asked = ~np.isnan(times)
             rows[asked] += self.model.evaluations(times[asked])
-        return self._costs(rows)
+            beside[asked] += self.model.beside(times[asked])
+        return self._costs(rows, beside)
 
     def once(self, states: Noised) -> Cost:
         return Cost(calls=sum(self.model.calls(times[~np.isnan(times)]) for times in self._asked(states)))
@@ -99,9 +107,12 @@ class DiffusionProcess(Stepwise):
         last = np.where(following < self.solver.steps, self.grid[following], np.nan)
         return [first, *self.solver.stages(index, self.grid), last]
 
-    def _costs(self, rows: NDArray[np.int64]) -> list[Cost]:
-        flops = self.model.flops()
-        return [Cost(evaluations=n, flops=n * flops) for n in rows.tolist()]
+    def _costs(self, rows: NDArray[np.int64], beside: Floats) -> Cost | list[Cost]:
+        flops = rows * self.model.flops() + beside
+        costs = list(zip(rows.tolist(), flops.tolist(), strict=True))
+        if len(set(costs)) == 1:
+            return Cost(evaluations=costs[0][0], flops=costs[0][1])
+        return [Cost(evaluations=n, flops=f) for n, f in costs]
 
     @torch.no_grad()
     def predicted(self, states: Noised) -> Noised:
@@ -153,6 +164,7 @@ class DiffusionProcess(Stepwise):
             answer[picked] = self._ask(at[picked], level.times()[picked], states.condition[picked])
             return answer
 
+        @cache
         def draw(lane: int) -> Tensor:
             drawn = lineage.normals(keys, (states.index + 1) * LANES + lane, size)
             return torch.from_numpy(drawn.reshape(tuple(x.shape))).to(x.device, x.dtype)

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from anystep import keys as lineage
 from anystep.diffusion.denoiser import NULL, Denoiser
 from anystep.diffusion.process import DiffusionProcess
 from anystep.diffusion.solvers.solver import Solver
+from anystep.diffusion.states import Noised
 from anystep.errors import UsageError
+from anystep.keys import Keys
 from anystep.ledger import Cost, Ledger, Limit
+from anystep.process import Floats
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,17 @@ class Samples:
     """x: (n, *shape). cost: what all of them took."""
 
     x: Tensor
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What the model expected on the way: clean (steps + 1, n, *shape), from pure noise to the samples themselves, and
+    the noisy things that it saw, x, alike. times: (steps + 1,), the last 0. cost: what all of them took."""
+
+    clean: Tensor
+    x: Tensor
+    times: Floats
     cost: Cost
 
 
@@ -32,12 +47,33 @@ def sample(
     condition: one class for all, or one a row. Preserves what the solver preserves. Raises UsageError for classes that
     the model does not know.
     """
+    process, keys, states = _begun(denoiser, solver, n, condition, seed)
+    limit = Limit(Ledger(), denoiser.name)
+    states = process.step(states, keys, limit, "done").states
+    return Samples(states.x, limit.used)
+
+
+def trajectory(
+    denoiser: Denoiser, solver: Solver, n: int, condition: int | Sequence[int] | None = None, seed: int = 0
+) -> Paths:
+    """The same samples as `sample`'s, at the same cost, with what was expected at each step on the way."""
+    process, keys, states = _begun(denoiser, solver, n, condition, seed)
+    limit = Limit(Ledger(), denoiser.name)
+    states = process.started(states, limit).states
+    seen = [states]
+    for _ in range(solver.steps):
+        states = process.step(states, keys, limit, "step").states
+        seen.append(states)
+    clean, x = (torch.stack([getattr(s, name) for s in seen]) for name in ("clean", "x"))
+    return Paths(clean, x, process.grid, limit.used)
+
+
+def _begun(
+    denoiser: Denoiser, solver: Solver, n: int, condition: int | Sequence[int] | None, seed: int
+) -> tuple[DiffusionProcess, Keys, Noised]:
     process = DiffusionProcess(denoiser, solver)
     wanted = np.full(n, NULL) if condition is None else np.broadcast_to(np.asarray(condition, dtype=np.int64), (n,))
     if condition is not None and not ((wanted >= 0) & (wanted < denoiser.classes)).all():
         raise UsageError(f"condition={condition!r}: {denoiser.name} knows {denoiser.classes} classes, from 0.")
-    limit = Limit(Ledger(), denoiser.name)
     keys = lineage.roots(seed, (), np.arange(n))
-    states = process.noise(keys, wanted.astype(np.int64))
-    states = process.step(states, keys, limit, "done").states
-    return Samples(states.x, limit.used)
+    return process, keys, process.noise(keys, wanted.astype(np.int64))

@@ -37,7 +37,7 @@ class StepAnnealing:
 
 
 def step_annealing(upper: int = 50, lower: int = 5, kind: Kind = "linear") -> StepAnnealing:
-    """How many denoising steps each iteration of a patch-autoregressive process takes: first `upper`, last `lower`.
+    """How many denoising steps each iteration of a `PatchProcess` takes: `upper` at first, `lower` at last.
 
     step_annealing(50, 5).all(4) is (50, 35, 20, 5). Preserves nothing exactly: later patches are drawn with a larger
     error of the solver, which is small where their law is narrow. Training-free. kind: "linear" falls evenly, "cosine"
@@ -45,9 +45,7 @@ def step_annealing(upper: int = 50, lower: int = 5, kind: Kind = "linear") -> St
     plain process; upper < lower is the reverse, as an ablation. Raises UsageError for less than one step.
     """
     if not (isinstance(upper, int) and isinstance(lower, int) and upper >= 1 and lower >= 1):
-        raise UsageError(
-            f"step_annealing({upper!r}, {lower!r}): steps are whole and at least 1; step_annealing(50, 5)."
-        )
+        raise UsageError(f"step_annealing({upper!r}, {lower!r}): steps are 1 or more; step_annealing(50, 5).")
     if kind not in ("linear", "cosine", "two-stage"):
         raise UsageError(f"step_annealing(kind={kind!r}): the kinds are 'linear', 'cosine' and 'two-stage'.")
     return StepAnnealing(upper, lower, kind)

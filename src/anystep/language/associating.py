@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from anystep.errors import UsageError
 from anystep.language.editing import Editor
+from anystep.language.functions import identity
 from anystep.language.process import LanguageProcess
 from anystep.language.states import Sequences
 
@@ -30,7 +31,7 @@ class Associating(Editor):
         return "associating", self.form, self.recall, self.process.merges()
 
     def settings(self) -> str:
-        return f"{getattr(self.recall, '__qualname__', self.recall)!r} as {self.form!r} into {self.process.settings()}"
+        return f"{identity(self.recall)!r} as {self.form!r} into {self.process.settings()}"
 
 
 def associating(process: LanguageProcess, recall: Recall, form: str = "({})") -> Associating:

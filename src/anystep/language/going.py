@@ -52,6 +52,7 @@ class Going:
         process = self.process
         self.logp[rows] += logp
         stepped = np.zeros(len(rows), bool)
+        whole = process.unit == "completion" or self.until == "done" or not isinstance(self.until, str)
         for i, (row, token) in enumerate(zip(rows.tolist(), chosen, strict=True)):
             before, piece = self.texts[row], self.streams[row].push(token)
             self.tokens[row] += (token,)
@@ -60,9 +61,9 @@ class Going:
                 self.limit.show(int(self.keys[row]), Piece.of(piece, token, *told[i]), row)
             elif piece:
                 self.limit.show(int(self.keys[row]), piece, row)
-            whole = process.unit == "completion" or self.until == "done" or not isinstance(self.until, str)
-            stop = process.unit == "token" or before.count(process.stop) < self.texts[row].count(process.stop)
-            stepped[i] = stop and not whole
+            if not whole:
+                stop = process.stop
+                stepped[i] = process.unit == "token" or before.count(stop) < self.texts[row].count(stop)
         starts = tuple(self.states.starts[row] for row in rows.tolist())
         now = Sequences(tuple(self.tokens[row] for row in rows.tolist()), starts, self.states.tokenizer)
         status, errors = process.judge(now)

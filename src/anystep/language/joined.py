@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anystep import keys as lineage
 from anystep.errors import UsageError
 from anystep.language.engine.cache import Path, Tokens, common, path_length
 from anystep.language.engine.engine import Engine
+from anystep.language.engine.native.drawing import uniforms
 from anystep.language.engine.plan import CHUNK, SHARE, Unit
 from anystep.language.engine.sampling import alternatives, draw
-from anystep.language.engine.slots import ROOM, Arrange, window
+from anystep.language.engine.slots import Arrange
 from anystep.language.member import Member
 from anystep.language.prefill import paid
 from anystep.ledger import FREE
@@ -54,7 +54,7 @@ class Joined:
         chunk: int = CHUNK,
         max_rows: int | None = None,
         max_bytes: int | None = None,
-        arrange: Arrange = window,
+        arrange: Arrange | None = None,
     ) -> None:
         for name, value in {"chunk": chunk, "max_rows": max_rows, "max_bytes": max_bytes}.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -118,7 +118,7 @@ class Joined:
         """The first of its waiting rows that can come in now, and an estimate of the bytes they will hold."""
         taken = self.rows
         spare = self.max_bytes - self.session.bytes - sum(coming.reserve for coming in self.coming)
-        each, own = self.engine.bytes_per_position, self.session.slots.position_bytes
+        each, slots = self.engine.bytes_per_position, self.session.slots
         rows: list[int] = []
         reserve = 0
         before: Tokens = ()
@@ -126,7 +126,7 @@ class Joined:
             tokens = going.tokens[row]
             pinned = sum(span.length for span in self.engine.cache.match(tokens) if span.segment.pins)
             new = len(tokens) - max(pinned, common(before, tokens))
-            more = new * each + (new + ROOM) * own
+            more = new * each + slots.reserve(new)
             if (taken or rows) and (taken + len(rows) >= self.max_rows or reserve + more > spare):
                 break
             rows.append(row)
@@ -268,7 +268,7 @@ class Joined:
     def _make_way(self) -> None:
         """Where the buffer must grow beyond the bytes, the rows that came last go back to wait."""
         slots = self.session.slots
-        while slots.full and len(slots) > 1 and slots.needs(0, int(slots.own.max()) + ROOM) > self._spare():
+        while slots.full and len(slots) > 1 and slots.grown() > self._spare():
             going = next(going for going in reversed(self.members) if going.place)
             row = max(going.place)
             self._leave(going, [row])
@@ -280,7 +280,7 @@ class Joined:
             return
         logits = self.session.logits([going.place[row] for going, row in fresh])
         at = np.array([len(going.tokens[row]) for going, row in fresh], np.uint64)
-        u = lineage.uniforms(np.array([going.keys[row] for going, row in fresh], np.uint64), at)
+        u = uniforms(np.array([going.keys[row] for going, row in fresh], np.uint64), at)
         rules: dict[tuple[float, float], list[int]] = {}
         members: dict[Member, list[int]] = {}
         for i, (going, _) in enumerate(fresh):

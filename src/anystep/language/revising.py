@@ -9,6 +9,7 @@ import numpy as np
 from anystep.errors import UsageError
 from anystep.keys import Keys
 from anystep.language.engine.tokenizer import begun
+from anystep.language.functions import identity
 from anystep.language.process import LanguageProcess
 from anystep.language.states import Sequences
 from anystep.ledger import Limit
@@ -82,4 +83,4 @@ class Revising(LanguageProcess):
         return ("revising", self.rewrite, super().merges())
 
     def settings(self) -> str:
-        return f"{super().settings()}, rewritten by {getattr(self.rewrite, '__qualname__', self.rewrite)!r}"
+        return f"{super().settings()}, rewritten by {identity(self.rewrite)!r}"

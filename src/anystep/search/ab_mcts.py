@@ -88,7 +88,7 @@ class Branching:
             node = node.parent
 
 
-@procedure(decide=decide.best_reward)
+@procedure(decide=decide.best_reward, needs_branches=True)
 def ab_mcts(
     reward: ByReward,
     rounds: Count = 32,

@@ -1,7 +1,9 @@
 """How does it look? Runs and results on a terminal, as tables, as one HTML file and as JSON."""
 
-from anystep.view.html import Section, check_folder, facts, page, write
+from anystep.view.html import Figure, Section, check_folder, facts, page, write
+from anystep.view.levels import Measured, levels, levels_legend
 from anystep.view.live import Live
+from anystep.view.pictures import grid, half_blocks, png
 from anystep.view.plot import curve
 from anystep.view.progress import Meter
 from anystep.view.story import end_lines, story_record, story_text
@@ -10,7 +12,9 @@ from anystep.view.text import clipped, cost_line, counted, duration, figure, pri
 
 __all__ = [
     "ORACLE",
+    "Figure",
     "Live",
+    "Measured",
     "Meter",
     "Section",
     "check_folder",
@@ -23,7 +27,12 @@ __all__ = [
     "end_lines",
     "facts",
     "figure",
+    "grid",
+    "half_blocks",
+    "levels",
+    "levels_legend",
     "page",
+    "png",
     "point_rows",
     "printable",
     "story_record",

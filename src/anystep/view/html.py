@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from anystep.bench.report import Report
@@ -17,13 +18,28 @@ from anystep.view.text import counted, duration
 
 
 @dataclass(frozen=True)
+class Figure:
+    """Something drawn, and how to read it. svg: elements made here, put in as they are, by the title of their tab.
+    png: a picture instead, with what it shows in words. legend: above it, made here too."""
+
+    caption: str
+    svg: Mapping[str, str] = field(default_factory=dict)
+    png: bytes = b""
+    alt: str = ""
+    legend: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of a page: what was done, a transcript of (name, text) pairs, and a comparison."""
+    """A part of a page: what was done, a transcript of (name, text) pairs, a comparison, figures, and a table of a head
+    and rows."""
 
     heading: str
     paragraphs: tuple[str, ...] = ()
     transcript: tuple[tuple[str, str], ...] = ()
     report: Report | None = None
+    figures: tuple[Figure, ...] = ()
+    table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -32,6 +48,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
     body = "\n".join(_section(s, i) for i, s in enumerate(sections))
     searched = any(s.report is not None and s.report.items for s in sections)
     policy = "default-src 'none'; style-src 'unsafe-inline'" + (f"; script-src '{DIGEST}'" if searched else "")
+    policy += "; img-src data:" if any(figure.png for s in sections for figure in s.figures) else ""
     script = f"<script>{SCRIPT}</script>\n" if searched else ""
     return f"""<!doctype html>
 <html lang="en">
@@ -85,7 +102,19 @@ def _section(s: Section, number: int) -> str:
         parts.append(f'<dl class="transcript">{turns}</dl>')
     if s.report is not None:
         parts += _comparison(s.report, number)
+    parts += [_figure(figure, f"figure-{number}-{i}") for i, figure in enumerate(s.figures)]
+    if s.table is not None:
+        parts.append(_table(*s.table))
     return "\n".join([*parts, "</section>"])
+
+
+def _figure(figure: Figure, name: str) -> str:
+    if figure.png:
+        data = b64encode(figure.png).decode()
+        drawn = f'<img class="picture" src="data:image/png;base64,{data}" alt="{esc(figure.alt)}">'
+    else:
+        drawn = _tabs(name, figure.svg)
+    return f"<figure>{figure.legend}\n{drawn}\n<figcaption>{esc(figure.caption)}</figcaption></figure>"
 
 
 def _comparison(report: Report, number: int) -> list[str]:
@@ -162,7 +191,7 @@ def machine(report: Report) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    kinds = [' class="text"' if column == "method" else "" for column in head]
+    kinds = [' class="text"' if column in ("method", "solver") else "" for column in head]
     columns = "".join(f"<th{kind}>{esc(cell)}</th>" for cell, kind in zip(head, kinds, strict=True))
     lines = [[f"<td{kind}>{esc(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)] for row in rows]
     body = "\n".join(f"<tr>{''.join(line)}</tr>" for line in lines)

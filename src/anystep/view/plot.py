@@ -105,7 +105,7 @@ def legend(report: Report) -> str:
         p = first[label]
         dash = ' stroke-dasharray="5 4"' if p.oracle or p.greedy else ""
         line = f'<line x1="1" y1="8" x2="33" y2="8" stroke="currentColor" stroke-width="2"{dash}/>'
-        swatch = f'<svg width="34" height="16" aria-hidden="true">{line}{_mark(series, 17, 8, p.oracle)}</svg>'
+        swatch = f'<svg width="34" height="16" aria-hidden="true">{line}{mark(series, 17, 8, p.oracle)}</svg>'
         items.append(f'<li><span class="c{series % COLOURS}">{swatch}</span>{esc(name(p))}</li>')
     edge = '<line x1="1" y1="8" x2="33" y2="8" class="frontier"/>'
     items.append(f'<li><span><svg width="34" height="16" aria-hidden="true">{edge}</svg></span>frontier</li>')
@@ -185,7 +185,7 @@ def _series(mine: Sequence[tuple[Point, float]], series: int, scale: Scale) -> s
         top, bottom, y = (scale.down(v) for v in (p.accuracy.high, p.accuracy.low, p.accuracy.value))
         bar = "".join(f"M{x - 3:.1f} {end:.1f}h6" for end in (top, bottom))
         parts.append(f"<g><title>{esc(_told(p))}</title>")
-        parts.append(f'<path class="bar" d="M{x:.1f} {top:.1f}V{bottom:.1f}{bar}"/>{_mark(series, x, y, p.oracle)}')
+        parts.append(f'<path class="bar" d="M{x:.1f} {top:.1f}V{bottom:.1f}{bar}"/>{mark(series, x, y, p.oracle)}')
         parts.append(f'<circle class="hit" cx="{x:.1f}" cy="{y:.1f}" r="{APART}"/></g>')
     return "\n".join([*parts, "</g>"])
 
@@ -198,7 +198,7 @@ def _told(p: Point) -> str:
     )
 
 
-def _mark(series: int, x: float, y: float, hollow: bool = False) -> str:
+def mark(series: int, x: float, y: float, hollow: bool = False) -> str:
     """A series' mark, so that lines are told apart without colour too."""
     r = 5.0
     outline = {

@@ -22,6 +22,7 @@ p { margin: 8px 0; max-width: 75ch; }
 .facts, figcaption { color: var(--soft); font-size: 13px; max-width: none; }
 .warn { color: var(--warn); font-weight: 600; }
 figure { margin: 20px 0; }
+.picture { max-width: 100%; image-rendering: pixelated; border-radius: 4px; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; list-style: none; margin: 0 0 8px;
   padding: 0; font-size: 13.5px; }
 .legend li { display: flex; align-items: center; gap: 8px; }

@@ -59,9 +59,7 @@ class TableConvention(Convention):
                 "or 'v_prediction'."
             )
         if getattr(config, "timestep_type", "discrete") != "discrete":
-            raise UsageError(
-                f"timestep_type={config.timestep_type!r} tells the model no timesteps; use diffusers_loop."
-            )
+            raise UsageError(f"timestep_type={config.timestep_type!r} needs no timesteps; use diffusers_loop.")
         self.path = self.schedule = DiscreteVP(betas_of(scheduler.alphas_cumprod))
         self.bound = float(config.clip_sample_range) if getattr(config, "clip_sample", False) else None
         self.thresholds = bool(getattr(config, "thresholding", False))

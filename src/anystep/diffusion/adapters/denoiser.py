@@ -80,7 +80,7 @@ def _shape_of(config: Any) -> tuple[int, ...]:
     channels, size = getattr(config, "in_channels", None), getattr(config, "sample_size", None)
     if channels is None or size is None:
         raise UsageError(
-            "The config does not say the shape of a sample; call from_diffusers(model, scheduler, shape=(4, 64, 64))."
+            "The model's config does not say a sample's shape; from_diffusers(model, scheduler, shape=(4, 64, 64))."
         )
     return (channels, size, size) if isinstance(size, int) else (channels, *size)
 

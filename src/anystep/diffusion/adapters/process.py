@@ -46,12 +46,11 @@ class Unrolled:
         self, scheduler: Any, steps: int | None, shape: tuple[int, ...], dtype: torch.dtype, setting: Any, stepping: Any
     ) -> None:
         self.shape, self.stepping = shape, dict(stepping)
-        self.base = copy.deepcopy(scheduler)
-        self.base.set_timesteps(**({} if steps is None else {"num_inference_steps": steps}), **setting)
-        self.timesteps = list(self.base.timesteps)
-        self.seeded = "generator" in inspect.signature(self.base.step).parameters
-        self.frames: list[Frame] = []
+        self.base, self.frames = copy.deepcopy(scheduler), list[Frame]()
         try:
+            self.seeded = "generator" in inspect.signature(scheduler.step).parameters
+            self.base.set_timesteps(**({} if steps is None else {"num_inference_steps": steps}), **setting)
+            self.timesteps = list(self.base.timesteps)
             self._learn(torch.zeros(1, *shape, dtype=dtype))
         except Exception as error:  # a scheduler is a program, and may fail in any way where it is called otherwise
             reason = " ".join(str(error).split())[:160] or type(error).__name__
@@ -233,10 +232,8 @@ class DiffusersProcess(Stepwise):
         return Moved(self.predicted(moved), status, np.zeros(n), np.zeros(n))
 
     def answers(self, states: Noised) -> tuple[Hashable, ...]:
-        rows = states.x.flatten(1).to(torch.float64).cpu().tolist()
-        return tuple(
-            tuple(r) if i == len(self.told) else None for r, i in zip(rows, states.index.tolist(), strict=True)
-        )
+        rows, done = states.x.flatten(1).to(torch.float64).cpu().tolist(), (states.index == len(self.told)).tolist()
+        return tuple(tuple(row) if over else None for row, over in zip(rows, done, strict=True))
 
     def texts(self, states: Noised) -> tuple[str, ...]:
         return tuple(" ".join(f"{v:.3g}" for v in row[:16]) for row in states.clean.flatten(1).tolist())
@@ -269,11 +266,11 @@ def diffusers_loop(
 ) -> DiffusersProcess:
     """Any diffusers model and scheduler as a process: `diffusers_loop(unet, scheduler, steps=20)`.
 
-    Preserves diffusers' own loop (`set_timesteps`, `scale_model_input`, model, `step`) to rounding: a state ends where
-    that loop would end from the same noise, whatever stands beside it. One step is one timestep of the scheduler, one
-    evaluation, two with guidance; a Heun scheduler has nearly twice as many timesteps as `steps`. Noise inside steps
-    comes from a generator for each row. Rewards on predictions read the scheduler's convention; where it has none of
-    ours, they read the state itself.
+    Preserves diffusers' own loop (`set_timesteps`, `scale_model_input`, model, `step`) to rounding: each state ends
+    where that loop would end from the same noise, whatever stands beside it. One step is one timestep of the
+    scheduler, one evaluation, two with guidance; a Heun scheduler has nearly twice as many timesteps as `steps`.
+    Noise inside steps comes from a generator for each row. Rewards on predictions read the scheduler's convention;
+    where it has none of ours, they read the state itself.
 
     condition, guidance: as a pipeline's class or prompt and `guidance_scale`; 1 is the conditional model. setting: more
     for `set_timesteps`, such as {"mu": 0.8}. stepping: more for `step`, such as {"eta": 1.0}. asking: the options of
@@ -282,9 +279,7 @@ def diffusers_loop(
     """
     require(scheduler)
     if hasattr(scheduler, "noise_sampler"):
-        raise UsageError(
-            f"{type(scheduler).__name__} draws noise for a batch as a whole; use one that takes a generator."
-        )
+        raise UsageError(f"{type(scheduler).__name__} draws one noise for a batch; use one that takes a generator.")
     options = {"classes": None, "null": None, "prompts": None, "ask": None, "shape": None, "least": 16}
     if unknown := sorted(set(asking) - set(options)):
         raise UsageError(f"diffusers_loop has no option {unknown[0]}; it takes {', '.join(options)} beside its own.")

@@ -104,9 +104,7 @@ def to_diffusers(solver: Solver, scheduler: Any) -> SchedulerMixin:
     """
     require(scheduler)
     if type(solver).shown is not Solver.shown:
-        raise UsageError(
-            f"{type(solver).__name__} shows rows at times of their own; a pipeline has one for all of them."
-        )
+        raise UsageError(f"{type(solver).__name__} shows rows at times of their own; a pipeline has one for all.")
     convention = convention_of(scheduler)
     from anystep.diffusion.adapters.stepping import SolverScheduler
 

@@ -50,6 +50,13 @@ def nearest(samples: Tensor, train: Tensor) -> Tensor:
     return torch.cdist(samples, train, compute_mode=EXACT).amin(1)
 
 
+def memorised(samples: Tensor, train: Tensor, held_out: Tensor) -> float:
+    """The share of samples that lie nearer to a training row than to any held-out one, ties by half: around a half for
+    a model that learned the law, 1 for one that copies. Fair where both sets have as many rows of each class."""
+    trained, unseen = nearest(samples, train), nearest(samples, held_out)
+    return float(((trained < unseen).double() + 0.5 * (trained == unseen).double()).mean())
+
+
 def _radius(x: Tensor, k: int) -> Tensor:
     """(n,) the distance of each row to its k-th nearest other."""
     return torch.cdist(x, x, compute_mode=EXACT).kthvalue(k + 1).values

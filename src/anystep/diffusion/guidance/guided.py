@@ -28,6 +28,9 @@ class Guided(Denoiser):
     def flops(self) -> float:
         return self.model.flops()
 
+    def beside(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.model.beside(t)
+
     def settings(self) -> str:
         return f"{self.name} of {self.model.settings()}"
 

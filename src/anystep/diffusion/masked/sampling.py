@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -23,11 +23,18 @@ class Sequences:
     cost: Cost
 
 
-def sample(process: MaskedProcess, n: int, condition: Sequence[int] | None = None, seed: int = 0) -> Sequences:
+def sample(
+    process: MaskedProcess,
+    n: int,
+    condition: Sequence[int] | None = None,
+    seed: int = 0,
+    tokens: Tensor | None = None,
+) -> Sequences:
     """n samples of a masked process; sample(n=4) is a prefix of sample(n=8).
 
-    condition: one class a row, by default the process's own. Preserves what the process preserves. Raises UsageError
-    for classes that the model does not know.
+    condition: one class a row, by default the process's own. tokens: (n, length) to fill in, by default what the
+    process knows; the same sites are hidden in every row. Preserves what the process preserves. Raises UsageError
+    for classes that the model does not know, and tokens that are hidden elsewhere.
     """
     given = [process.condition] * n if condition is None else condition
     wanted = np.broadcast_to(np.asarray(given, dtype=np.int64), (n,)).copy()
@@ -35,5 +42,11 @@ def sample(process: MaskedProcess, n: int, condition: Sequence[int] | None = Non
         raise UsageError(f"condition={condition!r}: {process.model.name} knows {process.model.classes} classes, from 0")
     limit = Limit(Ledger(), process.name)
     keys = lineage.roots(seed, (), np.arange(n))
-    states = process.step(process.masked(keys, wanted), keys, limit, "done").states
+    states = process.masked(keys, wanted)
+    if tokens is not None:
+        hidden = [t == process.model.mask for t in (tokens, states.tokens)]
+        if tokens.shape != states.tokens.shape or not hidden[0].equal(hidden[1]):
+            raise UsageError("sample(tokens=...): (n, length), hidden where MaskedProcess(known=...) has it.")
+        states = replace(states, tokens=tokens, clean=tokens)
+    states = process.step(states, keys, limit, "done").states
     return Sequences(states.tokens, limit.used)

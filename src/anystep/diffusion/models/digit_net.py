@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FASTEST = 8.0  # radians a unit of time: faster features make derivatives in time, which distillation takes, explode
+WAVES = FASTEST * 2 ** (torch.arange(-8, 1) / 2)
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,22 @@ class Shape:
     blocks: int = 3
     told: int = 64
     classes: int = 10
+
+    def network(self) -> DigitNet:
+        return DigitNet(self)
+
+
+def listening(told: int, classes: int) -> tuple[nn.Sequential, nn.Embedding]:
+    """What turns a time into (n, told), and a class, of which the last is none."""
+    time = nn.Sequential(nn.Linear(1 + 2 * len(WAVES), told), nn.SiLU(), nn.Linear(told, told))
+    return time, nn.Embedding(classes + 1, told)
+
+
+def tell(time: nn.Sequential, label: nn.Embedding, t: Tensor, condition: Tensor) -> Tensor:
+    """(n, told) of times (n,) and classes (n,), -1 for none."""
+    angles = t[:, None] * WAVES.to(t)
+    told = time(torch.cat([t[:, None], angles.sin(), angles.cos()], -1))
+    return F.silu(told + label(condition % label.num_embeddings))
 
 
 class Block(nn.Module):
@@ -46,14 +63,10 @@ class Block(nn.Module):
 class DigitNet(nn.Module):
     """(n, size, size) at times (n,) of classes (n,), -1 for none, to something of the images' shape."""
 
-    waves: Tensor
-
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape, pixels = shape, shape.size**2
-        self.register_buffer("waves", FASTEST * 2 ** (torch.arange(-8, 1) / 2), persistent=False)
-        self.time = nn.Sequential(nn.Linear(19, shape.told), nn.SiLU(), nn.Linear(shape.told, shape.told))
-        self.label = nn.Embedding(shape.classes + 1, shape.told)
+        self.time, self.label = listening(shape.told, shape.classes)
         self.enter, self.leave = nn.Linear(pixels, shape.width), nn.Linear(shape.width, pixels)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.blocks))
         self.norm = nn.LayerNorm(shape.width)
@@ -62,9 +75,7 @@ class DigitNet(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        angles = t[:, None] * self.waves.to(t.dtype)
-        told = self.time(torch.cat([t[:, None], angles.sin(), angles.cos()], -1))
-        told = F.silu(told + self.label(condition % (self.shape.classes + 1)))
+        told = tell(self.time, self.label, t, condition)
         h = self.enter(x.flatten(1))
         for block in self.blocks:
             h = block(h, told)

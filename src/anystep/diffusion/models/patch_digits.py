@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from anystep import kept
 from anystep.diffusion.models.digit_data import Images, digits_data
 from anystep.diffusion.models.digit_flow import Cost
-from anystep.diffusion.models.patch_net import PatchNet, PatchShape, cut
+from anystep.diffusion.models.patch_net import PatchFlow, PatchNet, PatchShape, cut
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,14 @@ def trained(recipe: PatchRecipe, say: Callable[[str], None] = print) -> PatchNet
 
     card = kept.kept("patch-digits", asdict(recipe), make)
     return _read(recipe, card.stem, card.parent)
+
+
+def patch_digits(recipe: PatchRecipe | None = None, say: Callable[[str], None] = print) -> PatchFlow:
+    """A trained model of 8x8 digits in sixteen patches, for `PatchProcess`; trained once, then kept.
+
+    recipe: one of your own instead.
+    """
+    return PatchFlow(trained(recipe or PatchRecipe(), say))
 
 
 @cache

@@ -77,9 +77,8 @@ class PatchNet(nn.Module):
         self.register_buffer("waves", FASTEST * 2 ** (torch.arange(-8, 1) / 2), persistent=False)
         self.label = nn.Embedding(shape.classes + 1, shape.body)
         self.enter = nn.Linear(n * (shape.pixels + 1), shape.body)
-        self.reading = nn.Sequential(
-            *(Residual(shape.body) for _ in range(shape.body_blocks)), nn.LayerNorm(shape.body)
-        )
+        reading = [*(Residual(shape.body) for _ in range(shape.body_blocks)), nn.LayerNorm(shape.body)]
+        self.reading = nn.Sequential(*reading)
         self.tell = nn.Linear(shape.body, n * shape.told)
         self.time = nn.Linear(19, shape.head)
         self.hear = nn.Linear(shape.told, shape.head)
@@ -106,6 +105,37 @@ class PatchNet(nn.Module):
             h = block(h, heard)
         velocity: Tensor = self.leave(self.norm(h))
         return velocity
+
+
+LEAST = 16  # rows a call at least: a matrix product of fewer may round a row by what else is there
+
+
+class PatchFlow:
+    """A trained `PatchNet` as rows of evaluations. `forward(patches, known, condition)` is the body's pass and
+    `forward(x, t, told)` the head's: a row of either is one evaluation."""
+
+    def __init__(self, net: PatchNet, name: str = "patch-digits") -> None:
+        self.net, self.shape, self.name = net.eval(), net.shape, name
+        self.classes = net.shape.classes
+        weights = {n: p.numel() for n, p in net.named_parameters() if p.ndim == 2 and n != "label.weight"}
+        body = sum(v for n, v in weights.items() if n.split(".")[0] in ("enter", "reading", "tell"))
+        self.body_flops, self.head_flops = 2.0 * body, 2.0 * (sum(weights.values()) - body)
+
+    def forward(self, first: Tensor, *rest: Tensor) -> Tensor:
+        n, args = len(first), (first, *rest)
+        if n < LEAST:
+            fill = torch.arange(LEAST) % n
+            args = tuple(a[fill] for a in args)
+        part = self.net.body if first.ndim == 3 else self.net.head
+        return part(*args)[:n]
+
+    def told(self, patches: Tensor, known: Tensor, condition: Tensor) -> Tensor:
+        """(n, patches, told): what the body tells the head of every patch."""
+        return self.forward(patches, known, condition)
+
+    def velocity(self, x: Tensor, t: Tensor, told: Tensor) -> Tensor:
+        """(n, pixels) velocity of patches on the flow's path, given what the body told of each."""
+        return self.forward(x, t, told)
 
 
 def cut(images: Tensor, side: int) -> Tensor:

@@ -9,6 +9,7 @@ from anystep.diffusion.solvers.midpoint import Midpoint
 from anystep.diffusion.solvers.pndm import PNDM
 from anystep.diffusion.solvers.predictor_corrector import PredictorCorrector, few_step
 from anystep.diffusion.solvers.solver import Here, Level, Reached, Solver
+from anystep.diffusion.solvers.time_shift import TimeShiftSampler
 
 __all__ = [
     "DDIM",
@@ -24,5 +25,6 @@ __all__ = [
     "PredictorCorrector",
     "Reached",
     "Solver",
+    "TimeShiftSampler",
     "few_step",
 ]

@@ -22,7 +22,7 @@ import numpy as np
 from anystep import keys
 from anystep.errors import UsageError
 from anystep.language.engine.engine import Engine
-from anystep.language.engine.slots import Arrange, window
+from anystep.language.engine.slots import Arrange, Slots, window
 from anystep.language.joined import Joined
 from anystep.language.member import Member
 from anystep.language.process import LanguageProcess, Prompt
@@ -129,7 +129,8 @@ class TemporalFusionScheduler:
     @property
     def moved(self) -> int:
         """Rows moved from slot to slot so far."""
-        return self._joined.session.slots.moved
+        slots = self._joined.session.slots
+        return slots.moved if isinstance(slots, Slots) else 0
 
     def step(self) -> list[Ticket]:
         """One pass for all; the requests that it ended, in order of arrival."""

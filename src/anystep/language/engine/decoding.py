@@ -58,7 +58,10 @@ class Decoding:
     def logits(self, rows: Sequence[int] | np.ndarray | None = None) -> Tensor:
         """(len(rows), vocab): next-token logits of `rows`, by default of all; rows that are still equal cost one."""
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows, np.int64)
-        _, first, back = np.unique(self.origin[chosen], return_index=True, return_inverse=True)
+        origins = self.origin[chosen].tolist()
+        if len(set(origins)) == len(origins):
+            return self.engine.model.logits(self.hidden.index_select(0, torch.from_numpy(chosen)))
+        _, first, back = np.unique(origins, return_index=True, return_inverse=True)
         hidden = self.hidden[torch.from_numpy(chosen[first])]
         return self.engine.model.logits(hidden)[torch.from_numpy(back)]
 

@@ -22,10 +22,11 @@ from anystep.language.engine.cache import Path, PrefixCache
 from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.llama import Attend, Config
 from anystep.language.engine.packed import Packed
+from anystep.language.engine.pages import Pool
 from anystep.language.engine.plan import Plan, Unit, make_plan, passes
 from anystep.language.engine.rows import Counters
 from anystep.language.engine.running import Running
-from anystep.language.engine.slots import Arrange, window
+from anystep.language.engine.slots import Arrange
 from anystep.language.engine.tokenizer import Tokenizer
 from anystep.language.engine.trees import Tree
 from anystep.ledger import Cost
@@ -49,7 +50,7 @@ class Engine:
 
     live_bytes: of keys and values that the rows of one step hold while they go on, pinned in the cache and of their
     own. Rows that do not fit wait until others have done their step, and what the cache has lost of them by then is
-    computed again, and charged; one row is let in whatever it needs.
+    computed again, and charged; one row is let in whatever it needs. A sixteenth of it is held for the next rows.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Engine:
         self.cache, self.counters = PrefixCache(cache_bytes), Counters()
         config, device = model.config, next(model.parameters()).device
         self.like = torch.empty(config.layers, 2, config.kv_heads, 0, config.head_dim, device=device)
+        self.pages = Pool(self.like, live_bytes // 16)
 
     @property
     def config(self) -> Config:
@@ -173,8 +175,8 @@ class Engine:
         packed = Packed(self, units)
         return packed.keep(self.run(packed.tokens, packed.positions, packed.attend())[0])
 
-    def gather(self, arrange: Arrange = window) -> Running:
-        """A session without rows, which join and leave it as they like; see `Running`. `arrange`: see `slots`."""
+    def gather(self, arrange: Arrange | None = None) -> Running:
+        """A session without rows, which join and leave it as they like; see `Running`."""
         return Running(self, arrange)
 
     @torch.inference_mode()

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from anystep.errors import Unsupported, UsageError
 from anystep.language.engine.cache import Path, Segment, Tokens, path_length
-from anystep.language.engine.decoding import Decoding, one_each
+from anystep.language.engine.decoding import Decoding
 from anystep.language.engine.llama import Attend
+from anystep.language.engine.native.attention import attends
 from anystep.language.engine.packed import Packed
+from anystep.language.engine.pages import Pages
 from anystep.language.engine.plan import Unit
-from anystep.language.engine.rows import Rows
-from anystep.language.engine.slots import ROOM, Arrange, Slots
+from anystep.language.engine.slots import ROOM, Arrange, Feed, Slots, window
 from anystep.language.engine.trees import Tree
 
 if TYPE_CHECKING:
@@ -30,18 +31,23 @@ class Running(Decoding):
     It holds `bytes` of keys: those its rows see in the cache, which it pins, and its own buffer.
     """
 
-    def __init__(self, engine: Engine, arrange: Arrange) -> None:
-        self.engine, self.arrange = engine, arrange
+    def __init__(self, engine: Engine, arrange: Arrange | None = None) -> None:
+        """arrange: how rows keep side by side, `slots.window` where none is given and they must; otherwise `pages`."""
+        self.engine = engine
         self.paths, self.tokens, self.trace = [], [], []
         self.hidden = engine.like.new_zeros(0, engine.config.dim)
         self.live, self.origin = np.zeros(0, bool), np.zeros(0, np.int64)
-        self.slots = Slots(engine.like, engine.counters)
+        self.slots: Slots | Pages = (
+            Pages(engine.pages, engine.counters)
+            if arrange is None and attends(engine.like)
+            else Slots(engine.like, engine.counters, arrange or window)
+        )
         self.fresh = itertools.count()
         self.looked = {}
 
     @property
     def bytes(self) -> int:
-        return self.slots.buffer.nbytes + sum(segment.bytes for segment in self.pinned())
+        return self.slots.bytes + sum(segment.bytes for segment in self.pinned())
 
     def pinned(self) -> set[Segment]:
         """The cached segments that rows see."""
@@ -100,7 +106,7 @@ class Running(Decoding):
         that differs, or a row whose context is full.
         """
         chosen = np.flatnonzero(self.live) if rows is None else np.asarray(rows, np.int64)
-        if len(chosen) != len(tokens) or len(np.unique(chosen)) != len(chosen) or not self.live[chosen].all():
+        if len(chosen) != len(tokens) or len(set(chosen.tolist())) != len(chosen) or not self.live[chosen].all():
             raise UsageError(f"append(tokens, rows) takes one token a live row; got {len(tokens)}, {len(chosen)}.")
         context = self.engine.config.context
         if max((len(self.tokens[row]) for row in chosen.tolist()), default=0) >= context:
@@ -108,31 +114,25 @@ class Running(Decoding):
         packed = Packed(self.engine, units) if units else None
         if not len(chosen):
             return [] if packed is None else packed.keep(self._pass(None, packed)[1])
-        self.slots.make_room(most=most)
-        low, width = self.slots.arrange(chosen.tolist(), self.arrange)
-        laid = self.slots.since(low)
-        at = np.array([self.slots.at[row] for row in chosen.tolist()]) - low
-        fed = torch.zeros(width, dtype=torch.int64)
-        fed[torch.from_numpy(at)] = torch.as_tensor(tokens)
-        states, rest = self._pass((laid, fed), packed)
-        hidden = states[torch.from_numpy(at)].clone()
-        laid.own[at] += 1
-        self.hidden[torch.from_numpy(chosen)] = hidden
+        feed = self.slots.feed(chosen.tolist(), self.engine.config, most)
+        states, rest = self._pass((feed, laid_in(feed, tokens)), packed)
+        self.slots.fed(chosen.tolist())
+        hidden = states if feed.at is None else states[torch.from_numpy(feed.at)]
+        self.hidden.index_copy_(0, torch.from_numpy(chosen), hidden)
         for row, token, state in zip(chosen.tolist(), tokens, hidden, strict=True):
             self.tokens[row].append(int(token))
             self.trace[row].append(state)
             self.origin[row] = next(self.fresh)
         return [] if packed is None else packed.keep(rest)
 
-    def _pass(self, fed: tuple[Rows, Tensor] | None, packed: Packed | None) -> tuple[Tensor, Tensor]:
-        """Hidden states of the tokens that the first slots are fed, and of what is packed beside them."""
+    def _pass(self, fed: tuple[Feed, Tensor] | None, packed: Packed | None) -> tuple[Tensor, Tensor]:
+        """Hidden states of the tokens that rows are fed, and of what is packed beside them."""
         run, nothing = self.engine.run, self.hidden[:0]
         if fed is None:
             assert packed is not None
             return nothing, run(packed.tokens, packed.positions, packed.attend())[0]
-        rows, tokens = fed
+        (_, positions, attend), tokens = fed
         n = len(tokens)
-        positions, attend = torch.from_numpy(rows.lengths[:n].copy()), one_each(rows, n, self.engine.config)
         if packed is None:
             return run(tokens[:, None], positions[:, None], attend)[:, 0], nothing
         tokens, positions = (
@@ -169,6 +169,14 @@ class Running(Decoding):
     def close(self, keep: bool = True) -> None:
         """All rows leave."""
         self.leave(list(self.slots.at), keep)
+
+
+def laid_in(feed: Feed, tokens: Sequence[int]) -> Tensor:
+    """The tokens of a pass: those that rows are fed, each in its place, and anything in the places between."""
+    fed = torch.tensor(tokens)
+    if feed.at is None:
+        return fed
+    return torch.zeros(len(feed.positions), dtype=torch.int64).index_copy_(0, torch.from_numpy(feed.at), fed)
 
 
 def beside(n: int, one: Attend, other: Attend) -> Attend:

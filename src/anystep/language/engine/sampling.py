@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anystep import keys
+from anystep.language.engine.native.drawing import drawn, draws
 
 BLOCK = 1 << 16  # probabilities that are worked on at once
 ROUNDING = 1e-6  # how near to 1 top_p may be for sums of probabilities to be told from it safely
@@ -52,6 +53,9 @@ def draw(
     """One token a row at u in [0, 1), and its log-probability under the distribution it was drawn from."""
     if temperature == 0:
         return logits.argmax(-1).cpu().numpy(), np.zeros(len(logits))
+    if top_p >= 1 and draws(logits):
+        tokens, shares = drawn(logits, u, temperature)
+        return tokens, np.log(shares)
     rows = max(BLOCK // logits.shape[-1], 1)
     chosen, chances = [np.zeros(0, np.int64)], [np.zeros(0)]
     for start in range(0, len(logits), rows):

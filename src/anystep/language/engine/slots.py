@@ -12,11 +12,16 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from anystep.language.engine.cache import Path, Segment, Span, path_length
+from anystep.language.engine.decoding import one_each
+from anystep.language.engine.llama import Attend, Config
 from anystep.language.engine.plan import SHARE
 from anystep.language.engine.rows import Counters, Rows, blank
 
@@ -43,6 +48,15 @@ def window(active: np.ndarray, total: int) -> tuple[int, int, Moves]:
     return low, n, list(zip(active[~inside].tolist(), holes.tolist(), strict=True))
 
 
+class Feed(NamedTuple):
+    """A pass of one more position for some rows: where each of them stands in it, None where that is their own order;
+    the positions of all that it runs over (width,), and what they attend to."""
+
+    at: NDArray[np.int64] | None
+    positions: Tensor
+    attend: Attend
+
+
 @dataclass(frozen=True)
 class Stretch(Span):
     """`length` positions of a segment from `start` on."""
@@ -55,10 +69,14 @@ class Stretch(Span):
 
 
 class Slots(Rows):
-    """The keys of rows that come and go. `row[slot]` is whose it is, or -1, and `at[row]` its slot."""
+    """The keys of rows that come and go. `row[slot]` is whose it is, or -1, and `at[row]` its slot.
 
-    def __init__(self, like: Tensor, counters: Counters) -> None:
+    arrange: which slots a pass runs over, such as `window`.
+    """
+
+    def __init__(self, like: Tensor, counters: Counters, arrange: Arrange = window) -> None:
         super().__init__([], like, 0, counters)
+        self.arranged = arrange
         self.paths: list[Path] = []  # by slot: what it was given from the cache
         self.copied = np.zeros(0, np.int64)  # by slot: how much of the buffer came from there
         self.row = np.full(0, -1)
@@ -74,6 +92,23 @@ class Slots(Rows):
         """Of the keys and values of one position."""
         layers, two, _, heads, _, width = self.buffer.shape
         return layers * two * heads * width * self.buffer.element_size()
+
+    @property
+    def bytes(self) -> int:
+        """Of the buffer."""
+        return self.buffer.nbytes
+
+    def feed(self, rows: Sequence[int], config: Config, most: float = np.inf) -> Feed:
+        """A pass of one more position for each of `rows`. The buffer grows beyond `most` bytes only where it must."""
+        self.make_room(most=most)
+        low, width = self.arrange(rows)
+        laid = self.since(low)
+        at = np.array([self.at[row] for row in rows]) - low
+        return Feed(at, torch.from_numpy(laid.lengths[:width].copy()), one_each(laid, width, config))
+
+    def fed(self, rows: Sequence[int]) -> None:
+        """The pass is over: their position is written."""
+        self.own[[self.at[row] for row in rows]] += 1
 
     def since(self, low: int) -> Slots:
         """These slots without the first `low`: what changes in one changes in the other."""
@@ -118,10 +153,10 @@ class Slots(Rows):
         slot = self.at[row]
         return self.buffer[:, :, slot, :, self.copied[slot] : self.own[slot]].clone()
 
-    def arrange(self, rows: Sequence[int], arrange: Arrange) -> tuple[int, int]:
+    def arrange(self, rows: Sequence[int]) -> tuple[int, int]:
         """Brings `rows` into one window of slots, and says where it begins and how long it is."""
         active = np.sort([self.at[row] for row in rows])
-        low, width, moves = arrange(active, len(self.row))
+        low, width, moves = self.arranged(active, len(self.row))
         for here, there in moves:
             self._move(here, there)
         if moves:
@@ -133,6 +168,14 @@ class Slots(Rows):
         there = [self.paths[slot] for slot in self.at.values()]
         laid = lay([*there, *paths], [0] * (len(there) + len(paths)))[len(there) :]
         return max((path_length(rest) for _, rest in laid), default=0)
+
+    def reserve(self, new: int) -> int:
+        """Bytes that a row of `new` positions takes when it comes, all of them copied."""
+        return (new + ROOM) * self.position_bytes
+
+    def grown(self) -> int:
+        """The fewest bytes of a buffer in which every row has room for more."""
+        return self.needs(0, int(self.own.max()) + ROOM)
 
     def needs(self, more: int, longest: int) -> int:
         """The fewest bytes of a buffer for the rows that are there and `more`, of which one has `longest` positions."""

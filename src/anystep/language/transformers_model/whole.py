@@ -21,7 +21,7 @@ from anystep.language.engine.cache import Path, Segment, Tokens
 from anystep.language.engine.engine import Engine
 from anystep.language.engine.llama import Config
 from anystep.language.engine.plan import Plan, Unit
-from anystep.language.engine.slots import Arrange, Slots, window
+from anystep.language.engine.slots import Arrange, Slots
 from anystep.language.engine.tokenizer import Tokenizer
 from anystep.ledger import FREE, Cost
 
@@ -98,7 +98,7 @@ class WholeEngine(Engine):
         self.counters.prefilled += int(plan.prefill.sum())
         return WholeRows(self, plan)
 
-    def gather(self, arrange: Arrange = window) -> WholeRows:  # type: ignore[override]
+    def gather(self, arrange: Arrange | None = None) -> WholeRows:  # type: ignore[override]
         return WholeRows(self, self.plan([]))
 
     @torch.inference_mode()

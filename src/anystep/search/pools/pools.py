@@ -121,6 +121,8 @@ class Pools:
             while have < max(n, 2) and not ledger.refused:
                 keys = roots(seed, have, min(rows, max(n, 2) - have))
                 block, states, bill = sampled(process, keys, bill, ledger)
+                if not len(block) and not ledger.refused:
+                    raise Unsupported(f"{process.name} leaves samples unfinished that were paid: they cannot be kept.")
                 if len(block):
                     self._keep(pool, have, block, dumped(process, states), bill)
                     fresh[have] = states

@@ -10,7 +10,7 @@ import numpy as np
 
 from anystep import keys as lineage
 from anystep.calls import Call
-from anystep.errors import Unsupported
+from anystep.errors import Unsupported, UsageError
 from anystep.keys import Keys
 from anystep.ledger import FREE, Cost, Ledger
 from anystep.process import Floats, Process, Reward, Scored, Status, Stepped
@@ -85,7 +85,7 @@ def _priced(bill: Bill, paid: Paid, started: Paid) -> tuple[Bill, list[list[Cost
     each = [list(prices) for prices in paid.each]
     if not bill.each:
         others = {prices[0] for prices in each[1:] if prices}
-        shared = less(each[0][0], others.pop()) if len(others) == 1 and each[0] else FREE
+        shared = for_all(each[0][0], others.pop()) if len(others) == 1 and each[0] else FREE
         bill = replace(bill, shared=shared, together=paid.together, start=started.together + sum(started.once, FREE))
         common = list(each[1]) if len(each) > 1 else []
     else:
@@ -96,6 +96,13 @@ def _priced(bill: Bill, paid: Paid, started: Paid) -> tuple[Bill, list[list[Cost
         common += prices[len(common) :]
     once = (*bill.once, *paid.once[len(bill.once) :])
     return replace(bill, each=tuple(common), once=once), each
+
+
+def for_all(first: Cost, other: Cost) -> Cost:
+    """What the first sample paid more than every other, if it can be for them all: reading, which the others found in a
+    cache, and no token of its own."""
+    more = less(first, other)
+    return more if more.generated == 0 and more.prompt >= 0 else FREE
 
 
 def scored(reward: Reward, states: Any, status: Any, ledger: Ledger) -> tuple[Floats, list[Cost]] | None:
@@ -134,8 +141,15 @@ def dumped(process: Process, states: Any) -> bytes | None:
 
 
 def labelled(rewards: Mapping[str, Reward] | Sequence[Reward] | Reward) -> dict[str, Reward]:
-    """Rewards by label: the caller's, else their names."""
-    if isinstance(rewards, Mapping):
-        return {label: reward.source() for label, reward in rewards.items()}
-    several = [rewards] if isinstance(rewards, Reward) else rewards
-    return {reward.source().name: reward.source() for reward in several}
+    """Rewards by label: the caller's, else their names. UsageError for what is no reward, or two of one name."""
+    if isinstance(rewards, Reward):
+        rewards = [rewards]
+    values = list(rewards.values() if isinstance(rewards, Mapping) else rewards)
+    if not all(isinstance(reward, Reward) for reward in values):
+        raise UsageError(f"record(rewards={rewards!r:.60}): rewards, as in rewards={{'length': anystep.reward(len)}}.")
+    labels = list(rewards) if isinstance(rewards, Mapping) else [reward.source().name for reward in values]
+    if len(set(labels)) < len(labels) or any("\n" in label for label in labels):
+        raise UsageError(
+            f"record(rewards=...) has the labels {labels}: give each its own, as in rewards={{'a': one, 'b': other}}."
+        )
+    return {label: reward.source() for label, reward in zip(labels, values, strict=True)}

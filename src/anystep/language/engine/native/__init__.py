@@ -37,7 +37,7 @@ def library() -> ctypes.CDLL | None:
         if not (is_ours(path.parent) and is_ours(path)):
             return None
         found = ctypes.CDLL(str(path))
-        for name in ("product", "before_attention", "after_attention", "attend", "normed"):
+        for name in ("product", "before_attention", "after_attention", "attend", "normed", "draw", "uniforms"):
             getattr(found, name).restype = None
     except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError):  # no home is a RuntimeError
         return None

@@ -7,10 +7,11 @@ bit: not on whether keys came by a prompt, a step or a tree, on how many forks s
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from anystep.language.engine.llama import Attend, Config
@@ -19,7 +20,8 @@ from anystep.language.engine.native.layers import LANES, Number, at, kernels
 from anystep.language.engine.native.watch import tell, watchers
 
 Stretch = tuple[Tensor, int, int]  # keys (layers, 2, kinds, length, width); how many of them, from which on
-FIELDS = 5  # of a `Place` in attention.h
+Places = NDArray[np.int64]  # (places, FIELDS), each a `Place` of attention.h
+FIELDS = 5
 
 
 def attends(keys: Tensor) -> bool:
@@ -35,13 +37,55 @@ def by_lists(config: Config, seen: Sequence[tuple[Sequence[Stretch], tuple[Tenso
     stretches = [stretch for before, (keys, first) in seen for stretch in (*before, (keys, first, 1))]
     shapes = {tuple(keys.shape[2::2]) for keys, *_ in stretches}
     tables = {size: table([(*before, (*mine, 1)) for before, mine in seen], size) for size in config.sizes}
+    inner = over(config, shapes, tables, own)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, alive: object = seen) -> Tensor:
+        return inner(layer, q, k, v)
+
+    return attend
+
+
+def by_places(config: Config, shape: tuple[int, int], seen: Sequence[Places], own: Places) -> Attend:
+    """`by_lists` for keys of `shape` (kinds, width) of which only the places are given: for each query all that it
+    sees, its own key last, and where that goes. Whoever calls the attention keeps them in their places."""
+    starts = np.zeros(len(seen) + 1, np.int64)
+    tables = {}
+    for size in config.sizes:
+        near = seen if size is None else [nearest(places, size, shape[1]) for places in seen]
+        np.cumsum([len(places) for places in near], out=starts[1:])
+        tables[size] = starts.copy(), np.concatenate(near)
+    return over(config, {shape}, tables, own)
+
+
+def nearest(places: Places, window: int, width: int) -> Places:
+    """The last `window` of the positions at `places`."""
+    ends = places[:, -1].cumsum()
+    skip = int(ends[-1]) - window
+    if skip <= 0:
+        return places
+    left = places[ends > skip].copy()
+    gone = skip - int(ends[-len(left)] - left[0, -1])
+    if gone > 0:
+        left[0, 0] += 4 * gone * width
+        left[0, -1] -= gone
+    return left
+
+
+def over(
+    config: Config,
+    shapes: set[tuple[int, ...]],
+    tables: Mapping[int | None, tuple[NDArray[np.int64], Places]],
+    own: Places,
+) -> Attend:
+    """The attention of a pass over keys of these `shapes`, by a table for each size of window: where each query's
+    places begin, and all places."""
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         starts, places = tables[config.window(layer)]
         batch, heads, time, width = q.shape
         kinds = k.shape[1]
-        if batch * time != len(seen) or heads % kinds or shapes - {(kinds, width)}:
-            raise ValueError(f"Lists for {len(seen)} queries on other keys; got {tuple(q.shape)}, {tuple(k.shape)}.")
+        if batch * time != len(own) or heads % kinds or shapes - {(kinds, width)}:
+            raise ValueError(f"Lists for {len(own)} queries on other keys; got {tuple(q.shape)}, {tuple(k.shape)}.")
         rows = [flat(x.float()) for x in (q, k, v)]
         out = torch.empty(batch, time, heads, width)
         if watchers:

@@ -13,7 +13,7 @@
 
 // Room that a thread keeps from call to call, and gives back when it ends.
 typedef struct { void *at; size_t size; } Scratch;
-enum { LEVELS, ROWS, KEPT, TURNED, MIDDLE, GATES, KEYS, TOPS, SCORES, ROOMS };
+enum { LEVELS, ROWS, KEPT, TURNED, MIDDLE, GATES, KEYS, TOPS, SCORES, PARTS, ROOMS };
 
 static pthread_key_t rooms_key;
 static pthread_once_t rooms_made = PTHREAD_ONCE_INIT;
