@@ -32,9 +32,9 @@ def test_a_window_costs_no_evaluation_and_changes_samples(base: Solver, form: st
 
 @pytest.mark.parametrize("data", [0.0, 0.05, 0.5])
 def test_the_time_found_is_the_one_that_fits(data: float) -> None:
-    """Gaussian data of variance `data` in 4,096 dimensions whose noised variance is off by up to a tenth below or a twentieth above: the matching
-    time solves sigma^2 + data alpha^2 = variance, and the chosen one follows it within the window's resolution and the
-    noise of a variance of 4,096 numbers (5 standard errors)."""
+    """Gaussian data of variance `data` in 4,096 dimensions whose noised variance is off by a tenth below to a twentieth
+    above: the matching time solves sigma^2 + data alpha^2 = variance, and the chosen one follows it within the window's
+    resolution and the noise of a variance of 4,096 numbers (5 standard errors)."""
     schedule, d = VP(), 4_096
     sampler = TimeShiftSampler(DDIM(20), window=0.2, cutoff=0.0, data=data)
     grid = sampler.grid(schedule)
