@@ -130,7 +130,7 @@ def test_with_the_soft_value_a_filters_weights_are_equal() -> None:
 def test_likelihoods_are_unbiased_on_a_model_with_one_law() -> None:
     model = chain(6, 3)
     tokens = torch.from_numpy(model.draw(4, seed=0))
-    found = log_likelihood(model, tokens, draws=2_000)
+    found = log_likelihood(model, tokens, draws=500)
     error = found.std(-1) / np.sqrt(found.shape[1])
     assert (np.abs(found.mean(-1) - model.log_prob(tokens.numpy())) < 5 * error).all()
 
@@ -147,10 +147,10 @@ def test_random_order_site_by_site_and_spread_in_few_passes() -> None:
     model = chain()
     assert bigram_gap(model, Random(), 16, 20_000) <= 0.006
     for steps in (4, 8):
-        assert bigram_gap(model, Spread(), steps, 4_000) * 2 <= bigram_gap(model, Random(), steps, 4_000)
+        assert bigram_gap(model, Spread(), steps, 3_000) * 2 <= bigram_gap(model, Random(), steps, 3_000)
 
 
 def test_confidence_is_biased_even_with_a_perfect_model_and_one_site_a_pass() -> None:
     model = chain()
-    assert bigram_gap(model, Confidence(noise=0.0), 16, 1_000) > 0.3
-    assert bigram_gap(model, Confidence(noise=0.0), 16, 1_000) > bigram_gap(model, Confidence(noise=0.0), 2, 1_000)
+    few, many = (bigram_gap(model, Confidence(noise=0.0), steps, 500) for steps in (2, 16))
+    assert many > 0.6 and many > few

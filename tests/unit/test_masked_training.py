@@ -50,8 +50,8 @@ def test_a_transformer_makes_a_lawful_process(causal: bool) -> None:
 def test_it_learns_what_sites_tell_of_each_other(causal: bool) -> None:
     tokens, labels = copies(64)
     shape = Shape(6, 3, classes=2, width=16, layers=1, heads=2, causal=causal)
-    module, cost = train(MaskedRecipe(shape, updates=80, batch=32, rate=1e-2), tokens, labels)
-    assert cost.tokens == 80 * 32 * 6
+    module, cost = train(MaskedRecipe(shape, updates=150, batch=32, rate=1e-2), tokens, labels)
+    assert cost.tokens == 150 * 32 * 6
     model = NetworkPredictor(module, 6, 3, 2)
     shown, kinds = torch.tensor([[1, 3, 3, 3, 3, 3], [2, 2, 3, 3, 3, 3]]), torch.tensor([0, 1])
     said = model(shown, kinds).exp()
