@@ -40,6 +40,7 @@ def test_the_time_found_is_the_one_that_fits(data: float) -> None:
     grid = sampler.grid(schedule)
     draw = torch.Generator().manual_seed(0)
     for index in (11, 13, 15):  # later there is less noise: no variance is above what pure noise has
+    for index in (12, 14, 16):
         alpha, sigma = float(schedule.alpha(grid[index])), float(schedule.sigma(grid[index]))
         true = (sigma**2 + data * alpha**2) * np.linspace(0.9, 1.05, 9)
         wanted = schedule.when(-np.log((1 - true) / (1 - data)))
