@@ -1,6 +1,6 @@
 """Row 32: one more step before a frozen model, on Gaussian data in closed form and on digits of varied brightness.
 
-The models are trained the first time, in half a minute, and kept. Stated time: two minutes on one quiet core.
+The models are trained the first time, in half a minute, and kept. Stated time: one minute on one quiet core.
 """
 
 from __future__ import annotations
