@@ -32,17 +32,16 @@ def test_a_window_costs_no_evaluation_and_changes_samples(base: Solver, form: st
 
 @pytest.mark.parametrize("data", [0.0, 0.05, 0.5])
 def test_the_time_found_is_the_one_that_fits(data: float) -> None:
-    """Gaussian data of variance `data` in 4,096 dimensions whose noised variance is off by a tenth below to a twentieth
-    above: the matching time solves sigma^2 + data alpha^2 = variance, and the chosen one follows it within the window's
-    resolution and the noise of a variance of 4,096 numbers (5 standard errors)."""
+    """Gaussian data of variance `data` in 4,096 dimensions whose noised variance is off by up to a tenth: the matching
+    time solves sigma^2 + data alpha^2 = variance, and the chosen one follows it within the window's resolution and the
+    noise of a variance of 4,096 numbers (5 standard errors)."""
     schedule, d = VP(), 4_096
     sampler = TimeShiftSampler(DDIM(20), window=0.2, cutoff=0.0, data=data)
     grid = sampler.grid(schedule)
     draw = torch.Generator().manual_seed(0)
-    for index in (11, 13, 15):  # later there is less noise: no variance is above what pure noise has
     for index in (12, 14, 16):
         alpha, sigma = float(schedule.alpha(grid[index])), float(schedule.sigma(grid[index]))
-        true = (sigma**2 + data * alpha**2) * np.linspace(0.9, 1.05, 9)
+        true = (sigma**2 + data * alpha**2) * np.linspace(0.9, 1.1, 9)
         wanted = schedule.when(-np.log((1 - true) / (1 - data)))
         low, high = np.maximum(grid[index] - 0.1, (grid[index] + grid[index + 1]) / 2), grid[index] + 0.1
         x = torch.randn(9, d, generator=draw, dtype=torch.float64) * torch.from_numpy(true).sqrt()[:, None]
