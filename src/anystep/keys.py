@@ -22,6 +22,7 @@ _SHIFT = np.uint64(32)
 _MULTIPLY = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
 ROUNDS = 10
+CHUNK = 16_384  # numbers made at a time: as many as stay in a processor's cache
 _LINEAGE, _UNIFORM = np.uint64(1), np.uint64(2)  # separate streams, so that a draw can never equal a child's key
 
 
@@ -30,18 +31,21 @@ def philox(counter: Sequence[ArrayLike], key: ArrayLike) -> tuple[Keys, Keys, Ke
     words = [np.asarray(c, dtype=np.uint64) for c in counter]
     k = np.asarray(key, dtype=np.uint64)
     shape = np.broadcast(*words, k).shape
-    even, odd, low = (np.empty((2, *shape), np.uint64) for _ in range(3))  # words 0 and 2, words 1 and 3
+    even, odd = (np.empty((2, *shape), np.uint64) for _ in range(2))  # words 0 and 2, words 1 and 3
     even[0], odd[0], even[1], odd[1] = words
     even &= _MASK
     odd &= _MASK
-    low[0], low[1] = k & _MASK, k >> _SHIFT
+    low = np.stack([k & _MASK, k >> _SHIFT]).reshape(2, *(1,) * (len(shape) - k.ndim), *k.shape)
     turns = np.arange(ROUNDS, dtype=np.uint64).reshape(-1, 1, *(1 for _ in shape))
     schedule = (low + turns * _column(_WEYL, shape)) & _MASK
     multiply = _column(_MULTIPLY, shape)
-    for turn in schedule:
-        product = multiply * even
-        even = (product >> _SHIFT)[::-1] ^ odd ^ turn
-        odd = (product & _MASK)[::-1]
+    product = np.empty_like(even)
+    for turn in schedule:  # in place: most of the time would go to new arrays
+        np.multiply(multiply, even, out=product)
+        np.right_shift(product[::-1], _SHIFT, out=even)
+        even ^= odd
+        even ^= turn
+        np.bitwise_and(product[::-1], _MASK, out=odd)
     return even[0], odd[0], even[1], odd[1]
 
 
@@ -77,11 +81,15 @@ def uniforms(keys: ArrayLike, position: ArrayLike = 0, lane: ArrayLike = 0) -> N
 
 def normals(keys: ArrayLike, position: ArrayLike = 0, size: int = 1) -> NDArray[np.float64]:
     """Standard normal draws, shape (keys, size), by Box and Muller on consecutive lanes."""
-    column = np.asarray(keys, dtype=np.uint64)[:, None]
-    where = np.broadcast_to(np.asarray(position, dtype=np.uint64), (len(column),))[:, None]
-    lanes = np.arange(size, dtype=np.uint64)[None, :]
-    radius = np.sqrt(-2.0 * np.log1p(-uniforms(column, where, 2 * lanes)))
-    return np.asarray(radius * np.cos(2 * np.pi * uniforms(column, where, 2 * lanes + np.uint64(1))))
+    column = np.asarray(keys, dtype=np.uint64)
+    where = np.broadcast_to(np.asarray(position, dtype=np.uint64), (len(column),))
+    lanes = np.arange(2 * size, dtype=np.uint64)
+    drawn, rows = np.empty((len(column), size)), max(1, CHUNK // max(1, 2 * size))
+    for at in range(0, len(column), rows):
+        part = slice(at, at + rows)
+        u = uniforms(column[part, None], where[part, None], lanes)
+        drawn[part] = np.sqrt(-2.0 * np.log1p(-u[:, ::2])) * np.cos(2 * np.pi * u[:, 1::2])
+    return drawn
 
 
 def choose(probabilities: NDArray[np.float64], u: ArrayLike) -> NDArray[np.int64]:

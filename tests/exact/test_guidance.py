@@ -11,7 +11,7 @@ from anystep import UsageError
 from anystep.diffusion import NULL, VE, VP, Flow, Schedule, sample
 from anystep.diffusion.classifier import NetworkClassifier
 from anystep.diffusion.guidance import ClassifierFree, ClassifierGuided, RatioAware
-from anystep.diffusion.models import MixtureClassifier, MixtureDenoiser, skewed
+from anystep.diffusion.models import MixtureClassifier, MixtureDenoiser, digits, digits_classifier, skewed
 from anystep.diffusion.solvers import DDIM, Euler
 
 SCHEDULES = [Flow(), VE(), VP()]
@@ -190,3 +190,13 @@ def test_a_row_is_scaled_by_its_own_ratio() -> None:
 def test_a_negative_damping_is_refused() -> None:
     with pytest.raises(UsageError, match="damping"):
         RatioAware(skewed(), 7.0, -1.0)
+
+
+def test_a_classifier_of_clean_digits_leads_an_unconditional_model() -> None:
+    """One classifier guides, the other looks: 0.13 of these samples are threes without it, all of them with it."""
+    found = {}
+    for scale in (0.0, 3.0):
+        guided = ClassifierGuided(digits(), digits_classifier("a"), scale, through="clean", interval=(0.0, 10.0))
+        drawn = sample(guided, Euler(12), 32, condition=3)
+        found[scale] = (digits_classifier("b").labels(drawn.x) == 3).float().mean().item()
+    assert found[0.0] < 0.3 and found[3.0] > 0.9

@@ -40,6 +40,7 @@ from anystep.testing.oracles import (
     LinearGaussian,
     Metropolis,
     MixtureDiffusion,
+    Prompt,
     Relay,
     Reviser,
 )
@@ -123,6 +124,8 @@ def methods(process: Process) -> dict[str, Method]:
     if isinstance(process, EnumerableLM):
         found["complexity_vote"] = search.complexity_vote(n=4, k=2, complexity=REWARD)
         found["repeated_sampling"] = search.repeated_sampling(n=3)
+        prompts = (Prompt(process, 0), Prompt(process, 1))
+        found["adaptive_prompt"] = search.adaptive_prompt(prompts, REWARD, tries=2, threshold=0.25)
     if process is ORACLES["steps of two tokens"]:
         found["perplexity_consistency"] = search.perplexity_consistency(n=6)
         found["best_of_majority"] = search.best_of_majority(n=4, reward=REWARD, threshold=0.3, k=2)

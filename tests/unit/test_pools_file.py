@@ -255,7 +255,7 @@ def test_rewards_that_would_share_a_label_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_samples_share_is_reading_and_never_tokens_of_the_first() -> None:
-    first, other = Cost(prompt=30, generated=1, flops=9.0), Cost(generated=1, flops=2.0)
-    assert for_all(first, other) == Cost(prompt=30, flops=7.0)
+    first, other = Cost(prompt=30, generated=1, flops=9.0), Cost(cached=30, generated=1, flops=2.0)
+    assert for_all(first, other) == Cost(prompt=30, cached=-30, flops=7.0)
     assert for_all(Cost(generated=90), Cost(generated=40)) == Cost()  # a request each, and the first was longer
     assert for_all(other, first) == Cost()

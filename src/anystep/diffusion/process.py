@@ -7,6 +7,7 @@ sample costs what the solver's steps cost.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class DiffusionProcess(Stepwise):
         logp = _log_normal(states.x / top, np.full(n, top))
         return Stepped(states, np.zeros(n, dtype=np.int8), logp, np.zeros(n), limit.used, ~paid)
 
-    def price(self, states: Noised) -> list[Cost]:
+    def price(self, states: Noised) -> Cost | list[Cost]:
         rows, beside = np.zeros(len(states), dtype=np.int64), np.zeros(len(states))
         for times in self._asked(states):
             asked = ~np.isnan(times)
@@ -106,9 +107,12 @@ class DiffusionProcess(Stepwise):
         last = np.where(following < self.solver.steps, self.grid[following], np.nan)
         return [first, *self.solver.stages(index, self.grid), last]
 
-    def _costs(self, rows: NDArray[np.int64], beside: Floats) -> list[Cost]:
+    def _costs(self, rows: NDArray[np.int64], beside: Floats) -> Cost | list[Cost]:
         flops = rows * self.model.flops() + beside
-        return [Cost(evaluations=n, flops=f) for n, f in zip(rows.tolist(), flops.tolist(), strict=True)]
+        costs = list(zip(rows.tolist(), flops.tolist(), strict=True))
+        if len(set(costs)) == 1:
+            return Cost(evaluations=costs[0][0], flops=costs[0][1])
+        return [Cost(evaluations=n, flops=f) for n, f in costs]
 
     @torch.no_grad()
     def predicted(self, states: Noised) -> Noised:
@@ -160,6 +164,7 @@ class DiffusionProcess(Stepwise):
             answer[picked] = self._ask(at[picked], level.times()[picked], states.condition[picked])
             return answer
 
+        @cache
         def draw(lane: int) -> Tensor:
             drawn = lineage.normals(keys, (states.index + 1) * LANES + lane, size)
             return torch.from_numpy(drawn.reshape(tuple(x.shape))).to(x.device, x.dtype)

@@ -1,6 +1,7 @@
 """Which states are worth a step, and which answer do they give? Procedures and decisions on any process."""
 
 from anystep.search.ab_mcts import ab_mcts
+from anystep.search.adaptive_prompt import adaptive_prompt
 from anystep.search.adaptive_self_consistency import adaptive_self_consistency
 from anystep.search.alphamath import AlphaMath
 from anystep.search.astar import astar
@@ -58,6 +59,7 @@ __all__ = [
     "Geometric",
     "ab_mcts",
     "abstain",
+    "adaptive_prompt",
     "adaptive_self_consistency",
     "astar",
     "astar_decode",

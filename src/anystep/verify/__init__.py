@@ -27,6 +27,7 @@ from anystep.verify.judges import (
     self_evaluation,
     win_rate,
 )
+from anystep.verify.line_probability import CastOut, LineProbability, cast_out, line_probability
 from anystep.verify.natural_program import NaturalProgram, natural_program, verified_majority
 from anystep.verify.oracle import oracle
 from anystep.verify.plan_constraints import PlanVerifier, constraints_of, plan_constraints
@@ -41,12 +42,14 @@ from anystep.verify.uncertainty import UncertaintyHead, uncertainty_head
 
 __all__ = [
     "Attribution",
+    "CastOut",
     "ChainOutcome",
     "ChainSteps",
     "CollaborativeCotPot",
     "Consistency",
     "Glimpse",
     "Judge",
+    "LineProbability",
     "NaturalProgram",
     "Pairwise",
     "PlanVerifier",
@@ -65,6 +68,7 @@ __all__ = [
     "WinRate",
     "abduct_act_predict",
     "bradley_terry",
+    "cast_out",
     "chain_outcome",
     "chain_steps",
     "chain_value",
@@ -75,6 +79,7 @@ __all__ = [
     "glimpse",
     "judge",
     "judge_for",
+    "line_probability",
     "natural_program",
     "oracle",
     "pairwise",

@@ -46,12 +46,11 @@ class Unrolled:
         self, scheduler: Any, steps: int | None, shape: tuple[int, ...], dtype: torch.dtype, setting: Any, stepping: Any
     ) -> None:
         self.shape, self.stepping = shape, dict(stepping)
-        self.base = copy.deepcopy(scheduler)
-        self.base.set_timesteps(**({} if steps is None else {"num_inference_steps": steps}), **setting)
-        self.timesteps = list(self.base.timesteps)
-        self.seeded = "generator" in inspect.signature(self.base.step).parameters
-        self.frames: list[Frame] = []
+        self.base, self.frames = copy.deepcopy(scheduler), list[Frame]()
         try:
+            self.seeded = "generator" in inspect.signature(scheduler.step).parameters
+            self.base.set_timesteps(**({} if steps is None else {"num_inference_steps": steps}), **setting)
+            self.timesteps = list(self.base.timesteps)
             self._learn(torch.zeros(1, *shape, dtype=dtype))
         except Exception as error:  # a scheduler is a program, and may fail in any way where it is called otherwise
             reason = " ".join(str(error).split())[:160] or type(error).__name__

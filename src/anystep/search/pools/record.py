@@ -14,7 +14,7 @@ from anystep.errors import Unsupported, UsageError
 from anystep.keys import Keys
 from anystep.ledger import FREE, Cost, Ledger
 from anystep.process import Floats, Process, Reward, Scored, Status, Stepped
-from anystep.search.pools.bill import Bill, Meter, Paid, figures, less, sorted_out
+from anystep.search.pools.bill import Bill, Meter, Paid, less, sorted_out
 from anystep.search.pools.block import Block, whole
 
 
@@ -99,10 +99,10 @@ def _priced(bill: Bill, paid: Paid, started: Paid) -> tuple[Bill, list[list[Cost
 
 
 def for_all(first: Cost, other: Cost) -> Cost:
-    """What the first sample paid more than every other, if it can be for them all: reading, and no token of its own."""
+    """What the first sample paid more than every other, if it can be for them all: reading, which the others found in a
+    cache, and no token of its own."""
     more = less(first, other)
-    shared = more.generated == 0 and all(x >= 0 for x in figures(more))
-    return more if shared else FREE
+    return more if more.generated == 0 and more.prompt >= 0 else FREE
 
 
 def scored(reward: Reward, states: Any, status: Any, ledger: Ledger) -> tuple[Floats, list[Cost]] | None:

@@ -9,6 +9,7 @@ from anystep.testing.oracles.hmm import HiddenMarkov
 from anystep.testing.oracles.judges import JudgePotential, JudgeReward
 from anystep.testing.oracles.language import EnumerableLM, Sequences
 from anystep.testing.oracles.mixture import Mixture, MixtureDiffusion
+from anystep.testing.oracles.prompted import Prompt, PromptedLM
 
 __all__ = [
     "Again",
@@ -23,6 +24,8 @@ __all__ = [
     "Metropolis",
     "Mixture",
     "MixtureDiffusion",
+    "Prompt",
+    "PromptedLM",
     "Relay",
     "Reviser",
     "Sequences",
