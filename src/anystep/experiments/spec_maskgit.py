@@ -1,6 +1,6 @@
 """Row 78: SpecMaskGIT against autoregressive decoding of the same tokens, and bandwidth extension without training.
 
-Stated time: ten minutes on one quiet core, and eight more the first time, when the tokenizer and both transformers are
+Stated time: five minutes on one quiet core, and three more the first time, when the tokenizer and both transformers are
 trained (then they are kept).
 """
 
