@@ -94,7 +94,7 @@ class Network(Denoiser):
     ) -> None:
         if predicts not in ("clean", "noise", "velocity"):
             raise UsageError(f"predicts={predicts!r}: a network predicts 'clean', 'noise' or 'velocity'.")
-        first = next(module.parameters())
+        first = next(module.parameters(), torch.empty(0))
         self.module, self.schedule, self.shape, self.predicts = (
             module.eval().requires_grad_(False),
             schedule,
@@ -108,6 +108,11 @@ class Network(Denoiser):
         said = torch.cat(
             [self.forward(*rows) for rows in zip(*(v.split(self.most) for v in (x, t, condition)), strict=True)]
         )
+        if said.shape != x.shape:
+            raise UsageError(
+                f"Network({self.name}): the module answers {tuple(said.shape[1:])} a row where {tuple(x.shape[1:])} is "
+                "asked; a denoiser's network answers in the shape of x."
+            )
         return clean_from(said, x, t, self.schedule, self.predicts)
 
     def calls(self, t: NDArray[np.float64]) -> int:

@@ -125,8 +125,9 @@ class Renoise(Editor):
     def moved(self, states: Noised, keys: Keys) -> tuple[Tensor, NDArray[np.int64], Floats]:
         index, schedule, grid = np.maximum(states.index - self.back, 0), self.process.model.schedule, self.process.grid
         x = states.x.detach().cpu().to(torch.float64)
-        now, then = Level.at(grid[states.index], schedule, x), Level.at(grid[index], schedule, x)
-        left = then.alpha / now.alpha
+        now, then = Level.at(states.time, schedule, x), Level.at(grid[index], schedule, x)
+        # Pure noise holds no signal to keep: a start whose level is 0 / 0 is drawn afresh.
+        left = torch.where(then.alpha > 0, then.alpha / now.alpha, 0.0)
         added = torch.sqrt((then.sigma**2 - (left * now.sigma) ** 2).clamp_min(0.0))
         z = self.drawn(states, keys)
         return left * x + added * z, index, _density(z, added)

@@ -43,12 +43,25 @@ class DiffusionProcess(Stepwise):
     def __init__(
         self, denoiser: Denoiser, solver: Solver, condition: int | None = None, name: str | None = None
     ) -> None:
-        if condition is not None and not 0 <= condition < denoiser.classes:
+        if not isinstance(denoiser, Denoiser) or not isinstance(solver, Solver):
+            raise UsageError(
+                f"DiffusionProcess({denoiser!r}, {solver!r}): a denoiser, then a solver; "
+                "DiffusionProcess(models.digits(), solvers.few_step(8), condition=3)."
+            )
+        if condition is not None and not (
+            isinstance(condition, int | np.integer) and 0 <= condition < denoiser.classes
+        ):
             known = f"0 to {denoiser.classes - 1}" if denoiser.classes else "none: leave condition out"
             raise UsageError(f"condition={condition!r}: {denoiser.name} knows the classes {known}.")
         self.model, self.solver, self.condition = denoiser, solver, NULL if condition is None else condition
         self.name, self.horizon, self.branches = name or denoiser.name, solver.steps, solver.random
         self.grid = solver.grid(denoiser.schedule)
+        looks = np.linspace(0.0, denoiser.schedule.last, LOOKS + 1)[1:]
+        if solver.shifts and len(np.unique(denoiser.evaluations(looks))) > 1:
+            raise UsageError(
+                f"{solver!r} chooses its times as it goes, and what {denoiser.name} costs depends on the time, so no "
+                "step could be paid before it is taken; guide at every time, or use the solver without shifts."
+            )
 
     def settings(self) -> str:
         return f"{self.model.settings()}, {self.solver!r}, condition={self.condition}"
@@ -183,6 +196,7 @@ class DiffusionProcess(Stepwise):
         return Noised.read(data, self.model.device)
 
 
+LOOKS = 256  # times at which prices are compared
 LANES = 8  # draws of a row's size that one step may make
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from anystep.errors import UsageError
 from anystep.ledger import FREE, Cost, Limit
 from anystep.process import Floats, Potential, Reward, Scored
 
@@ -50,11 +51,18 @@ class PotentialOnClean(Potential):
 
 def _on_clean(function: Callable[[Tensor], Any], each: Cost, states: Any, limit: Limit) -> Floats:
     values = np.full(len(states), np.nan)
-    paid = np.arange(len(states))
+    paid = np.flatnonzero(states.known)  # nothing is predicted yet behind the others, so they have no value
     if each != FREE:
         paid = paid[limit.pay(paid, each, Cost(calls=1))]
     if len(paid):
-        values[paid] = np.asarray(function(states.clean[paid]), dtype=np.float64)
+        said = function(states.clean[paid])
+        found = np.asarray(said.detach().cpu() if isinstance(said, Tensor) else said, dtype=np.float64)
+        if found.shape != (len(paid),):
+            raise UsageError(
+                f"on_clean(function): one number a row, so {(len(paid),)} and not {found.shape}; "
+                'on_clean(lambda x: x.flatten(1).mean(1), "bright").'
+            )
+        values[paid] = found
     return values
 
 

@@ -72,8 +72,12 @@ def _begun(
     denoiser: Denoiser, solver: Solver, n: int, condition: int | Sequence[int] | None, seed: int
 ) -> tuple[DiffusionProcess, Keys, Noised]:
     process = DiffusionProcess(denoiser, solver)
-    wanted = np.full(n, NULL) if condition is None else np.broadcast_to(np.asarray(condition, dtype=np.int64), (n,))
+    if n < 0:
+        raise UsageError(f"n={n!r}: how many samples; sample(denoiser, solver, n=16).")
+    wanted = np.asarray(NULL if condition is None else condition)
+    if wanted.shape not in ((), (n,)) or (wanted.size and wanted.dtype.kind not in "iu"):
+        raise UsageError(f"condition={condition!r}: one class for all, or {n} in a list; condition=3.")
     if condition is not None and not ((wanted >= 0) & (wanted < denoiser.classes)).all():
         raise UsageError(f"condition={condition!r}: {denoiser.name} knows {denoiser.classes} classes, from 0.")
     keys = lineage.roots(seed, (), np.arange(n))
-    return process, keys, process.noise(keys, wanted.astype(np.int64))
+    return process, keys, process.noise(keys, np.full(n, wanted, dtype=np.int64))

@@ -61,8 +61,8 @@ class Karras(Spacing):
 
     def grid(self, schedule: Schedule, steps: int) -> Floats:
         top = start(schedule, self.largest)
-        if not 0 < self.smallest < top:
-            raise UsageError(f"{self!r}: 0 < smallest < largest, and the schedule starts at {top:g}.")
+        if not 0 < self.smallest < top or not 0 < self.rho < np.inf:
+            raise UsageError(f"{self!r}: 0 < smallest < largest, rho is positive, and the schedule starts at {top:g}.")
         share = np.linspace(0.0, 1.0, steps) if steps > 1 else np.zeros(1)
         low, high = self.smallest ** (1 / self.rho), top ** (1 / self.rho)
         levels = (high + share * (low - high)) ** self.rho
@@ -125,6 +125,8 @@ class Times(Spacing):
             raise UsageError(f"Times{self.times!r}: times descend, and the last is 0; Times((1.0, 0.5, 0.0)).")
 
     def grid(self, schedule: Schedule, steps: int) -> Floats:
+        if self.times[0] > schedule.last:
+            raise UsageError(f"{self!r}: {schedule!r} ends at t={schedule.last:g}, and no model knows times beyond.")
         if steps != len(self.times) - 1:
             raise UsageError(f"{len(self.times)} times make {len(self.times) - 1} steps, not {steps}.")
         return np.asarray(self.times, dtype=np.float64)
@@ -132,4 +134,7 @@ class Times(Spacing):
 
 def start(schedule: Schedule, largest: float | None = None) -> float:
     """The noise level sigma / alpha to start from: the schedule's last, but 80 at most."""
-    return largest if largest is not None else min(float(schedule.ratio(schedule.last)), 80.0)
+    last = float(schedule.ratio(schedule.last))
+    if largest is not None and not largest <= last * (1 + 1e-9):
+        raise UsageError(f"largest={largest!r}: {schedule!r} ends at a noise level of {last:.4g}; no more than that.")
+    return largest if largest is not None else min(last, 80.0)

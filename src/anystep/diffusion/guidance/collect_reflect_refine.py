@@ -53,7 +53,15 @@ class _Collecting(ClassifierFree):
 
 
 def collect(model: Denoiser, scale: float, solver: Solver, condition: Sequence[int], seed: int = 0) -> Trajectories:
-    """What classifier-free guidance says on the way to one sample of each condition."""
+    """What classifier-free guidance says on the way to one sample of each condition.
+
+    Raises UsageError without conditions, and at scale 1, where nothing is guided and so nothing kept.
+    """
+    if len(condition) == 0 or scale == 1.0:
+        raise UsageError(
+            f"collect(scale={scale!r}) of {len(condition)} conditions keeps nothing: a scale other than 1 and a class "
+            "or more; collect(model, 2.0, solver, range(10))."
+        )
     guided = _Collecting(model, scale)
     sample(guided, solver, len(condition), condition, seed)
     return Trajectories(*(torch.cat(parts) for parts in zip(*guided.kept, strict=True)))

@@ -20,6 +20,7 @@ from anystep.diffusion.denoiser import NULL, Denoiser
 from anystep.diffusion.guidance.guided import Guided
 from anystep.diffusion.schedules import Floats, Schedule
 from anystep.diffusion.solvers.solver import Solver
+from anystep.diffusion.solvers.time_shift import TimeShiftSampler
 from anystep.diffusion.spacing import Spacing
 from anystep.errors import UsageError
 
@@ -122,6 +123,10 @@ class OneMoreStep(Guided):
 
     def solver(self, solver: Solver) -> Solver:
         """`solver`, with the step before its first."""
+        if isinstance(solver, TimeShiftSampler):
+            raise UsageError(
+                "one more step goes inside: TimeShiftSampler(more.solver(DDIM(20))), not more.solver(TimeShiftSampler)."
+            )
         return replace(solver, steps=solver.steps + 1, spacing=OneBefore(solver.spacing))
 
     def settings(self) -> str:

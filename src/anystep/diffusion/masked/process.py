@@ -217,7 +217,7 @@ def _refuse(model: Predictor, steps: int, temperature: float, condition: int | N
         raise UsageError(f"MaskedProcess(steps={steps!r}): steps is 1 or more; MaskedProcess(predictor, steps=8).")
     if not 0 <= temperature < np.inf:
         raise UsageError(f"temperature={temperature!r}: 0 or more; 1.0 draws from the model, 0.0 takes the likeliest.")
-    if condition is not None and not 0 <= condition < model.classes:
+    if condition is not None and not (isinstance(condition, int | np.integer) and 0 <= condition < model.classes):
         known = f"0 to {model.classes - 1}" if model.classes else "none: leave condition out"
         raise UsageError(f"condition={condition!r}: {model.name} knows the classes {known}.")
     if completes not in ("argmax", "sample"):

@@ -106,6 +106,11 @@ class Solver(ABC):
     def random(self) -> bool:
         return False
 
+    @property
+    def shifts(self) -> bool:
+        """Whether the model is asked at times that the points themselves decide, which no price can know before."""
+        return False
+
     def grid(self, schedule: Schedule) -> Floats:
         """(steps + 1,) descending times, the last 0."""
         return self.spacing.grid(schedule, self.steps)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anystep.diffusion.schedules import Schedule
+from anystep.diffusion.solvers.pndm import PNDM
 from anystep.diffusion.solvers.solver import Here, Level, Reached, Solver
 from anystep.errors import UsageError
 from anystep.process import Floats
@@ -28,7 +29,9 @@ class TimeShiftSampler(Solver):
 
     After a step to time t, the variance of each row over its own dimensions is compared with sigma^2 + data alpha^2 at
     times in [t - window / 2, t + window / 2]; the closest is the time of the next call and the next step's start. Never
-    the first point's, and none at or below `cutoff`; times stay between the next of the grid and the schedule's last.
+    the first point's, and none at or below `cutoff`; times stay between the next of the grid and the schedule's last,
+    and for a base that divides by the way from its last point, half a step below that. Not for a model whose cost
+    depends on the time, such as guidance in an interval: a step is paid before its end's time is known.
     Costs no evaluation. Preserves nothing: where the model's own errors leave too much noise or too little it answers
     that, on exact models it adds an error of its own. Window 0 is `base`, to the bit.
 
@@ -71,6 +74,10 @@ class TimeShiftSampler(Solver):
     def random(self) -> bool:
         return self.base.random
 
+    @property
+    def shifts(self) -> bool:
+        return self.window > 0 or self.base.shifts
+
     def grid(self, schedule: Schedule) -> Floats:
         return self.base.grid(schedule)
 
@@ -86,11 +93,15 @@ class TimeShiftSampler(Solver):
         moves = (index > 0) & (times > self.cutoff) & (self.window > 0)
         if not moves.any():
             return times
+        if x[0].numel() < 2:
+            raise UsageError("TimeShiftSampler reads a row's variance, so rows must have 2 numbers or more.")
         rows = x.detach().flatten(1)[torch.as_tensor(moves)].double().cpu().numpy()
         variance = rows.var(-1, ddof=1)
         least = grid[np.minimum(index[moves] + 1, len(grid) - 1)]
         around = times[moves][:, None] + self.window * np.linspace(-0.5, 0.5, LOOKS)
         looks = np.minimum(np.maximum(around, 0.5 * (least + times[moves])[:, None]), schedule.last)
+        if self.base.kept and not isinstance(self.base, PNDM):  # whose weights read no times; others divide by the way
+            looks = np.minimum(looks, 0.5 * (grid[index[moves] - 1] + times[moves])[:, None])
         gap = np.abs(variance[:, None] - schedule.sigma(looks) ** 2 - self.data * schedule.alpha(looks) ** 2)
         found = times.copy()
         found[moves] = looks[np.arange(len(looks)), gap.argmin(1)]

@@ -1,0 +1,138 @@
+"""What users get wrong, and what would have been answered silently wrong: refused in one line, or made right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anystep import UsageError
+from anystep.diffusion import DiffusionProcess, NearbyNoise, Noised, Renoise, TimeShiftSampler, on_clean, sample
+from anystep.diffusion.denoiser import Network
+from anystep.diffusion.guidance import ClassifierFree, OneMoreStep, collect
+from anystep.diffusion.models import MixtureDenoiser, ring
+from anystep.diffusion.schedules import VP, DiscreteVP, Flow
+from anystep.diffusion.solvers import DDIM, PNDM, AdamsBashforth2, DPMpp2M, Heun, PredictorCorrector, Solver
+from anystep.diffusion.spacing import Karras, LogSNR, Times
+from anystep.keys import roots
+from anystep.testing.limits import unlimited
+
+LINE = MixtureDenoiser([1.0], np.zeros((1, 1)), np.eye(1)[None], name="one number")
+FIRST = MixtureDenoiser([1.0], np.zeros((1, 2)), np.eye(2)[None], name="first", schedule=Flow())
+
+
+class Narrow(nn.Module):
+    """Answers one number where two are asked, which would have been spread over both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Linear(2, 1)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.enter(x)
+        return out
+
+
+class Still(nn.Module):
+    """A module without weights."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x)
+
+
+WRONG: dict[str, Callable[[], Any]] = {
+    "arguments in the wrong order": lambda: DiffusionProcess(DDIM(3), ring()),  # type: ignore[arg-type]
+    "half a class": lambda: DiffusionProcess(ring(), DDIM(3), 1.5),  # type: ignore[arg-type]
+    "half classes": lambda: sample(ring(), DDIM(3), 2, [0.7, 1.2]),  # type: ignore[list-item]
+    "too many classes": lambda: sample(ring(), DDIM(3), 2, [0, 1, 1]),
+    "fewer than no samples": lambda: sample(ring(), DDIM(3), -1),
+    "times beyond the last": lambda: sample(ring(), DDIM(2, Times((2.0, 0.5, 0.0))), 2),
+    "levels beyond the last": lambda: sample(ring(schedule=DiscreteVP.linear()), DPMpp2M(9, Karras(largest=1e4)), 2),
+    "levels beyond it, even": lambda: sample(ring(schedule=VP()), DDIM(9, LogSNR(largest=1e6)), 2),
+    "no root": lambda: sample(ring(), DDIM(9, Karras(rho=0)), 2),
+    "a variance of one number": lambda: sample(LINE, TimeShiftSampler(DDIM(9), 0.1, 0.0), 2),
+    "a network of another shape": lambda: sample(Network(Narrow(), Flow(), (2,)), DDIM(3), 4),
+    "one more step around shifts": lambda: OneMoreStep(ring(schedule=VP()), FIRST).solver(TimeShiftSampler(DDIM(3))),
+    "nothing to collect": lambda: collect(ring(), 1.0, DDIM(3), [0, 1]),
+    "no one to collect": lambda: collect(ring(), 2.0, DDIM(3), []),
+}
+
+
+@pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
+def test_a_wrong_call_is_told_in_one_line(call: Callable[[], Any]) -> None:
+    with pytest.raises(UsageError) as told:
+        call()
+    assert "\n" not in str(told.value)
+
+
+def test_a_network_without_weights_is_a_model() -> None:
+    assert torch.isfinite(sample(Network(Still(), Flow(), (2,)), DDIM(3), 4).x).all()
+
+
+@pytest.mark.parametrize("form", ["state", "network", "target"])
+@pytest.mark.parametrize("base", [DDIM(12), Heun(12), PNDM(8, Karras())], ids=repr)
+def test_shifted_times_are_refused_where_they_decide_the_price(base: Solver, form: Any) -> None:
+    """A step is paid before it is taken, and the time at which its end is shown is only known after it."""
+    guided = ClassifierFree(ring(), 3.0, interval=(0.3, 3.0))
+    with pytest.raises(UsageError, match="paid"):
+        DiffusionProcess(guided, TimeShiftSampler(base, 0.3, 0.0, form=form), 0)
+    DiffusionProcess(guided, TimeShiftSampler(base, 0.0, 0.0, form=form), 0)
+    DiffusionProcess(ClassifierFree(ring(), 3.0), TimeShiftSampler(base, 0.3, 0.0, form=form), 0)
+
+
+@pytest.mark.parametrize("base", [DPMpp2M(100), PredictorCorrector(100), AdamsBashforth2(100)], ids=repr)
+def test_a_shifted_point_does_not_pass_the_one_before_it(base: Solver) -> None:
+    """A window wider than a step could set it there exactly, where multistep solvers divide by nothing."""
+    x = sample(ring(), TimeShiftSampler(base, 0.04, 0.0), 5).x
+    assert torch.isfinite(x).all() and x.abs().max() < 10
+
+
+def test_a_start_on_a_flow_is_renoised_to_noise() -> None:
+    process = DiffusionProcess(ring(), DDIM(4, eta=1.0))
+    keys = roots(0, (), np.arange(400))
+    old: Noised = process.start(keys, unlimited()).states
+    new = Renoise(process, 1).step(old, keys, unlimited(), "step").states
+    assert torch.isfinite(new.x).all() and abs(float(new.x.std()) - 1.0) < 0.1
+
+
+def test_a_shifted_state_is_renoised_from_the_level_at_which_it_stands() -> None:
+    process = DiffusionProcess(ring(), TimeShiftSampler(DDIM(6, eta=1.0), 0.2, 0.0))
+    keys, limit = roots(0, (), np.arange(2000)), unlimited()
+    states = process.start(keys, limit).states
+    for _ in range(3):
+        states = process.step(states, keys, limit, "step").states
+    assert (states.time != process.grid[3]).any()
+    new = Renoise(process, 1).step(states, roots(1, (), np.arange(2000)), limit, "step").states
+    level, left = 1 - process.grid[2], (1 - process.grid[2]) / (1 - states.time)
+    added = np.sqrt(np.maximum(process.grid[2] ** 2 - (left * states.time) ** 2, 0.0))
+    gone = (new.x.numpy() - left[:, None] * states.x.numpy()) / np.where(added > 0, added, np.inf)[:, None]
+    assert level > 0 and abs(gone[added > 0.05].std() - 1.0) < 0.06
+
+
+def test_what_is_not_predicted_yet_has_no_value() -> None:
+    process, keys = DiffusionProcess(ring(), DDIM(4)), roots(0, (), np.arange(3))
+    states = process.start(keys, unlimited()).states
+    near = NearbyNoise(process).step(states, keys, unlimited(), "step").states
+    bright = on_clean(lambda x: x.sum(1), "bright", (-9.0, 9.0))
+    assert np.isnan(bright(near, unlimited()).values).all()
+    assert np.isfinite(bright(states, unlimited()).values).all()
+
+
+@pytest.mark.parametrize("function", [lambda x: 0.5, lambda x: x], ids=["one for all", "several a row"])
+def test_a_reward_is_a_number_a_row(function: Any) -> None:
+    process = DiffusionProcess(ring(), DDIM(4))
+    states = process.start(roots(0, (), np.arange(3)), unlimited()).states
+    with pytest.raises(UsageError, match="one number a row"):
+        on_clean(function, "wrong")(states, unlimited())
+
+
+def test_a_reward_may_be_a_network_that_keeps_gradients() -> None:
+    process = DiffusionProcess(ring(), DDIM(4))
+    states = process.start(roots(0, (), np.arange(3)), unlimited()).states
+    weight = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    found = on_clean(lambda x: (x * weight).sum(1), "graph")(states, unlimited())
+    assert np.isfinite(found.values).all()
