@@ -22,6 +22,7 @@ from anystep.bayes import (
     advance,
     choice,
     flip,
+    inference,
     measure,
     mh_step,
     trace_mh,
@@ -62,6 +63,17 @@ def test_a_move_whose_ratio_is_no_number_is_refused() -> None:
     start = Suspended(wild, ((flip(0.5), False),), (1e-200, 1e-200, 1.0), done=True)
     for seed in range(8):
         assert perform(mh_step(start), uniforms(seed)).possible
+
+
+def test_a_chain_that_finds_no_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def impossible() -> Any:
+        rain = yield Sample(flip(0.5))
+        yield Observe(flip(1), False)
+        return rain
+
+    monkeypatch.setattr(inference, "STARTS", 20)
+    with pytest.raises(UsageError, match="20 runs of the program"):
+        perform(trace_mh(impossible, 5), uniforms(0))
 
 
 def bare_distribution() -> Any:

@@ -19,6 +19,9 @@ from anystep.bayes.representations import (
     resample,
     spawn,
 )
+from anystep.errors import UsageError
+
+STARTS = 10_000  # runs that may turn out impossible before a chain has its first state
 
 
 def importance(program: Program, n: int) -> Program:
@@ -59,11 +62,17 @@ def smc(program: Program, n: int, steps: int, moves: int = 0) -> Program:
 def trace_mh(program: Program, transitions: int) -> Generator[Effect, Any, list[Any]]:
     """The values of a chain of single-site transitions, from the first run whose weight is not 0.
 
-    Its law tends to the program's normalised measure; a finite chain still leans on its start.
+    Its law tends to the program's normalised measure; a finite chain still leans on its start. Raises UsageError where
+    all of STARTS runs have a factor of 0.
     """
-    state = yield from advance(Suspended(program), None)
-    while not state.possible:
+    for _ in range(STARTS):
         state = yield from advance(Suspended(program), None)
+        if state.possible:
+            break
+    else:
+        raise UsageError(
+            f"{STARTS} runs of the program and each has a factor of 0: observe what can be, or with noise."
+        )
     values = []
     for _ in range(transitions):
         state = yield from mh_step(state)
