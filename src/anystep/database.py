@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,11 @@ class Kind:
         Raises UsageError for a file that is something else, of another format, damaged, or cannot be used.
         """
         try:
-            if path.is_file() and path.stat().st_size and not is_database(path):
-                raise self.foreign(path)
+            if path.is_file() and path.stat().st_size:
+                if not is_database(path):
+                    raise self.foreign(path)
+                with closing(sqlite3.connect(path, timeout=timeout)) as other:
+                    self._is_one(path, other)  # first of all: a journal mode would be written into another's file
             if folder:
                 path.parent.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -30,9 +31,19 @@ def save(tensors: Mapping[str, Tensor], record: Mapping[str, Any], name: str, fo
     content = write_tensors({k: v.detach().to(torch.bfloat16).contiguous() for k, v in tensors.items()})
     found = sha256(content).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.safetensors").write_bytes(content)
-    (folder / f"{name}.json").write_text(json.dumps(dict(record) | {"sha256": found}, indent=2) + "\n")
+    _write(folder / f"{name}.safetensors", content)
+    _write(folder / f"{name}.json", (json.dumps(dict(record) | {"sha256": found}, indent=2) + "\n").encode())
     return found
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The whole file or nothing of it, for `kept` takes what is there as done."""
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load(name: str, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -40,7 +51,7 @@ def load(name: str, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     where = folder / f"{name}.safetensors"
     try:
         content, record = where.read_bytes(), json.loads((folder / f"{name}.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         near = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"
         raise ModelError(f"load({name!r}): no readable checkpoint in {folder} (there: {near}): {error}") from error
     found = sha256(content).hexdigest()

@@ -90,3 +90,10 @@ def test_uniforms_are_those_of_their_keys_to_the_last_bit():
     if library() is not None:
         with pytest.raises(ValueError, match="A position for each key"):
             drawing.uniforms(some, at[:3])
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-30, 1e-20, 1e-18, 1e-10, 1e-8])
+def test_the_coldest_draw_is_the_largest_logit(temperature):
+    logits = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0)) * 10
+    tokens, logp = sampling.draw(logits, np.full(4, 0.5), temperature)
+    assert tokens.tolist() == logits.argmax(-1).tolist() and np.allclose(logp, 0)

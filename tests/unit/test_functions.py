@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from anystep.language import LanguageProcess
@@ -38,6 +39,22 @@ def test_a_function_of_a_module_is_its_name_and_lambdas_are_what_they_do() -> No
     assert identity(first) != identity(second)
     upper, lower = (lambda p, t: p.upper()), (lambda p, t: p.lower())
     assert identity(upper) != identity(lower)
+
+
+def counting(word: str) -> object:
+    def again(prompt: str, text: str) -> str:
+        return again(prompt[1:], text) if prompt else word
+
+    return again
+
+
+def test_a_function_that_calls_itself_has_a_name_and_a_partial_one_its_arguments() -> None:
+    assert identity(counting("a")) == identity(counting("a")) != identity(counting("b"))
+    loop: list[object] = ["x"]
+    loop.append(loop)
+    assert identity(made(loop)) == identity(made(loop)) != identity(made(["x"]))
+    found = {identity(partial(f, x)) for f in (at_top, Callable()) for x in ("a", "b")}
+    assert len(found) == 4 and identity(partial(at_top, text="a")) == identity(partial(at_top, text="a"))
 
 
 def test_it_is_the_same_in_every_process() -> None:

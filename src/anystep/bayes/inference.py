@@ -62,7 +62,7 @@ def trace_mh(program: Program, transitions: int) -> Generator[Effect, Any, list[
     Its law tends to the program's normalised measure; a finite chain still leans on its start.
     """
     state = yield from advance(Suspended(program), None)
-    while state.weight == 0:
+    while not state.possible:
         state = yield from advance(Suspended(program), None)
     values = []
     for _ in range(transitions):

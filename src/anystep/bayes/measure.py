@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from fractions import Fraction
 from typing import Any
 
-from anystep.bayes.programs import Factor, Inner, Number, Program, Sample
+from anystep.bayes.programs import Factor, Inner, Number, Program, Sample, begun, effect_of
 from anystep.errors import UsageError
 
 Measure = dict[Hashable, Number]
@@ -44,17 +44,17 @@ def normalised(found: Measure) -> Measure:
 def _replay(program: Program, chosen: tuple[Any, ...]) -> Sample | tuple[Any, Number] | None:
     """The first choice that is open after these; or the outcome and its factors multiplied; None where one is 0."""
     weight: Number = Fraction(1)
-    stack, answer, left = [program()], None, iter(chosen)
+    stack, answer, left = [begun(program)], None, iter(chosen)
     while stack:
         try:
-            effect = stack[-1].send(answer)
+            effect = effect_of(stack[-1], answer, len(stack) > 1)
         except StopIteration as end:
             answer = end.value
             stack.pop()
             continue
         answer = None
         if isinstance(effect, Inner):
-            stack.append(effect.program())
+            stack.append(begun(effect.program))
         elif isinstance(effect, Factor):
             weight = weight * effect.weight
             if weight == 0:

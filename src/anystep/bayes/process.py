@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystep import keys as lineage
-from anystep.bayes.programs import Effects, Finite, Inner, Program, Sample
+from anystep.bayes.programs import Effects, Finite, Inner, Program, Sample, begun, effect_of
 from anystep.bayes.representations import Suspended, advance, mh_step, replay
 from anystep.errors import AnystepError, Unsupported, UsageError
 from anystep.keys import Keys
@@ -79,16 +79,25 @@ class ProgramProcess(Stepwise):
         return Traces((Suspended(self.program),) * len(keys), np.zeros(len(keys), dtype=np.int64))
 
     def advance(self, states: Traces, keys: Keys) -> Moved:
-        rows, errors = [], {}
+        return self._moved(states, *self._each(states, keys, self._next))
+
+    def _next(self, row: Suspended, supply: Iterator[float]) -> Suspended:
+        after: Suspended = perform(advance(row), supply)
+        if len(after.factors) >= (self.horizon or 0):
+            raise UsageError(f"{self.name} met more factors than its horizon of {(self.horizon or 0) - 1}.")
+        return after
+
+    def _each(
+        self, states: Traces, keys: Keys, go: Callable[[Suspended, Iterator[float]], Suspended]
+    ) -> tuple[list[Suspended], dict[int, str]]:
+        """The rows after `go`, and why it failed for those that stay as they were."""
+        rows, errors = list(states.rows), dict[int, str]()
         for i, (row, supply) in enumerate(zip(states.rows, self.forward(keys, states.clock), strict=True)):
             try:
-                rows.append(perform(advance(row), supply))
-                if len(rows[-1].factors) >= (self.horizon or 0):
-                    raise UsageError(f"{self.name} met more factors than its horizon of {(self.horizon or 0) - 1}.")
+                rows[i] = go(row, supply)
             except (AnystepError, ArithmeticError) as error:
-                rows[i:] = [row]
                 errors[i] = str(error) or type(error).__name__
-        return self._moved(states, rows, errors)
+        return rows, errors
 
     def forward(self, keys: Keys, clock: NDArray[np.int64]) -> list[Iterator[float]]:
         """The uniforms that each row draws from at its clock, as many as it wants."""
@@ -109,11 +118,14 @@ class ProgramProcess(Stepwise):
         return tuple(row.value if row.done else None for row in states.rows)
 
     def dump(self, states: Traces) -> bytes:
-        plain = [[values(row), len(row.factors), row.done] for row in states.rows]
+        plain = [[[*values(row)], len(row.factors), row.done] for row in states.rows]
         try:
             written = json.dumps([plain, states.clock.tolist()])
-        except TypeError:
-            raise Unsupported(f"{self.name} chooses values that JSON has no words for; it keeps no journal.") from None
+            same = json.loads(written)[0] == plain  # a tuple would come back as a list
+        except (TypeError, ValueError):
+            same = False
+        if not same:
+            raise Unsupported(f"{self.name} chooses values that JSON has no words for; it keeps no journal.")
         return written.encode()
 
     def load(self, data: bytes) -> Traces:
@@ -138,11 +150,11 @@ class TraceKernel(ProgramProcess):
         self.horizon, self.logp = None, of.logp
 
     def advance(self, states: Traces, keys: Keys) -> Moved:
-        supplies = self.forward(keys, states.clock)
-        rows = tuple(perform(mh_step(row), supply) for row, supply in zip(states.rows, supplies, strict=True))
+        rows, errors = self._each(states, keys, lambda row, supply: perform(mh_step(row), supply))
         status = np.array([Status.DONE if row.done else Status.LIVE for row in rows], dtype=np.int8)
+        status[list(errors)] = Status.FAILED
         zeros = np.zeros(len(rows))
-        return Moved(Traces(rows, states.clock + 1), status, zeros, zeros)
+        return Moved(Traces(tuple(rows), states.clock + 1), status, zeros, zeros, errors)
 
 
 def perform(going: Effects, supply: Iterator[float]) -> Any:
@@ -151,13 +163,13 @@ def perform(going: Effects, supply: Iterator[float]) -> Any:
     stack, answer = [going], None
     while stack:
         try:
-            effect = stack[-1].send(answer)
+            effect = effect_of(stack[-1], answer, len(stack) > 1)
         except StopIteration as end:
             answer = end.value
             stack.pop()
             continue
         if isinstance(effect, Inner):
-            stack.append(effect.program())
+            stack.append(begun(effect.program))
             answer = None
         else:
             answer = effect.distribution.draw(next(supply)) if isinstance(effect, Sample) else None

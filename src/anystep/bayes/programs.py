@@ -60,7 +60,7 @@ class Finite(Distribution):
 
     def __post_init__(self) -> None:
         off = abs(float(sum(self.masses)) - 1)
-        if len(self.values) != len(self.masses) or min(self.masses, default=-1) < 0 or off > 1e-9:
+        if len(self.values) != len(self.masses) or min(self.masses, default=-1) < 0 or not off <= 1e-9:
             raise UsageError(f"{self!r}: one mass a value, none negative, summing to one; Finite((0, 1), (0.5, 0.5)).")
 
     def mass(self, value: Any) -> Number:
@@ -83,8 +83,10 @@ def flip(p: Number) -> Finite:
 
 
 def choice(weights: Sequence[Number]) -> Finite:
-    """An index, in proportion to its weight."""
+    """An index, in proportion to its weight. Raises UsageError where no weight is above 0."""
     total = sum(weights)
+    if not total > 0:
+        raise UsageError(f"choice({list(weights)[:3]!r}): weights of 0 or more, one of them above 0; choice([1, 3]).")
     return Finite(tuple(range(len(weights))), tuple(w / total for w in weights))
 
 
@@ -117,6 +119,10 @@ class Uniform(Distribution):
     low: float = 0.0
     high: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise UsageError(f"{self!r}: low is less than high; Uniform(0.0, 1.0).")
+
     def mass(self, value: Any) -> float:
         return 1.0 / (self.high - self.low) if self.low <= value < self.high else 0.0
 
@@ -133,6 +139,10 @@ class Sample:
 
     distribution: Distribution
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.distribution, Distribution):
+            raise UsageError(f"Sample({self.distribution!r}) takes a distribution, as in yield Sample(flip(0.5)).")
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -140,15 +150,22 @@ class Factor:
 
     weight: Number
 
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise UsageError(f"{self!r}: a weight is a number, 0 or more; Factor(0.5).")
+
 
 def Observe(distribution: Distribution, value: Any) -> Factor:  # noqa: N802 - it reads as the effect that it is
     """Condition on having drawn `value`: a factor of its mass."""
+    if not isinstance(distribution, Distribution):
+        raise UsageError(f"Observe({distribution!r}, {value!r}): a distribution first, as in Observe(flip(0.5), True).")
     return Factor(distribution.mass(value))
 
 
 @dataclass(frozen=True)
 class Inner:
-    """Run another program to its end as one random choice, its factors included, and go on with its result.
+    """Run another program to its end as one random choice, and go on with its result. It has no factors of its own,
+    for a choice that is kept would keep no weight: `yield from` a program with factors, or return its evidence.
 
     Its mass is not known, so nothing of it is ever kept where something that it depends on has changed: `given` says
     what that is.
@@ -159,3 +176,26 @@ class Inner:
 
 
 Effect = Sample | Factor | Inner
+
+
+def begun(program: Program) -> Effects:
+    """A run of the program. Raises UsageError for what is no generator function."""
+    going = program()
+    if not isinstance(going, Generator):
+        raise UsageError(f"A program is a function without arguments that yields effects; this one gave {going!r:.80}.")
+    return going
+
+
+def effect_of(going: Effects, answer: Any, inner: bool = False) -> Effect:
+    """What a run yields when it is given this answer. inner: whether it is an `Inner` program's.
+
+    Raises UsageError for what is no effect, and for a factor where none may be.
+    """
+    effect = going.send(answer)
+    if not isinstance(effect, Effect):
+        raise UsageError(
+            f"A program yields Sample, Factor, Observe or Inner, as in yield Sample(flip(0.5)): {effect!r:.80}."
+        )
+    if inner and isinstance(effect, Factor):
+        raise UsageError(f"{effect!r} within Inner would be lost: yield from that program, or return its evidence.")
+    return effect

@@ -15,7 +15,19 @@ from fractions import Fraction
 from itertools import zip_longest
 from typing import Any
 
-from anystep.bayes.programs import Distribution, Effect, Factor, Inner, Number, Program, Sample, choice, flip
+from anystep.bayes.programs import (
+    Distribution,
+    Effect,
+    Factor,
+    Inner,
+    Number,
+    Program,
+    Sample,
+    begun,
+    choice,
+    effect_of,
+    flip,
+)
 
 Site = tuple[Distribution | Inner, Any]  # what was asked, and the value that was had
 Run = Generator[Effect, Any, "Suspended"]
@@ -37,8 +49,13 @@ class Suspended:
 
     @property
     def weight(self) -> Number:
-        """Its factors multiplied."""
+        """Its factors multiplied; many of floats may vanish."""
         return product(self.factors)
+
+    @property
+    def possible(self) -> bool:
+        """Whether none of its factors is 0."""
+        return all(factor > 0 for factor in self.factors)
 
 
 def product(factors: Iterable[Number]) -> Number:
@@ -67,10 +84,10 @@ def replay(program: Program, kept: tuple[Site, ...], most: int | None, strict: b
     """
     trace: list[Site] = []
     factors: list[Number] = []
-    answer, going = None, program()
+    answer, going = None, begun(program)
     while True:
         try:
-            effect = going.send(answer)
+            effect = effect_of(going, answer)
         except StopIteration as end:
             return Suspended(program, tuple(trace), tuple(factors), True, end.value)
         if isinstance(effect, Factor):
@@ -175,11 +192,12 @@ def mh_step(suspended: Suspended) -> Run:
     A site is drawn uniformly and its value again from what it was drawn from; the values after it are kept where they
     fit, and drawn where they do not. Leaves the law of traces weighted by their factors invariant; started there it
     preserves the measure, from elsewhere it converges. A computation without choices, or of weight 0, stays.
+    A move whose ratio is no number, because floats ran over, is refused.
 
     Source: Wingate et al., "Lightweight Implementations of Probabilistic Programming Languages" (AISTATS 2011), with
     the correction of the trace's length n / n'.
     """
-    if not suspended.trace or suspended.weight == 0:
+    if not suspended.trace or not suspended.possible:
         return suspended
     site = yield Sample(choice([Fraction(1)] * len(suspended.trace)))
     asked = suspended.trace[site][0]
@@ -189,7 +207,7 @@ def mh_step(suspended: Suspended) -> Run:
     proposed = yield from replay(suspended.program, kept, most, strict=False)
     ratio = quotient(proposed.factors, suspended.factors) * _kept_mass(suspended, proposed, site)
     ratio = ratio * lengths(suspended, proposed)
-    accepted = yield Sample(flip(ratio if ratio < 1 else Fraction(1)))
+    accepted = yield Sample(flip(min(ratio, Fraction(1)) if ratio >= 0 else Fraction(0)))
     return proposed if accepted else suspended
 
 

@@ -10,6 +10,7 @@ from anystep import keys
 from anystep.language.engine.native.drawing import drawn, draws
 
 BLOCK = 1 << 16  # probabilities that are worked on at once
+COLD = 1e-9  # logits over a temperature below it are too large for the kernel to tell one from the next
 ROUNDING = 1e-6  # how near to 1 top_p may be for sums of probabilities to be told from it safely
 
 
@@ -53,7 +54,7 @@ def draw(
     """One token a row at u in [0, 1), and its log-probability under the distribution it was drawn from."""
     if temperature == 0:
         return logits.argmax(-1).cpu().numpy(), np.zeros(len(logits))
-    if top_p >= 1 and draws(logits):
+    if top_p >= 1 and temperature >= COLD and draws(logits):
         tokens, shares = drawn(logits, u, temperature)
         return tokens, np.log(shares)
     rows = max(BLOCK // logits.shape[-1], 1)
