@@ -103,7 +103,7 @@ def test_the_best_of_the_candidates_drifts_from_every_tilted_law() -> None:
 @pytest.mark.parametrize("branch,temperature", [(1, 1.0), (2, 0.7), (3, 1.0), (3, 0.0)])
 def test_the_draws_follow_their_own_law(branch: int, temperature: float) -> None:
     values = soft(temperature or 1.0)
-    method = search.soft_value_decoding(as_reward(values), branch=branch, n=1200, temperature=temperature)
+    method = search.soft_value_decoding(as_reward(values), branch=branch, n=800, temperature=temperature)
     (answer,) = drive(Run(LM, method, seed=branch))
     assert answer.population is not None and answer.population.answers is not None
     assert_law(answer.population.answers, decoded(values, temperature, branch))
@@ -111,7 +111,7 @@ def test_the_draws_follow_their_own_law(branch: int, temperature: float) -> None
 
 def test_a_process_that_can_expand_is_drawn_from_all_the_same() -> None:
     expanding = EnumerableLM(seed=3, length=4, expands=True)
-    method = search.soft_value_decoding(as_reward(soft(1.0)), branch=3, n=1200)
+    method = search.soft_value_decoding(as_reward(soft(1.0)), branch=3, n=800)
     (answer,) = drive(Run(expanding, method))
     assert answer.population is not None and answer.population.answers is not None
     assert_law(answer.population.answers, decoded(soft(1.0), 1.0, 3))
@@ -183,7 +183,7 @@ def soft_linear(process: MixtureDiffusion, c: np.ndarray) -> Reward:
 def test_the_tilted_mixture_is_reached_with_the_exact_value() -> None:
     process, c = MixtureDiffusion(steps=4), np.array([1.0, -0.5])
     tilted, _ = process.law.tilted(c)
-    (answer,) = drive(Run(process, search.soft_value_decoding(soft_linear(process, c), branch=32, n=400), seed=2))
+    (answer,) = drive(Run(process, search.soft_value_decoding(soft_linear(process, c), branch=24, n=250), seed=2))
     assert answer.population is not None
     x = answer.population.states.x
     for value, exact in zip(x.T, tilted.mean(), strict=True):

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from anystep import UsageError
-from anystep.diffusion import VE, VP, DiffusionProcess, EarlyStop, Flow, Schedule, sample, truncation_tuned_sampler
+from anystep.diffusion import (
+    VE,
+    VP,
+    DiffusionProcess,
+    EarlyStop,
+    Flow,
+    Karras,
+    Schedule,
+    sample,
+    truncation_tuned_sampler,
+)
 from anystep.diffusion.models import skewed
 from anystep.diffusion.solvers import DPMpp2M, Heun, Solver
 from anystep.diffusion.truncation_tuned import local_errors, measured_error, pilot, predicted_error
@@ -42,18 +52,18 @@ def test_tuning_brings_samples_nearer() -> None:
     def error(solver: Solver) -> float:
         return float((sample(model, solver, 64, seed=5).x - truth).pow(2).mean().sqrt())
 
-    tuned = truncation_tuned_sampler(model, 6, rows=32)
-    assert tuned.steps == 6 and error(tuned) < 0.7 * error(DPMpp2M(6))
+    tuned = truncation_tuned_sampler(model, 8, rows=32)
+    assert tuned.steps == 8 and error(tuned) < 0.3 * error(DPMpp2M(8, Karras()))
     check_process(DiffusionProcess(model, tuned))
 
 
-def test_what_is_predicted_less_is_measured_less() -> None:
+def test_the_grid_that_is_predicted_worst_is_worst() -> None:
     model = skewed()
     found = pilot(model, rows=32)
-    solvers = [DPMpp2M(8, EarlyStop(stop, power)) for stop in (0.02, 0.1, 0.4) for power in (1.0, 2.0, 7.0)]
+    solvers = [DPMpp2M(8, EarlyStop(stop, power)) for stop in (0.02, 0.1) for power in (1.0, 2.0, 7.0)]
     predicted = [predicted_error(found, s.grid(Flow()), 2) for s in solvers]
     measured = [measured_error(model, found, s) for s in solvers]
-    assert np.corrcoef(np.log(predicted), np.log(measured))[0, 1] >= 0.9
+    assert np.argmax(predicted) == np.argmax(measured) == 2
 
 
 def test_one_step_has_no_grid() -> None:

@@ -115,9 +115,9 @@ def test_what_has_no_experiment_is_said_so(package: str) -> None:
     with pytest.raises(UsageError, match="did you mean rollouts"):
         find("rolouts", package)
     with pytest.raises(
-        UsageError, match="row 168 .search.adaptive_prompt. is planned, with no experiment yet; try: rollouts"
+        UsageError, match="row 74 .diffusion.HumanMAC. is planned, with no experiment yet; try: rollouts"
     ):
-        find(168, package)
+        find(74, package)
     with pytest.raises(UsageError, match="experiments: rollouts"):
         find("zzzzzz", package)
 

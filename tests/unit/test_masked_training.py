@@ -24,6 +24,7 @@ from anystep.diffusion.masked.spec_maskgit import SoundRecipe, patches, spec_mas
 from anystep.diffusion.masked.tokenizer import TokenizerRecipe, train_tokenizer
 from anystep.diffusion.masked.training import load, save
 from anystep.diffusion.models import dna, dna_data
+from anystep.experiments import spec_maskgit as spec_experiment
 from anystep.testing import check_process
 
 TINY = Shape(6, 3, classes=2, width=16, layers=1, heads=2)
@@ -128,6 +129,16 @@ def test_a_miniature_spec_maskgit_fills_in_upper_bands(tmp_path: Path, monkeypat
     for call in (lambda: model.process("harp"), lambda: model.extend(x, rows=5)):
         with pytest.raises(UsageError):
             call()
+
+
+def test_the_experiment_of_row_78_runs_on_miniature_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path))
+    options = {"each": 1, "seeds": 2, "extended": 4, "learn": 3, "studied": 40}
+    result = spec_experiment.run(recipe=tiny_sounds(), progress=lambda line: None, **options)
+    assert result.row == 78 and len(result.checks) == 7
+    exact = {c.clause: c for c in result.checks}
+    assert exact["autoregressive passes over ours"].value == 130 / 16 and exact["passes"].value == 16
+    assert "spread order" in result.notes and "true tokens" in result.notes
 
 
 def tiny_sounds() -> SoundRecipe:

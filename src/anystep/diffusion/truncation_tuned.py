@@ -128,12 +128,13 @@ def local_errors(found: Pilot, grid: Floats, order: int, fine: int = 24) -> Tens
 def predicted_error(found: Pilot, grid: Floats, order: int) -> float:
     """How far samples of a solver on this grid are thought to lie from the exact ones: root mean square a pixel.
 
-    Each step's error is carried to the end as the ODE of Gaussian data of the pilot's spread would carry it.
+    Each step's error is carried to the end as the ODE of Gaussian data of the pilot's spread would carry it, and there
+    they add up.
     """
     errors = local_errors(found, grid, order)
     ratio = np.append(found.schedule.ratio(grid[1:-1]), 0.0)
     carried = torch.from_numpy(found.spread / np.hypot(found.spread, ratio)).reshape(-1, *[1] * (errors.ndim - 1))
-    return float((carried * errors).pow(2).flatten(1).mean(1).sqrt().sum())
+    return float((carried * errors).sum(0).pow(2).mean().sqrt())
 
 
 def truncation_tuned_sampler(

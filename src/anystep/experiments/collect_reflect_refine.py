@@ -1,6 +1,6 @@
 """Row 226: collect, reflect and refine on DigitFlow. Autoregressive models and zigzag sampling are not built.
 
-Settings were chosen on training digits and other seeds. Stated time: two minutes on one quiet core.
+Settings were chosen on training digits and other seeds. Stated time: one minute on one quiet core.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ OURS = "DiffIER, 1 iteration"
 
 
 def run(
-    seed: int = 0, progress: Callable[[str], None] = print, n: int = 200, seeds: int = 3, path: int = PATH
+    seed: int = 0, progress: Callable[[str], None] = print, n: int = 100, seeds: int = 3, path: int = PATH
 ) -> Result:
     """Check every clause of the row. n: samples on each mixture and scale; path: steps of the path taken as true."""
     began = time.perf_counter()

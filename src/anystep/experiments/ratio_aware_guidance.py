@@ -1,6 +1,6 @@
 """Row 190: ratio-aware guidance on mixtures whose classes are known in closed form, and on DigitFlow.
 
-The damping and the best constant were chosen on other seeds, and on training digits. Stated time: two minutes on one
+The damping and the best constant were chosen on other seeds, and on training digits. Stated time: five minutes on one
 quiet core.
 """
 

@@ -23,7 +23,7 @@ def soft_value_decoding(value: ByReward, branch: Count = 8, n: Count = 1, temper
     exp(value / temperature). The samples take nothing from each other, and the reward is never differentiated.
 
     value: of an unfinished state, what its end will be worth; in a diffusion the reward of the predicted clean thing,
-    which costs nothing more (`diffusion.on_clean`), or a learned one (`diffusion.learned_value`).
+    which costs nothing more (`diffusion.on_clean`), or a learned reward.
 
     Target: p(x) exp(value(x) / temperature) over finished x, in the limit of `branch`, if value is the soft value
     temperature * log E[exp(value(end) / temperature) | state]; the bias of a step falls as 1 / branch. With another

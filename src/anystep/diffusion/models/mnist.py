@@ -12,7 +12,7 @@ from anystep.diffusion.models.conv_net import ConvShape
 from anystep.diffusion.models.digit_data import mnist_data
 from anystep.diffusion.models.digit_flow import DigitFlow, DigitRecipe, trained
 
-MNIST = DigitRecipe("clean", shape=ConvShape(), updates=1_600, batch=64, rate=2e-3, average=0.998)
+MNIST = DigitRecipe("clean", shape=ConvShape(), updates=800, batch=64, rate=2e-3, average=0.995)
 
 
 def mnist(recipe: DigitRecipe = MNIST, say: Callable[[str], None] = print) -> DigitFlow:
