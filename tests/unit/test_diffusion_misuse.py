@@ -14,11 +14,14 @@ from anystep import UsageError
 from anystep.diffusion import DiffusionProcess, NearbyNoise, Noised, Renoise, TimeShiftSampler, on_clean, sample
 from anystep.diffusion.denoiser import Network
 from anystep.diffusion.guidance import ClassifierFree, OneMoreStep, collect
+from anystep.diffusion.masked import MaskedProcess, NetworkPredictor
+from anystep.diffusion.masked import sample as unmask
 from anystep.diffusion.models import MixtureDenoiser, ring
 from anystep.diffusion.schedules import VP, DiscreteVP, Flow
 from anystep.diffusion.solvers import DDIM, PNDM, AdamsBashforth2, DPMpp2M, Heun, PredictorCorrector, Solver
 from anystep.diffusion.spacing import Karras, LogSNR, Times
 from anystep.keys import roots
+from anystep.process import Status
 from anystep.testing.limits import unlimited
 
 LINE = MixtureDenoiser([1.0], np.zeros((1, 1)), np.eye(1)[None], name="one number")
@@ -44,6 +47,26 @@ class Still(nn.Module):
         return torch.zeros_like(x)
 
 
+class Lost(nn.Module):
+    """Whose weights have been trained to pieces: no number comes out for rows with a large first entry."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.where(x[:, :1] > 0, torch.nan, 0.0) * x
+
+
+class Logits(nn.Module):
+    """The same of any tokens."""
+
+    def __init__(self, symbols: int, value: float = 0.0) -> None:
+        super().__init__()
+        self.said = nn.Parameter(torch.full((symbols,), value))
+
+    def forward(self, tokens: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        return self.said.expand(*tokens.shape, -1)
+
+
+MASKED = MaskedProcess(NetworkPredictor(Logits(3), 4, 3), 2, known=[0, None, 1, None])
+
 WRONG: dict[str, Callable[[], Any]] = {
     "arguments in the wrong order": lambda: DiffusionProcess(DDIM(3), ring()),  # type: ignore[arg-type]
     "half a class": lambda: DiffusionProcess(ring(), DDIM(3), 1.5),  # type: ignore[arg-type]
@@ -57,6 +80,11 @@ WRONG: dict[str, Callable[[], Any]] = {
     "a variance of one number": lambda: sample(LINE, TimeShiftSampler(DDIM(9), 0.1, 0.0), 2),
     "a network of another shape": lambda: sample(Network(Narrow(), Flow(), (2,)), DDIM(3), 4),
     "one more step around shifts": lambda: OneMoreStep(ring(schedule=VP()), FIRST).solver(TimeShiftSampler(DDIM(3))),
+    "fewer than no sequences": lambda: unmask(MASKED, -1),
+    "too many classes of sequences": lambda: unmask(MASKED, 2, [-1, -1, -1]),
+    "tokens that are no symbols": lambda: unmask(MASKED, 1, tokens=torch.tensor([[7, 3, 1, 3]])),
+    "tokens that are no integers": lambda: unmask(MASKED, 1, tokens=torch.tensor([[0.0, 3.0, 1.0, 3.0]])),
+    "a predictor of another shape": lambda: unmask(MaskedProcess(NetworkPredictor(Logits(4), 4, 3), 2), 2),
     "nothing to collect": lambda: collect(ring(), 1.0, DDIM(3), [0, 1]),
     "no one to collect": lambda: collect(ring(), 2.0, DDIM(3), []),
 }
@@ -136,3 +164,17 @@ def test_a_reward_may_be_a_network_that_keeps_gradients() -> None:
     weight = torch.ones(2, dtype=torch.float64, requires_grad=True)
     found = on_clean(lambda x: (x * weight).sum(1), "graph")(states, unlimited())
     assert np.isfinite(found.values).all()
+
+
+def test_rows_that_are_no_numbers_fail_and_the_others_do_not() -> None:
+    process, keys = DiffusionProcess(Network(Lost(), Flow(), (2,)), DDIM(3)), roots(0, (), np.arange(20))
+    reply = process.step(process.start(keys, unlimited()).states, keys, unlimited(), "done")
+    fine = np.isfinite(reply.states.x.numpy()).all(1)
+    assert (fine == (reply.status == Status.DONE)).all() and 0 < fine.sum() < 20
+    assert set(reply.errors) == set(np.flatnonzero(~fine).tolist()) and (reply.status[~fine] == Status.FAILED).all()
+
+
+def test_predictions_that_are_no_numbers_are_not_symbol_0() -> None:
+    process, keys = MaskedProcess(NetworkPredictor(Logits(3, np.nan), 4, 3), 2), roots(0, (), np.arange(3))
+    reply = process.step(process.start(keys, unlimited()).states, keys, unlimited(), "done")
+    assert (reply.status == Status.FAILED).all() and len(reply.errors) == 3

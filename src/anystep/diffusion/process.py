@@ -162,9 +162,11 @@ class DiffusionProcess(Stepwise):
         memory = states.memory if reached.memory is None else reached.memory.to(x.dtype)
         times = np.where(ended, 0.0, self.solver.shown(x, index, self.grid, self.model.schedule))
         moved = Noised(x, x, memory, index, times, np.zeros(n, dtype=bool), states.condition)
-        return Moved(
-            self.predicted(moved), np.where(ended, Status.DONE, Status.LIVE).astype(np.int8), logp, np.zeros(n)
-        )
+        moved, status = self.predicted(moved), np.where(ended, Status.DONE, Status.LIVE).astype(np.int8)
+        lost = np.flatnonzero(~_finite(moved.x) | ~_finite(moved.clean))
+        status[lost] = Status.FAILED
+        errors = {int(row): f"{self.name}: the model or the solver left the numbers (NaN or infinity)." for row in lost}
+        return Moved(moved, status, logp, np.zeros(n), errors)
 
     def _here(self, states: Noised, keys: Keys) -> Here:
         x, schedule, size = states.x, self.model.schedule, int(np.prod(self.model.shape))
@@ -198,6 +200,10 @@ class DiffusionProcess(Stepwise):
 
 LOOKS = 256  # times at which prices are compared
 LANES = 8  # draws of a row's size that one step may make
+
+
+def _finite(rows: Tensor) -> NDArray[np.bool_]:
+    return np.asarray(rows.isfinite().flatten(1).all(1).cpu().numpy())
 
 
 def _log_normal(z: Tensor, spread: Floats) -> Floats:

@@ -98,7 +98,13 @@ class NetworkPredictor(Predictor):
 
     def __call__(self, tokens: Tensor, condition: Tensor) -> Tensor:
         parts = zip(tokens.split(self.most), condition.split(self.most), strict=True)
-        return torch.cat([self.forward(*part) for part in parts]).log_softmax(-1)
+        logits = torch.cat([self.forward(*part) for part in parts])
+        if logits.shape != (*tokens.shape, self.symbols):
+            raise UsageError(
+                f"NetworkPredictor({self.name}): the module answers {tuple(logits.shape[1:])} a row where "
+                f"{(tokens.shape[1], self.symbols)} is asked, length and symbols."
+            )
+        return logits.log_softmax(-1)
 
     def calls(self, n: int) -> int:
         return -(-n // self.most)

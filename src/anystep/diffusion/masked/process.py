@@ -151,7 +151,10 @@ class MaskedProcess(Stepwise):
         unknown = np.zeros(len(states), dtype=bool)
         moved = Masked(tokens, tokens, states.logs, index, unknown, states.condition)
         status = np.where(ended, Status.DONE, Status.LIVE).astype(np.int8)
-        return Moved(self.predicted(moved, keys), status, logp, np.zeros(len(states)))
+        lost = np.flatnonzero(_host(states.logs.isnan().flatten(1).any(1)))  # would be drawn as symbol 0
+        status[lost] = Status.FAILED
+        errors = {int(row): f"{self.name}: the model's predictions are no numbers (NaN)." for row in lost}
+        return Moved(self.predicted(moved, keys), status, logp, np.zeros(len(states)), errors)
 
     def _revealed(
         self, states: Masked, keys: Keys, hidden: NDArray[np.bool_], count: NDArray[np.int64]

@@ -36,8 +36,10 @@ def sample(
     process knows; the same sites are hidden in every row. Preserves what the process preserves. Raises UsageError
     for classes that the model does not know, and tokens that are hidden elsewhere.
     """
-    given = [process.condition] * n if condition is None else condition
-    wanted = np.broadcast_to(np.asarray(given, dtype=np.int64), (n,)).copy()
+    given = np.asarray([process.condition] * max(n, 0) if condition is None else condition)
+    if n < 0 or given.shape not in ((), (n,)) or (given.size and given.dtype.kind not in "iu"):
+        raise UsageError(f"sample(n={n!r}, condition={condition!r}): a class for each of n rows; sample(process, n=4).")
+    wanted = np.full(n, given, dtype=np.int64)
     if not ((wanted >= NULL) & (wanted < process.model.classes)).all():
         raise UsageError(f"condition={condition!r}: {process.model.name} knows {process.model.classes} classes, from 0")
     limit = Limit(Ledger(), process.name)
@@ -45,8 +47,11 @@ def sample(
     states = process.masked(keys, wanted)
     if tokens is not None:
         hidden = [t == process.model.mask for t in (tokens, states.tokens)]
-        if tokens.shape != states.tokens.shape or not hidden[0].equal(hidden[1]):
-            raise UsageError("sample(tokens=...): (n, length), hidden where MaskedProcess(known=...) has it.")
+        known = tokens.dtype == states.tokens.dtype and bool(((tokens >= 0) & (tokens <= process.model.mask)).all())
+        if not known or tokens.shape != states.tokens.shape or not hidden[0].equal(hidden[1]):
+            raise UsageError(
+                "sample(tokens=...): int64 symbols, (n, length), hidden where MaskedProcess(known=...) has it."
+            )
         states = replace(states, tokens=tokens, clean=tokens)
     states = process.step(states, keys, limit, "done").states
     return Sequences(states.tokens, limit.used)
