@@ -16,8 +16,8 @@ from anystep.diffusion.denoiser import Network
 from anystep.diffusion.guidance import ClassifierFree, OneMoreStep, collect
 from anystep.diffusion.masked import MaskedProcess, NetworkPredictor
 from anystep.diffusion.masked import sample as unmask
-from anystep.diffusion.models import MixtureDenoiser, ring
-from anystep.diffusion.schedules import VP, DiscreteVP, Flow
+from anystep.diffusion.models import MixtureDenoiser, ring, skewed
+from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow
 from anystep.diffusion.solvers import DDIM, PNDM, AdamsBashforth2, DPMpp2M, Heun, PredictorCorrector, Solver
 from anystep.diffusion.spacing import Karras, LogSNR, Times
 from anystep.keys import roots
@@ -178,3 +178,11 @@ def test_predictions_that_are_no_numbers_are_not_symbol_0() -> None:
     process, keys = MaskedProcess(NetworkPredictor(Logits(3, np.nan), 4, 3), 2), roots(0, (), np.arange(3))
     reply = process.step(process.start(keys, unlimited()).states, keys, unlimited(), "done")
     assert (reply.status == Status.FAILED).all() and len(reply.errors) == 3
+
+
+def test_models_of_one_name_with_other_weights_have_other_settings() -> None:
+    """A journal or a pool must not take one for the other."""
+    torch.manual_seed(0)
+    one, other = (Network(torch.nn.Linear(2, 2), Flow(), (2,), name="mine") for _ in range(2))
+    assert one.settings() == one.settings() != other.settings()
+    assert skewed().settings() == skewed().settings() != skewed(VE()).settings()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anystep.diffusion.denoiser import NULL
+from anystep.diffusion.denoiser import NULL, weights_of
 from anystep.errors import UsageError
 
 
@@ -105,6 +106,13 @@ class NetworkPredictor(Predictor):
                 f"{(tokens.shape[1], self.symbols)} is asked, length and symbols."
             )
         return logits.log_softmax(-1)
+
+    @cached_property
+    def _weights(self) -> str:
+        return weights_of(self.module.state_dict())
+
+    def settings(self) -> str:
+        return f"{self.name} (weights {self._weights})"
 
     def calls(self, n: int) -> int:
         return -(-n // self.most)

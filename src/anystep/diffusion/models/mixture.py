@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from anystep.diffusion.classifier import Classifier
-from anystep.diffusion.denoiser import NULL, Denoiser
+from anystep.diffusion.denoiser import NULL, Denoiser, weights_of
 from anystep.diffusion.schedules import Flow, Schedule
 from anystep.errors import UsageError
 
@@ -54,6 +54,10 @@ class MixtureDenoiser(Denoiser):
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         log_joint, clean = self._components(x, t, condition)
         return (log_joint.softmax(-1)[:, :, None] * clean).sum(1)
+
+    def settings(self) -> str:
+        arrays = {"weights": self.weights, "means": self.means, "covariances": self.covariances, "labels": self.labels}
+        return f"{self.name} ({self.schedule!r}, {weights_of({k: torch.from_numpy(a) for k, a in arrays.items()})})"
 
     def log_density(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(n,) log-density of the noised law at x; of the class's where there is a condition."""
