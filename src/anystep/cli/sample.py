@@ -183,7 +183,7 @@ def reported(denoiser: Denoiser, solver: Solver, folder: Path) -> Path:
         for name, some in found.items()
     }  # fmt: skip
     parts = [drawn(denoiser), on_the_way(denoiser, solver), section]
-    return write(folder, "samples", f"Samples of {denoiser.settings()}", parts, json.dumps(record, indent=2))[0]
+    return write(folder, "samples", f"Samples of {denoiser.name}", parts, json.dumps(record, indent=2))[0]
 
 
 def columns(n: int) -> int:
