@@ -10,6 +10,7 @@ from anystep.diffusion.masked import MaskedProcess
 from anystep.diffusion.masked.spec_maskgit import SpecMaskGIT
 from anystep.diffusion.patchwise import PatchProcess, sample_patches
 from anystep.diffusion.process import DiffusionProcess
+from anystep.diffusion.reflected_patches import ReflectedPatches, collect_patches, reflect_patches
 from anystep.diffusion.rewards import on_clean, potential_on_clean
 from anystep.diffusion.sampling import Paths, Samples, sample, trajectory
 from anystep.diffusion.schedules import VE, VP, DiscreteVP, Flow, Schedule
@@ -40,6 +41,7 @@ __all__ = [
     "OneMoreStep",
     "PatchProcess",
     "Paths",
+    "ReflectedPatches",
     "Renoise",
     "Samples",
     "Schedule",
@@ -53,6 +55,7 @@ __all__ = [
     "VE",
     "VP",
     "diffusers_loop",
+    "collect_patches",
     "collect_reflect_refine",
     "evaluate",
     "few_step",
@@ -63,6 +66,7 @@ __all__ = [
     "on_clean",
     "potential_on_clean",
     "ratio_aware_guidance",
+    "reflect_patches",
     "sample",
     "sample_patches",
     "solvers",
