@@ -30,6 +30,7 @@ from anystep.diffusion.masked.motion import (
     MaskedMotionModel,
     MotionRecipe,
     masked_motion_model,
+    smoothed,
 )
 from anystep.diffusion.masked.motions import FRAMES, JOINTS, LABELS, UPPER, Floats, Motions, acceleration, motions
 from anystep.diffusion.masked.tokenizer import Tokenizer
@@ -150,7 +151,8 @@ def editing(model: MaskedMotionModel, given: Motions, seed: int) -> tuple[list[C
     outside = [i for i in range(COLUMNS) if not FIRST <= i < LAST]
     same = float((before[:, outside] == after[:, outside]).float().mean())
     coded, angles = model.angles(tokens), model.angles(filled)
-    far = [i for i in range(FRAMES) if not (FIRST - Tokenizer.AROUND) * PATCH <= i < (LAST + Tokenizer.AROUND) * PATCH]
+    low, high = (FIRST - Tokenizer.AROUND) * PATCH - 1, (LAST + Tokenizer.AROUND) * PATCH + 1  # 1 for the smoothing
+    far = [i for i in range(FRAMES) if not low <= i < high]
     moved = float(np.abs(coded[:, far] - angles[:, far]).max())
     borders = (FIRST * PATCH, LAST * PATCH)
     natural = at(given.angles, borders)
@@ -168,10 +170,14 @@ def editing(model: MaskedMotionModel, given: Motions, seed: int) -> tuple[list[C
         Check("arms edited: share of leg tokens that are unchanged", kept, "==", 1.0),
         Check("arms edited: change of decoded leg angles, radians", shift, "<=", 1e-5),
     ]
+    alike = at(smoothed(given.angles), borders)
     alone = model.between(tokens, FIRST, LAST, steps=PASSES, seed=seed)
     lines = [
         ["through tokens, nothing filled", str(ratio(at(coded, borders), natural))],
         ["filled, label told", str(smooth)],
+        ["filled, label told, over real motions smoothed alike", str(ratio(at(angles, borders), alike))],
+        ["through tokens, no smoothing", str(ratio(at(model.angles(tokens, smooth=False), borders), natural))],
+        ["filled, label told, no smoothing", str(ratio(at(model.angles(filled, smooth=False), borders), natural))],
         ["filled, no label told", str(ratio(at(model.angles(alone), borders), natural))],
     ]
     told = table([f"in-betweening of {len(labels)}, columns {FIRST} to {LAST - 1}", "acceleration at seams"], lines)
@@ -195,6 +201,8 @@ def long(model: MaskedMotionModel, real: Motions, n: int, seed: int, parts: int 
         found = ratio(quick[:, inner].mean(1), natural)
         lines.append([f"{seam} columns each side, {steps} passes", str(found)])
         if (seam, steps) == (SEAM, 1):
+            jerky = acceleration(model.angles(tokens, smooth=False))[:, inner].mean(1)
+            lines.append(["the same, no smoothing", str(ratio(jerky, natural))])
             plain = torch.cat(made, 1).reshape(n, -1, PARTS)
             outside = [i for i in range(parts * COLUMNS) if SEAM <= i % COLUMNS < COLUMNS - SEAM]
             outside += [*range(SEAM), *range(parts * COLUMNS - SEAM, parts * COLUMNS)]

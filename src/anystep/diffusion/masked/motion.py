@@ -60,8 +60,8 @@ class MaskedMotionModel:
 
     tokenizers: of arms and of legs, three frames a token. predictor: of the 32 tokens of 48 frames, arms and legs by
     turns, by label. Preserves nothing exactly: MaskGIT's confidence order is biased for any model (`Confidence`), and
-    the model is learned. What an edit keeps, it keeps exactly as tokens; decoded frames depend on two more tokens on
-    each side, of the same half of the body alone.
+    the model is learned. What an edit keeps, it keeps exactly as tokens; decoded frames depend on two more tokens (and,
+    smoothed, one frame) on each side, of the same half of the body alone.
     """
 
     def __init__(self, tokenizers: Sequence[Tokenizer], predictor: Predictor) -> None:
@@ -93,11 +93,15 @@ class MaskedMotionModel:
         return torch.stack(coded, -1).flatten(1)
 
     @torch.no_grad()
-    def angles(self, tokens: Tensor) -> Floats:
-        """(n, 2 columns) to (n, 3 columns, joints): any number of columns, 16 or more."""
+    def angles(self, tokens: Tensor, smooth: bool = True) -> Floats:
+        """(n, 2 columns) to (n, 3 columns, joints), for any number of columns.
+
+        smooth: each frame is averaged with its neighbours, (1, 2, 1) / 4, since rounding to codes jitters.
+        """
         rows = tokens.reshape(len(tokens), -1, PARTS)
         parts = [net.outer(net.codebook[rows[:, None, :, i]]) for i, net in enumerate(self.tokenizers)]
-        return np.concatenate([p.reshape(len(p), -1, JOINTS // PARTS).numpy() for p in parts], -1).astype(np.float64)
+        x = np.concatenate([p.reshape(len(p), -1, JOINTS // PARTS).numpy() for p in parts], -1).astype(np.float64)
+        return smoothed(x) if smooth else x
 
     def fill(
         self,
@@ -139,6 +143,12 @@ class MaskedMotionModel:
             middle = COLUMNS // 2
             found[:, at] = self.between(found[:, at], middle - seam, middle + seam, steps=steps, seed=seed + i)
         return found
+
+
+def smoothed(angles: Floats) -> Floats:
+    """(n, frames, joints), each frame averaged with its neighbours, (1, 2, 1) / 4."""
+    wide = np.pad(angles, ((0, 0), (1, 1), (0, 0)), mode="edge")
+    return np.asarray((wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]) / 4)
 
 
 def patches(angles: Floats) -> tuple[Tensor, Tensor]:
