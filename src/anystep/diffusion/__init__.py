@@ -7,6 +7,7 @@ from anystep.diffusion.denoiser import NULL, Denoiser, Network
 from anystep.diffusion.editors import NearbyNoise, Renoise
 from anystep.diffusion.guidance import DiffIER, OneMoreStep, collect_reflect_refine, ratio_aware_guidance
 from anystep.diffusion.masked import MaskedProcess
+from anystep.diffusion.masked.motion import MaskedMotionModel
 from anystep.diffusion.masked.spec_maskgit import SpecMaskGIT
 from anystep.diffusion.patchwise import PatchProcess, sample_patches
 from anystep.diffusion.process import DiffusionProcess
@@ -32,6 +33,7 @@ __all__ = [
     "FlowTime",
     "Karras",
     "LogSNR",
+    "MaskedMotionModel",
     "MaskedProcess",
     "NULL",
     "NearbyNoise",
