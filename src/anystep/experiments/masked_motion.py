@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,6 +41,8 @@ from anystep.diffusion.models.digit_net import Shape
 from anystep.diffusion.solvers import DPMpp2M, Euler, Heun, Solver
 from anystep.experiments._figures import held, paired, ratio, table
 from anystep.experiments.check import Check, Result
+
+Labels = NDArray[np.int64]
 
 ROW = 143
 PASSES = 8
@@ -109,28 +112,20 @@ def run(
         found[name], passes[name] = [measured(x, 0.0)], 0.0
     for name, process in arms(model, causal).items():
         times = seeds if name in ("8 passes", "autoregressive") else 1
-        for i in range(times):
-            start = time.perf_counter()
-            drawn = sample(process, len(labels), labels.tolist(), seed=1_000 * seed + i)
-            x = model.angles(drawn.tokens)
-            passes[name] = drawn.cost.evaluations / len(labels)
-            found.setdefault(name, []).append(measured(x, time.perf_counter() - start))
+        found[name], passes[name] = decoded(model, process, labels, measured, seed, times)
         progress(f"{name}: right {np.mean([f.right for f in found[name]]):.3f}, {found[name][0].frechet:.3f}")
     theirs, size = diffusion(recipe, rival or Rival(), labels, measured, seed, seeds, progress)
     right = paired(*(np.concatenate([f.right for f in found[name]]) for name in ("8 passes", "autoregressive")))
-    fewer = passes["autoregressive"] / passes["8 passes"]
     checks = [
         held("accuracy of the wanted label, 8 passes minus autoregressive", right, ">=", -0.03),
-        Check("autoregressive passes over ours", fewer, ">=", 4.0),
+        Check("autoregressive passes over ours", passes["autoregressive"] / passes["8 passes"], ">=", 4.0),
     ]
-    given = motions(edited, seed + 7_000)
-    edits, told = editing(model, given, seed)
+    edits, told = editing(model, motions(edited, seed + 7_000), seed)
     made, joined = long(model, real, edited // 4, seed)
     checks += [*edits, *made, *faster(found["8 passes"], theirs)]
     notes = (
         f"{_notes(found, passes)}\n\nLabels recognised in held-out motions {floor[0]:.3f}, through their tokens "
-        f"{floor[1]:.3f}. Frechet in the "
-        f"classifier's features, energy in the angles, to {len(real.labels)} others.\n\n"
+        f"{floor[1]:.3f}. Frechet in the classifier's features, energy in the angles, to {len(real.labels)} others.\n\n"
         f"{told}\n\n{joined}\n\nDiffusion: {size:,} weights, the masked transformer "
         f"{weights(model):,}, over all solvers and steps:\n\n{_solvers(theirs)}"
     )
@@ -149,6 +144,24 @@ def arms(model: MaskedMotionModel, causal: MaskedMotionModel) -> dict[str, Maske
         "8, random order": model.process(steps=PASSES, order=Random()),
         "8, spread order": model.process(steps=PASSES, order=Spread((COLUMNS, PARTS))),
     }
+
+
+def decoded(
+    model: MaskedMotionModel,
+    process: MaskedProcess,
+    labels: Labels,
+    measured: Callable[[Floats, float], Figures],
+    seed: int,
+    times: int,
+) -> tuple[list[Figures], float]:
+    """Figures of a process's samples by seed, and the evaluations of one sample."""
+    found = []
+    for i in range(times):
+        start = time.perf_counter()
+        drawn = sample(process, len(labels), labels.tolist(), seed=1_000 * seed + i)
+        x = model.angles(drawn.tokens)
+        found.append(measured(x, time.perf_counter() - start))
+    return found, drawn.cost.evaluations / len(labels)
 
 
 def editing(model: MaskedMotionModel, given: Motions, seed: int) -> tuple[list[Check], str]:
@@ -231,7 +244,7 @@ def at(angles: Floats, borders: tuple[int, ...]) -> Floats:
 def diffusion(
     recipe: MotionRecipe,
     rival: Rival,
-    labels: np.ndarray[tuple[int], np.dtype[np.int64]],
+    labels: Labels,
     measured: Callable[[Floats, float], Figures],
     seed: int,
     seeds: int,
