@@ -143,7 +143,7 @@ def test_a_miniature_recipe_learns() -> None:
         draw = torch.Generator().manual_seed(5)
         return float(loss_of(model, recipe, cut(data.images, 2), data.labels, draw).detach())
 
-    assert loss(net) < 0.9 * loss(first) and cost.images == 60 * 32
+    assert loss(net) < 0.9 * loss(first) and cost.examples == 60 * 32
 
 
 @pytest.mark.parametrize(

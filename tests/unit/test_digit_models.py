@@ -81,7 +81,7 @@ def test_a_cards_accuracy_is_the_classifiers(name: str) -> None:
 
 def test_training_again_gives_the_same_weights() -> None:
     (one, cost), (other, _) = train(TINY), train(TINY)
-    assert (cost.updates, cost.images) == (3, 24)
+    assert (cost.updates, cost.examples) == (3, 24)
     assert all(a.equal(b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
     another, _ = train(DigitRecipe(shape=TINY.shape, updates=3, batch=8, seed=1))
     assert not another.state_dict()["enter.weight"].equal(one.state_dict()["enter.weight"])

@@ -32,4 +32,4 @@ def test_a_miniature_recipe_learns() -> None:
         before, after = (
             ((n(0.3 * clean + 0.7 * noise, t) - (noise - clean)) ** 2).mean() for n in (untrained(SMALL), net)
         )
-    assert after < 0.95 * before and cost.images == 120 * 64
+    assert after < 0.95 * before and cost.examples == 120 * 64

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anystep.diffusion.guidance.collect_reflect_refine import LEAST, WeakRecipe, hash_of
+from anystep.diffusion.denoiser import weights_of
+from anystep.diffusion.guidance.collect_reflect_refine import LEAST, WeakRecipe
 from anystep.diffusion.models.patch_net import PatchFlow
 from anystep.diffusion.patchwise import Patched, PatchProcess, sample_patches
 from anystep.errors import UsageError
@@ -133,7 +134,7 @@ class ReflectedPatches(PatchProcess):
         self.refines = np.array([int(early[n, :n].sum()) for n in range(len(self.grids))])
 
     def settings(self) -> str:
-        net = hash_of(self.weak)
+        net = weights_of(self.weak.state_dict())
         return f"refined({net}, refinement={self.refinement}, since={self.since}) as {super().settings()}"
 
     def head_evaluations(self) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anystep.diffusion.denoiser import NULL, Denoiser, spread
+from anystep.diffusion.denoiser import NULL, Denoiser, spread, weights_of
 from anystep.diffusion.guidance.classifier_free import ClassifierFree
 from anystep.diffusion.sampling import sample
 from anystep.diffusion.solvers.solver import Solver
@@ -148,7 +147,7 @@ class CollectReflectRefine(ClassifierFree):
         self.name, self.weak, self.refinement = f"{model.name}-refined", weak, float(refinement)
 
     def settings(self) -> str:
-        net = hash_of(self.weak)
+        net = weights_of(self.weak.state_dict())
         return f"refined({net}, refinement={self.refinement}) as {super().settings()}"
 
     def guides(self, t: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -179,12 +178,6 @@ class CollectReflectRefine(ClassifierFree):
         fill = torch.arange(max(n, LEAST)) % n
         said: Tensor = self.weak(clean[fill].float(), _level(self.model, t)[fill], condition[fill])
         return said[:n].to(clean.dtype).clone()
-
-
-def hash_of(module: nn.Module) -> str:
-    """A short hash of a module's weights."""
-    content = b"".join(v.detach().cpu().numpy().tobytes() for v in module.state_dict().values())
-    return blake2b(content, digest_size=6).hexdigest()
 
 
 def collect_reflect_refine(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 
 from anystep import kept
 from anystep.diffusion.denoiser import Network, Predicts, spread
+from anystep.diffusion.models.averaged import Cost, averaged
 from anystep.diffusion.models.conv_net import ConvShape
 from anystep.diffusion.models.digit_data import Images, digits_data
 from anystep.diffusion.models.digit_net import Shape
@@ -70,16 +70,6 @@ VARIANTS = {
     "clean": DigitRecipe("clean"),
 }
 SHIPPED = ("velocity", "epsilon")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What training took: updates, images shown, seconds on the clock and of processor."""
-
-    updates: int
-    images: int
-    seconds: float
-    cpu_seconds: float
 
 
 class DigitFlow(Network):
@@ -137,28 +127,8 @@ def train(
     prediction of the clean thing is its own over t^2 (at most 100), and that of the noise for one of the noise.
     """
     data = data or digits_data("train")
-    module = untrained(recipe).train()
-    held = {k: v.clone() for k, v in module.state_dict().items()}
-    optimiser = torch.optim.AdamW(module.parameters(), recipe.rate, betas=(0.9, 0.99), weight_decay=recipe.decay)
-    draw = torch.Generator().manual_seed(recipe.seed + 1)
-    began, began_cpu = time.perf_counter(), time.process_time()
-    for update in range(recipe.updates):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * min(1.0, (update + 1) / 100, 0.02 + 2 * (1 - update / recipe.updates))
-        loss = loss_of(module, recipe, data, draw)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimiser.step()
-        keep = min(recipe.average, (1 + update) / (10 + update))
-        with torch.no_grad():
-            for name, value in module.state_dict().items():
-                held[name].lerp_(value, 1 - keep)
-        if say and update % 200 == 0:
-            say(f"{time.perf_counter() - began:.0f} s, update {update}, loss {loss.item():.4f}")
-    seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
-    module.load_state_dict(held)
-    return module.eval(), Cost(recipe.updates, recipe.updates * recipe.batch, round(seconds, 1), round(cpu, 1))
+    module, draw = untrained(recipe), torch.Generator().manual_seed(recipe.seed + 1)
+    return module, averaged(module, recipe, lambda: loss_of(module, recipe, data, draw), recipe.decay, say, every=200)
 
 
 def loss_of(module: nn.Module, recipe: DigitRecipe, data: Images, draw: torch.Generator) -> Tensor:

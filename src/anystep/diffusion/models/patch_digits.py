@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anystep import kept
+from anystep.diffusion.models.averaged import Cost, averaged
 from anystep.diffusion.models.digit_data import Images, digits_data
-from anystep.diffusion.models.digit_flow import Cost
 from anystep.diffusion.models.patch_net import PatchFlow, PatchNet, PatchShape, cut
 
 
@@ -48,28 +47,9 @@ def train(
 ) -> tuple[PatchNet, Cost]:
     """The averaged weights of a network that learned to fill in patches, and what that took."""
     data = data or digits_data("train")
-    net = untrained(recipe).train()
-    held = {k: v.clone() for k, v in net.state_dict().items()}
-    optimiser = torch.optim.AdamW(net.parameters(), recipe.rate, betas=(0.9, 0.99), weight_decay=recipe.decay)
-    draw, patches = torch.Generator().manual_seed(recipe.seed + 1), cut(data.images, recipe.shape.patch)
-    began, began_cpu = time.perf_counter(), time.process_time()
-    for update in range(recipe.updates):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * min(1.0, (update + 1) / 100, 0.02 + 2 * (1 - update / recipe.updates))
-        loss = loss_of(net, recipe, patches, data.labels, draw)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        keep = min(recipe.average, (1 + update) / (10 + update))
-        with torch.no_grad():
-            for name, value in net.state_dict().items():
-                held[name].lerp_(value, 1 - keep)
-        if say and update % 500 == 0:
-            say(f"{time.perf_counter() - began:.0f} s, update {update}, loss {loss.item():.4f}")
-    seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
-    net.load_state_dict(held)
-    return net.eval(), Cost(recipe.updates, recipe.updates * recipe.batch, round(seconds, 1), round(cpu, 1))
+    net, draw = untrained(recipe), torch.Generator().manual_seed(recipe.seed + 1)
+    patches = cut(data.images, recipe.shape.patch)
+    return net, averaged(net, recipe, lambda: loss_of(net, recipe, patches, data.labels, draw), recipe.decay, say)
 
 
 def loss_of(net: PatchNet, recipe: PatchRecipe, patches: Tensor, labels: Tensor, draw: torch.Generator) -> Tensor:

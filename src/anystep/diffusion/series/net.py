@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from anystep import kept
 from anystep.diffusion.denoiser import Network
-from anystep.diffusion.models.digit_flow import Cost
+from anystep.diffusion.models.averaged import Cost, averaged
 from anystep.diffusion.models.digit_net import FASTEST, Block, Shape
 from anystep.diffusion.schedules import Flow
 from anystep.diffusion.series.seasonal import Seasonal
@@ -72,34 +71,18 @@ def untrained(recipe: SeriesRecipe) -> SeriesNet:
 
 def train(recipe: SeriesRecipe, say: Callable[[str], None] | None = None) -> tuple[SeriesNet, Cost]:
     """The averaged weights of a network that learned the velocity of windows, and what that took."""
-    net = untrained(recipe).train()
+    net, draw = untrained(recipe), torch.Generator().manual_seed(recipe.seed + 1)
     windows = torch.from_numpy(recipe.data.draw(recipe.windows, recipe.seed)).float()
-    held = {k: v.clone() for k, v in net.state_dict().items()}
-    optimiser = torch.optim.AdamW(net.parameters(), recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    draw = torch.Generator().manual_seed(recipe.seed + 1)
-    began, began_cpu = time.perf_counter(), time.process_time()
-    for update in range(recipe.updates):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * min(1.0, (update + 1) / 100, 0.02 + 2 * (1 - update / recipe.updates))
+
+    def loss() -> Tensor:
         clean = windows[torch.randint(len(windows), (recipe.batch,), generator=draw)]
         t, noise = torch.rand(recipe.batch, generator=draw), torch.randn(clean.shape, generator=draw)
         noisy = (1 - t[:, None]) * clean + t[:, None] * noise
         said = net(noisy, t, clean[:, : recipe.shown] if recipe.shown else None)
         # What a conditional model is shown it need not predict.
-        loss = F.mse_loss(said[:, recipe.shown :], (noise - clean)[:, recipe.shown :])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        keep = min(recipe.average, (1 + update) / (10 + update))
-        with torch.no_grad():
-            for name, value in net.state_dict().items():
-                held[name].lerp_(value, 1 - keep)
-        if say and update % 1_000 == 0:
-            say(f"{time.perf_counter() - began:.0f} s, update {update}, loss {loss.item():.4f}")
-    seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
-    net.load_state_dict(held)
-    return net.eval(), Cost(recipe.updates, recipe.updates * recipe.batch, round(seconds, 1), round(cpu, 1))
+        return F.mse_loss(said[:, recipe.shown :], (noise - clean)[:, recipe.shown :])
+
+    return net, averaged(net, recipe, loss, 0.01, say, every=1_000)
 
 
 def trained(recipe: SeriesRecipe, say: Callable[[str], None] = print) -> SeriesNet:

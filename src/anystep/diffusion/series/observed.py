@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anystep.diffusion.denoiser import NULL, Denoiser, spread
+from anystep.diffusion.denoiser import NULL, Denoiser, spread, weights_of
 from anystep.diffusion.guidance.classifier_guided import GRADIENT, NOISIEST
 from anystep.diffusion.guidance.guided import Guided
 from anystep.errors import UsageError
@@ -51,7 +51,7 @@ class ObservationGuided(Guided):
         self.seen = torch.from_numpy(np.nan_to_num(seen)).to(model.dtype)
 
     def settings(self) -> str:
-        data = hash_of(self.seen, self.there)
+        data = weights_of({"seen": self.seen, "there": self.there})
         return f"observed({data}, {self.samples}, {self.scale}, {self.loss}) of {self.model.settings()}"
 
     def evaluations(self, t: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -81,10 +81,3 @@ class ObservationGuided(Guided):
             level = ((sample + 1) / (self.samples + 1)).to(gap.dtype)[:, None]
             each = torch.maximum(level * gap, (level - 1) * gap)
         return each.sum(1) * (condition != NULL)
-
-
-def hash_of(*tensors: Tensor) -> str:
-    """A short name for numbers."""
-    from hashlib import blake2b
-
-    return blake2b(b"".join(t.numpy().tobytes() for t in tensors), digest_size=6).hexdigest()

@@ -93,7 +93,6 @@ def sample_many(
     temperature: float = 1.0,
     seed: int = 0,
     rows: int = 512,
-    longest: int = 80,
 ) -> list[list[str]]:
     """`n` chains for each prompt, in batches of about `rows` chains whose prompts are of similar length."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -101,7 +100,7 @@ def sample_many(
     width = max(1, rows // n)
     for at in range(0, len(order), width):
         some = order[at : at + width]
-        texts = sample(model, alphabet, [prompts[i] for i in some], temperature, n, seed * 1_000_003 + at, longest)
+        texts = sample(model, alphabet, [prompts[i] for i in some], temperature, n, seed * 1_000_003 + at)
         for place, i in enumerate(some):
             found[i] = texts[place * n : (place + 1) * n]
     return found
