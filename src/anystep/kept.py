@@ -26,9 +26,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ANYSTEP_CACHE") or Path.home() / ".cache" / "anystep")
 
 
-def save(tensors: Mapping[str, Tensor], record: Mapping[str, Any], name: str, folder: Path) -> str:
-    """Write `folder/name.safetensors` in bf16, and `folder/name.json`: `record` with the tensors' hash. Returns it."""
-    content = write_tensors({k: v.detach().to(torch.bfloat16).contiguous() for k, v in tensors.items()})
+def save(
+    tensors: Mapping[str, Tensor],
+    record: Mapping[str, Any],
+    name: str,
+    folder: Path,
+    dtype: torch.dtype = torch.bfloat16,
+) -> str:
+    """Write `folder/name.safetensors`, and `folder/name.json`: `record` with the tensors' hash. Returns it."""
+    content = write_tensors({k: v.detach().to(dtype).contiguous() for k, v in tensors.items()})
     found = sha256(content).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / f"{name}.safetensors", content)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anystep import kept
-from anystep.diffusion.models.averaged import Cost, averaged
+from anystep.averaged import Cost, averaged
 from anystep.diffusion.models.digit_data import Images, digits_data
 from anystep.diffusion.models.patch_net import PatchFlow, PatchNet, PatchShape, cut
 

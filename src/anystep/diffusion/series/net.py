@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from anystep import kept
 from anystep.diffusion.denoiser import Network
-from anystep.diffusion.models.averaged import Cost, averaged
+from anystep.averaged import Cost, averaged
 from anystep.diffusion.models.digit_net import FASTEST, Block, Shape
 from anystep.diffusion.schedules import Flow
 from anystep.diffusion.series.seasonal import Seasonal

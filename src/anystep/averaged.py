@@ -1,4 +1,4 @@
-"""How the small diffusion networks learn: one loop, which keeps a running average of the weights."""
+"""How small networks learn: one loop, which keeps a running average of the weights."""
 
 from __future__ import annotations
 
