@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anystep import kept
-from anystep.diffusion.denoiser import Network, Predicts, spread
 from anystep.averaged import Cost, averaged
+from anystep.diffusion.denoiser import Network, Predicts, spread
 from anystep.diffusion.models.conv_net import ConvShape
 from anystep.diffusion.models.digit_data import Images, digits_data
 from anystep.diffusion.models.digit_net import Shape

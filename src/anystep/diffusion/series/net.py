@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anystep import kept
-from anystep.diffusion.denoiser import Network
 from anystep.averaged import Cost, averaged
+from anystep.diffusion.denoiser import Network
 from anystep.diffusion.models.digit_net import FASTEST, Block, Shape
 from anystep.diffusion.schedules import Flow
 from anystep.diffusion.series.seasonal import Seasonal
