@@ -5,7 +5,7 @@ dimensions, so that many data sets (or hyper-parameters) are one call. All is fl
 functions has no digits to spare.
 
 What is preserved: prediction, evidence and draws are exact given the hyper-parameters, up to rounding and the `jitter`
-that draws add to a covariance (1e-9 of the largest variance). `fit` chooses the hyper-parameters by the evidence, and
+that draws add to a covariance (1e-9 of the prior variance, more where rounding needs it). `fit` chooses the hyper-parameters by the evidence, and
 the posterior then ignores that they are uncertain.
 """
 
@@ -76,7 +76,7 @@ class GaussianProcess:
         """Joint draws (draws, ..., m) of the function at x (..., m, d), from the prior."""
         a = _doubles(x)
         mean = self._mean[..., None].expand(torch.broadcast_shapes(a.shape[:-1], (*self._mean.shape, 1)))
-        return joint(mean, self.kernel(a), draws, seed)
+        return joint(mean, self.kernel(a), self.kernel.diagonal(a).amax(-1), draws, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,8 @@ class Posterior:
         """
         a = _doubles(x)
         mean, reach = self._mean_and_reach(a)
-        return joint(mean, self.process.kernel(a) - reach.mT @ reach, draws, seed)
+        widest = self.process.kernel.diagonal(a).amax(-1)
+        return joint(mean, self.process.kernel(a) - reach.mT @ reach, widest, draws, seed)
 
     def _mean_and_reach(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior mean (..., m), and L^-1 K(data, x), (..., n, m)."""
@@ -137,13 +138,13 @@ class Posterior:
         return self.process._mean[..., None] + (reach * self._white).sum(-2), reach
 
 
-def joint(mean: Tensor, covariance: Tensor, draws: int, seed: int) -> Tensor:
+def joint(mean: Tensor, covariance: Tensor, widest: Tensor, draws: int, seed: int) -> Tensor:
     """Draws (draws, ..., m) of normals with this mean (..., m) and covariance (..., m, m).
 
+    widest: the variance (...) that rounding errors are measured by, which is the prior's: a posterior's may be none.
     One batch element's random numbers are the next one's too: what differs between them is what they believe.
     """
     m = mean.shape[-1]
-    widest = covariance.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(1e-12)
     factor, failed = covariance, torch.ones(1)
     for power in range(5):
         factor, failed = torch.linalg.cholesky_ex(
