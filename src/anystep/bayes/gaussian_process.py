@@ -5,8 +5,8 @@ dimensions, so that many data sets (or hyper-parameters) are one call. All is fl
 functions has no digits to spare.
 
 What is preserved: prediction, evidence and draws are exact given the hyper-parameters, up to rounding and the `jitter`
-that draws add to a covariance (1e-9 of the prior variance, more where rounding needs it). `fit` chooses the hyper-parameters by the evidence, and
-the posterior then ignores that they are uncertain.
+that draws add to a covariance: 1e-9 of the prior variance, more where rounding needs it. `fit` chooses the
+hyper-parameters by the evidence, and the posterior then ignores that they are uncertain.
 """
 
 from __future__ import annotations

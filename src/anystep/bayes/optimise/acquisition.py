@@ -1,7 +1,7 @@
 """Where to look next? The points whose best value is expected to improve most on the best so far.
 
-Monte Carlo expected improvement of q points at once (Wilson, Hutter and Deisenroth, 2018): the mean, over joint draws of
-the function, of how far the lowest of them lies below the best value. The logarithm is optimised, of an improvement
+Monte Carlo expected improvement of q points at once (Wilson, Hutter and Deisenroth, 2018): the mean, over joint draws
+of the function, of how far the lowest of them lies below the best value. The logarithm is optimised, of an improvement
 whose corner is rounded, because far from the best every draw's slope would be zero.
 """
 
@@ -22,10 +22,11 @@ ROUND = 1e-3  # width of the rounded corner, in standard deviations of the value
 SPREAD = math.sqrt(12.0)  # what makes a uniform input's variance one
 
 
-def expected_improvement(belief: Belief, x: Tensor, best: Tensor, draws: int = 128, seed: int = 0) -> Tensor:
-    """Expected improvement (...) of the q points x (..., q, d) together on the value `best` (*batch)."""
-    lowest = belief.sample(x, draws, seed).amin(-1)
-    return (ROUND * softplus((best - lowest) / ROUND)).mean(0)
+def log_expected_improvement(belief: Belief, x: Tensor, best: Tensor, draws: int = 128, seed: int = 0) -> Tensor:
+    """Log expected improvement (...) of the q points x (..., q, d) together on the value `best` (*batch)."""
+    z = (best - belief.sample(x, draws, seed).amin(-1)) / ROUND
+    logs = torch.where(z > -30, softplus(z.clamp_min(-30.0)).log(), z)  # far below, the logarithm of softplus is its z
+    return torch.logsumexp(logs, 0) + math.log(ROUND / draws)
 
 
 def suggest(
@@ -55,7 +56,7 @@ def suggest(
     best = b.amin(-1)
 
     def worth(points: Tensor) -> Tensor:
-        return expected_improvement(belief, stretched(points), best, draws, seed).log()
+        return log_expected_improvement(belief, stretched(points), best, draws, seed)
 
     starts = candidates(a, b, q, raw, seed)
     with torch.no_grad():
@@ -97,11 +98,7 @@ def candidates(x: Tensor, y: Tensor, q: int, raw: int, seed: int) -> Tensor:
     best = x.take_along_dim(y.argmin(-1)[..., None, None], -2)
     shape = (raw - half, *[1] * (x.dim() - 2), q, d)
     scale = 10 ** (-2.5 * torch.rand(*shape[:-2], 1, 1, generator=generator, dtype=x.dtype)) * 0.5
-    moved = (
-        torch.rand(shape, generator=generator) < max(0.5, 1 / d)
-        if d <= 10
-        else torch.rand(shape, generator=generator) < 10 / d
-    )
+    moved = torch.rand(shape, generator=generator) < (0.5 if d <= 20 else 10 / d)
     step = scale * torch.randn(shape, generator=generator, dtype=x.dtype) * moved
     return torch.cat([wide, (best + step).clamp(0.0, 1.0)])
 

@@ -1,7 +1,7 @@
 """A small network whose weights are one vector, so that any number of them run as one batch; and its infinite width.
 
-Weights are whitened: each number of the vector is a priori standard normal, and is multiplied by its prior's scale where
-it is used. So samplers and optimisers need not know the layers.
+Weights are whitened: each number of the vector is a priori standard normal, and is multiplied by its prior's scale
+where it is used. So samplers and optimisers need not know the layers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Network:
     width: int = 50
     depth: int = 2
     activation: str = "erf"
-    weights: float = 2.0
+    weights: float = 4.0
     biases: float = 1.0
 
     def __post_init__(self) -> None:
@@ -82,10 +82,10 @@ class InfiniteWidth:
     `Network`'s.
     """
 
-    depth: int = 3
-    activation: str = "relu"
-    weights: float = 10.0
-    biases: float = 1.6
+    depth: int = 2
+    activation: str = "erf"
+    weights: float = 4.0
+    biases: float = 1.0
 
     def __post_init__(self) -> None:
         Network(1, self.depth, self.activation, self.weights, self.biases)  # the same rules, told by the same errors
