@@ -113,7 +113,7 @@ def transition(kernel: Kernel, walkers: Walkers, keys: Keys, limit: Limit) -> tu
         if not limit.pay(rows, each=kernel.price(moving), once=kernel.once(moving)).all():
             return None
         after, info = kernel.move(kernel.known(moving), keys[rows])
-        walkers = walkers.put(rows, after.ticked())
+        walkers = after.ticked() if len(rows) == len(walkers) else walkers.put(rows, after.ticked())
         told = info if told is None else _put(told, rows, info)
         rows = rows[~kernel.boundary(after)]
     assert told is not None

@@ -1,4 +1,4 @@
-"""A Markov kernel as an endless process: a step is one transition of every chain, and its state goes with any kernel."""
+"""A Markov kernel as an endless process: a step is one transition of every chain; its states go with any kernel."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 from anystep import keys as lineage
 from anystep.bayes.mcmc.kernel import Kernel, Start
 from anystep.bayes.mcmc.target import Target
-from anystep.bayes.mcmc.walkers import Info, Walkers, mixed
+from anystep.bayes.mcmc.walkers import Floats, Info, Walkers, mixed
 from anystep.errors import UsageError
 from anystep.keys import Keys
 
@@ -34,14 +34,17 @@ class RandomWalk(Kernel):
         proposed = self.evaluated(
             walkers, walkers.position + self.step_size * self.scale(lineage.normals(keys, walkers.clock, d))
         )
-        return decided(
-            walkers, proposed, proposed.log_density - walkers.log_density, lineage.uniforms(keys, walkers.clock, 2 * d)
-        )
+        return decided(walkers, proposed, lineage.uniforms(keys, walkers.clock, 2 * d))
 
 
-def decided(old: Walkers, new: Walkers, log_ratio: Any, u: Any) -> tuple[Walkers, Info]:
-    """Metropolis and Hastings: `new` with probability min(1, exp(log_ratio)); what is NaN is refused."""
-    ratio = np.where(np.isnan(log_ratio), -np.inf, log_ratio)
+def decided(old: Walkers, new: Walkers, u: Floats, also: Any = 0.0) -> tuple[Walkers, Info]:
+    """Metropolis and Hastings: `new` with probability min(1, exp(also) p(new) / p(old)), refused where that is NaN.
+
+    u: (n,) uniform. also: (n,) log ratio of the proposals' densities, back over forth.
+    """
+    with np.errstate(invalid="ignore"):
+        ratio = new.log_density - old.log_density + also
+    ratio = np.where(np.isnan(ratio), -np.inf, ratio)
     acceptance = np.exp(np.minimum(ratio, 0.0))
     accepted = u < acceptance
     return mixed(accepted, new, old), Info(acceptance, accepted, np.zeros(len(u), dtype=bool), np.zeros(len(u)))

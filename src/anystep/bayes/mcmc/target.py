@@ -21,7 +21,7 @@ class Target:
     """A density on R^d, up to a constant: `Target(lambda x: -0.5 * (x**2).sum(-1), dimension=3)`.
 
     log_density: from points (n, d), float64, to (n,); written in torch, since gradients come from it, and each row for
-    itself. Minus infinity where the density is zero; NaN is taken for that. log_likelihood: with it `log_density` is
+    itself. Minus infinity where the density is zero; NaN and infinity are taken for that. log_likelihood: with it `log_density` is
     the prior, and the target at heat h is prior times likelihood^h: what tempering and annealing move through. Both are
     evaluated together and count as one evaluation.
 
@@ -40,7 +40,8 @@ class Target:
     def parts(self, position: Floats) -> Floats:
         """log prior and log likelihood, shape (n, 2); without a likelihood the second is zero."""
         with torch.no_grad():
-            return np.stack([p.numpy() for p in self._parts(torch.from_numpy(position))], -1)
+            x = torch.from_numpy(position)
+            return self._columns([self._checked(function, x) for function in self._functions()])
 
     def parts_and_slopes(self, position: Floats) -> tuple[Floats, Floats]:
         """`parts`, and the gradient of each, shape (n, 2, d)."""
@@ -51,21 +52,19 @@ class Target:
             value = self._checked(function, x)
             if value.requires_grad:
                 slopes[:, at] = torch.autograd.grad(value.sum(), x)[0].numpy()
-            found.append(value.detach().numpy())
-        parts = np.stack(found + [np.zeros(len(position))] * (2 - len(found)), -1)
-        parts[np.isnan(parts)] = -np.inf
-        slopes[~np.isfinite(slopes)] = 0.0  # a trajectory that meets this is rejected by its energy
-        return parts, slopes
+            found.append(value.detach())
+        slopes[~np.isfinite(slopes)] = 0.0  # a trajectory that meets this is refused for its energy
+        return self._columns(found), slopes
 
     def _functions(self) -> list[LogDensity]:
         return [self.log_density] if self.log_likelihood is None else [self.log_density, self.log_likelihood]
 
-    def _parts(self, x: Tensor) -> list[Tensor]:
-        found = [
-            torch.nan_to_num(self._checked(f, x), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-            for f in self._functions()
-        ]
-        return found + [torch.zeros(len(x), dtype=torch.float64)] * (2 - len(found))
+    def _columns(self, found: list[Tensor]) -> Floats:
+        parts = np.zeros((len(found[0]), 2))
+        for at, value in enumerate(found):
+            parts[:, at] = value.numpy()
+        parts[~(parts < np.inf)] = -np.inf
+        return parts
 
     def _checked(self, function: LogDensity, x: Tensor) -> Tensor:
         value = function(x)
