@@ -21,9 +21,9 @@ class Target:
     """A density on R^d, up to a constant: `Target(lambda x: -0.5 * (x**2).sum(-1), dimension=3)`.
 
     log_density: from points (n, d), float64, to (n,); written in torch, since gradients come from it, and each row for
-    itself. Minus infinity where the density is zero; NaN and infinity are taken for that. log_likelihood: with it `log_density` is
-    the prior, and the target at heat h is prior times likelihood^h: what tempering and annealing move through. Both are
-    evaluated together and count as one evaluation.
+    itself. Minus infinity where the density is zero; NaN and infinity are taken for that. log_likelihood: with it
+    `log_density` is the prior, and the target at heat h is prior times likelihood^h: what tempering and annealing move
+    through. Both are evaluated together and count as one evaluation.
 
     Raises UsageError for a dimension below 1, ModelError where a function's answer has another shape than (n,).
     """
