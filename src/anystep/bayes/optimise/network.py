@@ -25,7 +25,7 @@ class Network:
     A priori a layer's weights are normal with variance `weights` / inputs, its biases with variance `biases`.
     """
 
-    width: int = 50
+    width: int = 32
     depth: int = 2
     activation: str = "erf"
     weights: float = 4.0
