@@ -30,8 +30,11 @@ from anystep.bayes.representations import (
     spawn,
     weighed,
 )
+from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
+    "Ranks",
+    "simulation_based_calibration",
     "Distribution",
     "Factor",
     "Finite",
