@@ -1,5 +1,6 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
+from anystep.bayes import mcmc
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
@@ -60,6 +61,7 @@ __all__ = [
     "flip",
     "forward",
     "importance",
+    "mcmc",
     "measure",
     "mh_step",
     "normalised",
