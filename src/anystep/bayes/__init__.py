@@ -1,6 +1,9 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
 from anystep.bayes import mcmc
+from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
+from anystep.bayes.amortised.pfn_recipe import PFNRecipe
+from anystep.bayes.amortised.priors import GPPrior, TabularPrior
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -38,14 +41,19 @@ __all__ = [
     "Distribution",
     "Factor",
     "Finite",
+    "GPPrior",
     "Inner",
     "Normal",
     "Observe",
+    "PFNRecipe",
     "Particle",
+    "PriorCheck",
+    "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
     "Sample",
     "Suspended",
+    "TabularPrior",
     "TraceKernel",
     "Traces",
     "Uniform",
