@@ -165,7 +165,7 @@ def test_tempering_crosses_between_modes_that_its_kernel_does_not() -> None:
     assert chains.cost.evaluations == 600 * 5 * (121 + 1)
 
 
-@pytest.mark.parametrize("method", [search.sample(n=64), search.particle_filter(n=64)])
+@pytest.mark.parametrize("method", [search.particle_filter(n=64, ess=0), search.particle_filter(n=64)])
 def test_annealing_estimates_the_evidence_without_bias(method: Any) -> None:
     kernel = HMC(CONJUGATE, 0.3, 3)
     process = Annealed(kernel, prior, np.linspace(0, 1, 7) ** 2)

@@ -28,7 +28,7 @@ class Annealed(Stepwise):
 
     Weighted, the states that are done are draws of the posterior, and the mean weight is an unbiased estimate of the
     evidence, for any kernel that leaves its target invariant and any heats: `search.particle_filter(n=500)` on it is a
-    sequential Monte Carlo sampler, `search.sample` annealed importance sampling.
+    sequential Monte Carlo sampler, and with `ess=0` annealed importance sampling.
 
     kernel: on a target with `log_likelihood`, moving in one unit of work. prior: exact draws of the (normalised) prior,
     from keys (n,) to (n, d). heats: powers of the likelihood, rising from 0 to 1. moves: transitions a step, 1 or more.
