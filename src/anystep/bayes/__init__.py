@@ -6,6 +6,7 @@ from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
+from anystep.bayes.optimise import BayesianOptimiser, BNNSurrogate, minimise
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
 from anystep.bayes.programs import (
     Distribution,
@@ -38,6 +39,8 @@ from anystep.bayes.sbc import Ranks, simulation_based_calibration
 __all__ = [
     "Ranks",
     "simulation_based_calibration",
+    "BNNSurrogate",
+    "BayesianOptimiser",
     "Distribution",
     "Factor",
     "Finite",
@@ -66,6 +69,7 @@ __all__ = [
     "importance",
     "mcmc",
     "measure",
+    "minimise",
     "mh_step",
     "normalised",
     "particle_marginal",
