@@ -100,7 +100,28 @@ def test_wide_networks_have_the_infinite_kernel(activation):
     assert experiment.covariance_error(each, Network(512, 2, "relu" if activation == "erf" else "erf")) > 0.3
 
 
+def test_the_written_gradient_is_automatic_differentiations():
+    for activation in ("relu", "erf"):
+        net = Network(5, 3, activation, weights=2.0, biases=0.3)
+        theta, x, y = normals(4, 2, net.size(3)).requires_grad_(), normals(2, 7, 3), normals(2, 7, seed=1)
+        value, slope = net.log_density(theta, x, y, 0.3)
+        density = -0.5 * ((net(theta, x) - y).square().sum(-1) / 0.3 + theta.square().sum(-1))
+        torch.testing.assert_close(value, density)
+        torch.testing.assert_close(slope, torch.autograd.grad(density.sum(), theta)[0])
+
+
 # Samplers
+
+
+def sloped(density):
+    """A log density with its gradient."""
+
+    def target(theta):
+        place = theta.detach().requires_grad_()
+        value = density(place)
+        return value.detach(), torch.autograd.grad(value.sum(), place)[0]
+
+    return target
 
 
 @pytest.mark.parametrize(("inference", "off"), [(HMC(100, 250, 12, step=0.2), 0.12), (SGHMC(300, 250, 8, 0.1), 0.2)])
@@ -114,7 +135,7 @@ def test_samplers_find_a_normal_that_is_not_diagonal(inference, off):
         rest = theta - means
         return -0.5 * torch.einsum("...i,...ij,...j->...", rest, precision, rest)
 
-    drawn = inference(target, torch.zeros(16, 2, 2), torch.Generator().manual_seed(0))
+    drawn = inference(sloped(target), torch.zeros(16, 2, 2), torch.Generator().manual_seed(0))
     assert drawn.shape == (250, 16, 2, 2)
     flat = drawn.flatten(0, 1)
     sd = (roots @ roots.mT).diagonal(dim1=-2, dim2=-1).sqrt()
@@ -127,7 +148,7 @@ def test_samplers_find_a_normal_that_is_not_diagonal(inference, off):
 def test_hmc_finds_a_skewed_density():
     """exp(x - e^x) has mean -0.5772 and variance 1.6449; 8,000 draws, of which the least effective quarter counts."""
     drawn = HMC(100, 250, 10, step=0.3)(
-        lambda t: (t - t.exp()).sum(-1), torch.zeros(32, 1), torch.Generator().manual_seed(1)
+        sloped(lambda t: (t - t.exp()).sum(-1)), torch.zeros(32, 1), torch.Generator().manual_seed(1)
     )
     assert abs(drawn.mean().item() + 0.5772) < 5 * (1.6449 / 2_000) ** 0.5
     assert abs(drawn.var().item() - 1.6449) < 0.35
