@@ -94,10 +94,10 @@ def test_the_infinite_kernel_is_the_quadrature_of_its_recursion(activation, dept
 
 @pytest.mark.parametrize("activation", ["relu", "erf"])
 def test_wide_networks_have_the_infinite_kernel(activation):
-    """A cheap sample of the experiment: 40 networks of width 512; the error of seeds 0 to 9 was measured below 0.06."""
-    error, each, (low, high) = experiment.frobenius(Network(512, 2, activation), 40, seed=1)
-    assert error < 0.12 and low <= error <= high
-    assert experiment.covariance_error(each, Network(512, 2, "relu" if activation == "erf" else "erf")) > 0.3
+    """A cheap sample of the experiment: 40 networks of width 256; over seeds 0 to 5 the error was 0.004 to 0.038."""
+    error, each, (low, high) = experiment.frobenius(Network(256, 2, activation), 40, seed=1)
+    assert error < 0.1 and low <= error <= high
+    assert experiment.covariance_error(each, Network(256, 2, "relu" if activation == "erf" else "erf")) > 0.3
 
 
 def test_the_written_gradient_is_automatic_differentiations():
@@ -242,9 +242,9 @@ def test_minimise_finds_the_bottom_of_a_bowl_in_its_own_units():
         return (p[0] + 1.3) ** 2 + 0.05 * (p[1] - 9.0) ** 2 + 0.1 * p[0] * p[1]
 
     grid = np.meshgrid(np.linspace(-4, 1, 400), np.linspace(0.5, 30, 400))
-    found = minimise(function, bounds, 22, QUICK["gp"], seed=3)
+    found = minimise(function, bounds, 16, QUICK["gp"], seed=3)
     assert found.y < function(grid).min() + 0.05 and found.y == found.ys.min() == function(found.x)
-    assert found.cost.evaluations == len(found.ys) == 22 and found.stopped_because == "evaluations"
+    assert found.cost.evaluations == len(found.ys) == 16 and found.stopped_because == "evaluations"
     assert (found.xs >= [-4, 0.5]).all() and (found.xs <= [1, 30]).all() and not found.errors
 
 
