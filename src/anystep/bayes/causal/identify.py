@@ -38,8 +38,8 @@ class NotIdentifiable(UsageError):
     def __init__(self, query: str, joined: Sequence[str], piece: Sequence[str]) -> None:
         self.joined, self.piece = tuple(joined), tuple(piece)
         super().__init__(
-            f"{query} is not identifiable: hidden causes join {{{', '.join(joined)}}} into one comb, all of it upstream "
-            f"of {{{', '.join(piece)}}}, which cannot be taken out; observe a hidden cause or a variable in between."
+            f"{query} is not identifiable: hidden causes join {{{', '.join(joined)}}} into one comb, all upstream of "
+            f"{{{', '.join(piece)}}}, which cannot be taken out; observe a hidden cause or a variable in between."
         )
 
 
