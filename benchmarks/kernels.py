@@ -7,7 +7,7 @@ Every kernel runs the same number of chains from draws of the target itself, so 
 Hamiltonian Monte Carlo and the random walk the step, the trajectory's length and the scale are the same for both
 libraries. What is compared is effective samples per evaluation (bulk, the smallest over coordinates, by arviz for all),
 with an interval over groups of chains, and how far each mean is from the truth in its own standard errors. numpyro's
-NUTS adapts for itself from 500 draws and is shown for what a user of it gets; its evaluations are counted without those.
+NUTS adapts for itself in 500 draws, whose evaluations are not counted, and is shown for what a user of it gets.
 Seconds are reported with compilation apart, and decide nothing. Results go to docs/bayes/kernels.json.
 """
 
