@@ -4,6 +4,7 @@ from anystep.bayes import mcmc
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
+from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -33,6 +34,7 @@ from anystep.bayes.representations import (
     spawn,
     weighed,
 )
+from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
     "Distribution",
@@ -48,7 +50,9 @@ __all__ = [
     "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
+    "Ranks",
     "Sample",
+    "StringDiagram",
     "Suspended",
     "TabularPrior",
     "TraceKernel",
@@ -68,6 +72,7 @@ __all__ = [
     "particle_marginal",
     "push_evidence",
     "resample",
+    "simulation_based_calibration",
     "smc",
     "smc_population",
     "spawn",
