@@ -246,7 +246,7 @@ def test_what_is_trained_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(said) == told and card.exists()
     x, y = recipe.prior.draw(1, 5, torch.Generator().manual_seed(0))
     assert torch.equal(first(x, y, x), again(x, y, x))
-    assert recipe.told() != replace(recipe, prior=TabularPrior(1)).told()
+    assert recipe.told() != replace(recipe, prior=TabularPrior(2)).told()
 
 
 def test_the_experiment_runs_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +315,14 @@ def test_calls_that_were_not_meant_are_refused(tiny: PFN) -> None:
         model.predict_proba(np.zeros((3, 1)))
     with pytest.raises(UsageError, match="check"):
         model.fit(np.zeros((0, 1)), np.zeros(0)).check()
+    for make in (
+        lambda: GPPrior(noise=(0.0, 0.0)),
+        lambda: GPPrior(features=0),
+        lambda: TabularPrior(features=1),
+        lambda: PFNShape(width=10, heads=4),
+    ):
+        with pytest.raises(UsageError):
+            make()
     with pytest.raises(UsageError, match="left to ask"):
         PFNRecipe(context=50)
     with pytest.raises(UsageError, match="bars, gaussian"):

@@ -196,9 +196,7 @@ def hyper(
     gap_to_chains = paired(chains.log_density, ours)
     checks += [
         held(f"hyper-priors: gap to HMC in nats at {n} points", gap_to_chains, "<=", 0.1),
-        Check(
-            "HMC's distance from quadrature in nats", distance, "<=", 0.03
-        ),
+        Check("HMC's distance from quadrature in nats", distance, "<=", 0.03),
         held(
             f"HMC's processor time a dataset over the network's, both batched, HMC's least effective size of "
             f"{chains.ess.min():.0f} (median {np.median(chains.ess):.0f})",
