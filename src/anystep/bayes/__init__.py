@@ -4,6 +4,7 @@ from anystep.bayes import mcmc
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
+from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.optimise import BayesianOptimiser, BNNSurrogate, minimise
@@ -55,6 +56,7 @@ __all__ = [
     "Program",
     "ProgramProcess",
     "Sample",
+    "StringDiagram",
     "Suspended",
     "TabularPrior",
     "TraceKernel",
