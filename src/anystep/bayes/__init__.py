@@ -38,8 +38,6 @@ from anystep.bayes.representations import (
 from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
-    "Ranks",
-    "simulation_based_calibration",
     "BNNSurrogate",
     "BayesianOptimiser",
     "Distribution",
@@ -55,6 +53,7 @@ __all__ = [
     "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
+    "Ranks",
     "Sample",
     "StringDiagram",
     "Suspended",
@@ -71,12 +70,13 @@ __all__ = [
     "importance",
     "mcmc",
     "measure",
-    "minimise",
     "mh_step",
+    "minimise",
     "normalised",
     "particle_marginal",
     "push_evidence",
     "resample",
+    "simulation_based_calibration",
     "smc",
     "smc_population",
     "spawn",
