@@ -1,5 +1,6 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
+from anystep.bayes import vi
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -62,5 +63,6 @@ __all__ = [
     "smc_population",
     "spawn",
     "trace_mh",
+    "vi",
     "weighed",
 ]
