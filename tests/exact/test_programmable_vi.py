@@ -381,3 +381,11 @@ def test_calls_that_cannot_be_meant_say_what_was() -> None:
     for message, call in cases:
         with pytest.raises(UsageError, match=message):
             call()
+
+
+def test_the_experiment_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "WORLDS", (worlds.flips,))
+    said: list[str] = []
+    result = experiment.run(seed=1, progress=said.append, draws=1_000, repeats=2)
+    assert len(result.checks) == 13 and len(said) > 5
+    assert all(check.passed for check in result.checks if "step time" not in check.clause)

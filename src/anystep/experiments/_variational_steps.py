@@ -3,6 +3,9 @@
 By hand means torch's distributions, as in the programs, and Adam; both sides share their parameters and data.
 """
 
+# torch's distributions have no types.
+# mypy: disable-error-code="no-untyped-call,no-any-return"
+
 from __future__ import annotations
 
 import math
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal
+from torch.distributions import Bernoulli, Distribution, Independent, MultivariateNormal, Normal
 
 from anystep.bayes import vi
 from anystep.bayes.vi import Enumerate, Sample, Score
@@ -122,13 +125,13 @@ def _autoencoder() -> Iterator[Pair]:
         x = (torch.rand(64, 64) < 0.3).float()
     weights = [*encoder.parameters(), *decoder.parameters()]
 
-    def prior() -> Independent:
+    def prior() -> Distribution:
         return Independent(Normal(torch.zeros(8), torch.ones(8)), 1)
 
-    def pixels(z: Tensor) -> Independent:
+    def pixels(z: Tensor) -> Distribution:
         return Independent(Bernoulli(logits=decoder(z)), 1)
 
-    def code() -> Independent:
+    def code() -> Distribution:
         mean, log = encoder(x).chunk(2, -1)
         return Independent(Normal(mean, log.exp()), 1)
 

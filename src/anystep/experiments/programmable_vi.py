@@ -4,7 +4,7 @@ The ELBO, the importance-weighted ELBO, wake-sleep and a user's own objective on
 under several strategies. What is exact comes from enumeration, from quadrature, and for wake-sleep's dream of the
 correlated normal from a rule that is exact for its quadratics: the importance-weighted bound has no closed form.
 
-Stated time: four minutes.
+Stated time: three minutes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ from torch.distributions import Distribution
 
 from anystep.bayes import vi
 from anystep.experiments._figures import held, ratio, table
-from anystep.experiments._variational import OBJECTIVES, WORLDS, errors, evaluations, flips, gradients, mixture, truth
+from anystep.experiments._variational import (
+    OBJECTIVES,
+    WORLDS,
+    errors,
+    evaluations,
+    flips,
+    gamma,
+    gaussian,
+    gradients,
+    mixture,
+    truth,
+)
 from anystep.experiments._variational_constructs import (
     BITS,
     BOUNDS,
@@ -177,7 +188,7 @@ class Attached(vi.Score):
 def caught(seed: int, draws: int) -> float:
     """The smallest, over models whose values could carry a derivative, of the largest |z| with the bug."""
     worst = []
-    for world, name in ((make(), name) for make in WORLDS[:2] for name in OBJECTIVES if name != "wake-sleep"):
+    for world, name in ((make(), name) for make in (gaussian, gamma) for name in OBJECTIVES if name != "wake-sleep"):
         by = dict.fromkeys(next(iter(world.strategies.values())), Attached())
         worst.append(float(errors(gradients(world, name, by, draws, seed + 10), truth(world, name)).max()))
     return min(worst)
