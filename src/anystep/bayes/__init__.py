@@ -4,6 +4,7 @@ from anystep.bayes import mcmc, vi
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
+from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -36,8 +37,6 @@ from anystep.bayes.representations import (
 from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
-    "Ranks",
-    "simulation_based_calibration",
     "Distribution",
     "Factor",
     "Finite",
@@ -51,7 +50,9 @@ __all__ = [
     "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
+    "Ranks",
     "Sample",
+    "StringDiagram",
     "Suspended",
     "TabularPrior",
     "TraceKernel",
@@ -71,6 +72,7 @@ __all__ = [
     "particle_marginal",
     "push_evidence",
     "resample",
+    "simulation_based_calibration",
     "smc",
     "smc_population",
     "spawn",
