@@ -346,6 +346,9 @@ def test_calls_that_cannot_be_meant_say_what_was() -> None:
         trace, _ = yield from vi.simulate(vector)
         return trace["z"]
 
+    def triple() -> Any:
+        return (yield from vi.density(vector, {"z": torch.zeros(3)})) + torch.zeros(3)
+
     def foreign() -> Any:
         yield "sample"
 
@@ -355,7 +358,9 @@ def test_calls_that_cannot_be_meant_say_what_was() -> None:
         ("condition\\(\\) observes", lambda: vi.estimate(lambda: vi.density(vi.condition(vector, {"y": at}), trace))),
         ("has factors", lambda: vi.estimate(lambda: vi.simulate(seen))),
         ("Independent\\(Normal", lambda: vi.estimate(lambda: vi.simulate(wide_normal), 5)),
+        ("Independent\\(Normal", lambda: vi.estimate(lambda: vi.simulate(wide_normal), 1)),
         ("Independent\\(Normal", lambda: vi.estimate(shaped, 5)),
+        ("one number a draw", lambda: vi.estimate(triple, 5)),
         ("sampled twice", lambda: vi.estimate(lambda: vi.simulate(twice))),
         ("An objective yields", lambda: vi.estimate(guide)),
         ("A program yields", lambda: vi.estimate(lambda: vi.simulate(foreign))),

@@ -55,14 +55,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def estimated(objective: Objective, draws: int, ledger: Ledger | None = None) -> Tensor:
     """`estimate` on the generator as it stands."""
-    machine = Machine(draws, ledger)
-    value = machine.expect(objective).value
-    if value.ndim > 1 or (value.ndim == 1 and len(value) not in (1, draws)):
-        raise UsageError(
-            f"The objective gave shape {tuple(value.shape)} for {draws} draws: return one number a draw; a choice of "
-            "several numbers is Independent(Normal(m, s), 1)."
-        )
-    return value.expand(draws)
+    return Machine(draws, ledger).expect(objective).value
 
 
 class Machine:
@@ -127,14 +120,12 @@ class Machine:
             shape = torch.broadcast_shapes(batch, self.shape)
         except RuntimeError:
             shape = Size()
-        if shape == batch:
-            return distribution
         if shape[-1:] != (self.draws,) or len(shape) > len(self.world):
             raise UsageError(
                 f"{distribution!r:.80} has batch shape {tuple(batch)} where {tuple(self.shape)} is drawn: one "
                 "choice of several numbers is an event, Independent(Normal(m, s), 1)."
             )
-        return distribution.expand(shape)
+        return distribution if shape == batch else distribution.expand(shape)
 
     def expect(self, objective: Objective) -> Estimate:
         """Run it, close its sites from the last to the first, and forget its branches."""
@@ -147,6 +138,11 @@ class Machine:
         del self.sites[first:]
         self._leave(depth)
         self.copying = copying
+        if value.ndim > depth or (value.ndim and value.shape[-1] not in (1, self.draws)):
+            raise UsageError(
+                f"The objective gave shape {tuple(value.shape)} for {self.draws} draws: return one number a draw; a "
+                "choice of several numbers is Independent(Normal(m, s), 1)."
+            )
         return Estimate(whole(value, self.shape), frozenset([next(self.fresh)]))
 
     def copies(self, effect: Copies) -> Any:
