@@ -1,6 +1,6 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
-from anystep.bayes import mcmc
+from anystep.bayes import mcmc, vi
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
@@ -81,5 +81,6 @@ __all__ = [
     "smc_population",
     "spawn",
     "trace_mh",
+    "vi",
     "weighed",
 ]
