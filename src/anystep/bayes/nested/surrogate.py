@@ -203,7 +203,7 @@ class _Run:
         return found
 
     def training_set(self, shrinking: Shrinking, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """The best points so far, twice as many as live ones and 800 at the least, with new ones around the very best."""
+        """The best points so far, at least 800 and twice as many as live, with new ones around the very best."""
         u, logl = shrinking.live
         best, spread = u[logl.argmax()], u.std(0) / 4
         near = best + spread * rng.standard_normal((self.method.extra, len(best)))
