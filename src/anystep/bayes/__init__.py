@@ -1,5 +1,10 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
+from anystep.bayes import mcmc
+from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
+from anystep.bayes.amortised.pfn_recipe import PFNRecipe
+from anystep.bayes.amortised.priors import GPPrior, TabularPrior
+from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -29,19 +34,27 @@ from anystep.bayes.representations import (
     spawn,
     weighed,
 )
+from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
     "Distribution",
     "Factor",
     "Finite",
+    "GPPrior",
     "Inner",
     "Normal",
     "Observe",
+    "PFNRecipe",
     "Particle",
+    "PriorCheck",
+    "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
+    "Ranks",
     "Sample",
+    "StringDiagram",
     "Suspended",
+    "TabularPrior",
     "TraceKernel",
     "Traces",
     "Uniform",
@@ -52,12 +65,14 @@ __all__ = [
     "flip",
     "forward",
     "importance",
+    "mcmc",
     "measure",
     "mh_step",
     "normalised",
     "particle_marginal",
     "push_evidence",
     "resample",
+    "simulation_based_calibration",
     "smc",
     "smc_population",
     "spawn",
