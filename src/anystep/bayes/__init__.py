@@ -7,6 +7,7 @@ from anystep.bayes.amortised.priors import GPPrior, TabularPrior
 from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
+from anystep.bayes.nested import NestedResult, NestedSampler, SurrogateNestedSampler
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
 from anystep.bayes.programs import (
     Distribution,
@@ -42,6 +43,8 @@ __all__ = [
     "Finite",
     "GPPrior",
     "Inner",
+    "NestedResult",
+    "NestedSampler",
     "Normal",
     "Observe",
     "PFNRecipe",
@@ -53,6 +56,7 @@ __all__ = [
     "Ranks",
     "Sample",
     "StringDiagram",
+    "SurrogateNestedSampler",
     "Suspended",
     "TabularPrior",
     "TraceKernel",
