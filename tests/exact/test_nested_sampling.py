@@ -89,8 +89,8 @@ def test_a_gate_that_never_opens_leaves_the_plain_run_in_every_digit() -> None:
 
 
 def test_a_network_that_fails_near_the_peak_leaves_no_trace() -> None:
-    plain = NestedSampler(Counted(ripple=4.0), box, 2, live=60).run(seed=4)
-    result = plane(Counted(ripple=4.0), live=60, retries=0, networks=2).run(seed=4)
+    plain = NestedSampler(Counted(ripple=1.5), box, 2, live=60).run(seed=4)
+    result = plane(Counted(ripple=1.5), live=60, retries=0, networks=2).run(seed=4)
     closed = [a.closed for a in result.attempts]
     assert set(closed) & {"monitor", "correction"}, "a network must have been let in for this test to say something"
     assert not result.swapped and same(plain, result)
@@ -161,9 +161,9 @@ def test_a_network_has_no_ties_and_is_the_same_again() -> None:
 def test_a_genetic_search_prefers_what_learns_and_calls_nothing() -> None:
     u = stream(1).random((200, 2))
     logl = -50 * ((u - 0.4) ** 2).sum(1)
-    search = GeneticSearch(population=2, generations=2, updates=40)
+    search = GeneticSearch(population=2, generations=2, updates=40, like=SMALL)
     found = search.best(u, logl, 0.0, stream(2))
-    assert found == search.best(u, logl, 0.0, stream(2)) and found.updates == Architecture().updates
+    assert found == search.best(u, logl, 0.0, stream(2)) and found.updates == SMALL.updates
     target = Counted()
     result = replace(plane(target, live=40, networks=1, gate=Gate(nats=1e-9, slope=0)), architecture=search).run(seed=0)
     assert result.calls == target.calls == NestedSampler(Counted(), box, 2, live=40).run(seed=0).calls + 20

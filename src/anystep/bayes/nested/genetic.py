@@ -30,14 +30,15 @@ class GeneticSearch:
     """`GeneticSearch(population=6, generations=3)`: the better half stays, its children mix two parents' genes.
 
     Genes are layers, width, rate and batch, from `GENES`. mutation: the chance that a child's gene is drawn anew.
-    updates: how long a candidate is trained; the one that is chosen is trained as Architecture() says. No setting is
-    trained twice.
+    updates: how long a candidate is trained. like: what else an architecture is, and how long the chosen one is trained.
+    No setting is trained twice.
     """
 
     population: int = 6
     generations: int = 3
     mutation: float = 0.2
     updates: int = 400
+    like: Architecture = Architecture()
 
     def __post_init__(self) -> None:
         if self.population < 2 or self.generations < 1 or not 0 <= self.mutation <= 1 or self.updates < 1:
@@ -52,7 +53,7 @@ class GeneticSearch:
 
         def score(genes: tuple[float, ...]) -> float:
             if genes not in scores:
-                network = fit(u[~out], logl[~out], best, replace(built(genes), updates=self.updates), rng)
+                network = fit(u[~out], logl[~out], best, replace(self.built(genes), updates=self.updates), rng)
                 scores[genes] = float(np.median(np.abs(np.arcsinh((best - network(u[out])) / DEPTH) - target)))
             return scores[genes]
 
@@ -60,7 +61,7 @@ class GeneticSearch:
         for _ in range(self.generations):
             parents = sorted(people, key=score)[: max(2, self.population // 2)]
             people = parents + [self.child(parents, rng) for _ in range(self.population - len(parents))]
-        return built(min(people, key=score))
+        return self.built(min(people, key=score))
 
     def child(self, parents: list[tuple[float, ...]], rng: np.random.Generator) -> tuple[float, ...]:
         """Each gene from one of two parents, or drawn anew."""
@@ -70,7 +71,6 @@ class GeneticSearch:
             for i, values in enumerate(GENES.values())
         )
 
-
-def built(genes: tuple[float, ...]) -> Architecture:
-    layers, width, rate, batch = genes
-    return Architecture(int(layers), int(width), rate, batch=int(batch))
+    def built(self, genes: tuple[float, ...]) -> Architecture:
+        layers, width, rate, batch = genes
+        return replace(self.like, layers=int(layers), width=int(width), rate=rate, batch=int(batch))
