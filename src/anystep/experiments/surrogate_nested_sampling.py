@@ -70,11 +70,11 @@ def run(
     began = time.perf_counter()
     every = range(seed, seed + seeds)
     pairs = [compared(make(), s, live, progress) for make in (gaussian, skewed, supernovae) for s in every]
-    checks = [check for name in dict.fromkeys(p.target.name for p in pairs) for check in _clauses(name, pairs)]
+    checks = [check for name in dict.fromkeys(p.target.name for p in pairs) for check in clauses(name, pairs)]
     before = min(p.ours.attempts[0].after for p in pairs)
     checks.append(Check("deaths before the first network, at the least: none is trained beforehand", before, ">=", 1))
     shut = [compared(unlearnable(), s, live, progress) for s in every[:2]]
-    checks += _shut(shut)
+    checks += silent(shut)
     notes = table(HEAD, [p.row() for p in pairs])
     if ablations:
         more, said = _ablated([p for p in pairs if p.target.name == "skewed"], progress)
@@ -95,7 +95,7 @@ def compared(target: Target, seed: int, live: int, progress: Callable[[str], Non
     return pair
 
 
-def _clauses(name: str, pairs: Sequence[Pair]) -> list[Check]:
+def clauses(name: str, pairs: Sequence[Pair]) -> list[Check]:
     own = [p for p in pairs if p.target.name == name]
     among = f"{name}, the worst of {len(own)} seeds"
     errors = [p.ours.logzerr / p.plain.logzerr for p in own]
@@ -109,7 +109,7 @@ def _clauses(name: str, pairs: Sequence[Pair]) -> list[Check]:
     ]
 
 
-def _shut(pairs: Sequence[Pair]) -> list[Check]:
+def silent(pairs: Sequence[Pair]) -> list[Check]:
     tried = [a for p in pairs for a in p.ours.attempts]
     apart = sum(
         (p.ours.logz, p.ours.logzerr) != (p.plain.logz, p.plain.logzerr)

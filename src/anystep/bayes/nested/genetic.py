@@ -30,8 +30,8 @@ class GeneticSearch:
     """`GeneticSearch(population=6, generations=3)`: the better half stays, its children mix two parents' genes.
 
     Genes are layers, width, rate and batch, from `GENES`. mutation: the chance that a child's gene is drawn anew.
-    updates: how long a candidate is trained. like: what else an architecture is, and how long the chosen one is trained.
-    No setting is trained twice.
+    updates: how long a candidate is trained. like: what else an architecture is, and how long the chosen one is
+    trained. No setting is trained twice.
     """
 
     population: int = 6
@@ -41,10 +41,8 @@ class GeneticSearch:
     like: Architecture = Architecture()
 
     def __post_init__(self) -> None:
-        if self.population < 2 or self.generations < 1 or not 0 <= self.mutation <= 1 or self.updates < 1:
-            raise UsageError(
-                "GeneticSearch: at least two a population, as in GeneticSearch(population=6, generations=3)"
-            )
+        if self.population < 3 or self.generations < 1 or not 0 <= self.mutation <= 1 or self.updates < 1:
+            raise UsageError(f"{self}: two parents and a child at least, as in GeneticSearch(population=6)")
 
     def best(self, u: Floats, logl: Floats, best: float, rng: np.random.Generator) -> Architecture:
         """The architecture that learned these points (n, dim) and values (n,) best, by median error on a fifth."""

@@ -132,7 +132,8 @@ class SurrogateNestedSampler(NestedSampler):
 
     def run(self, seed: int = 0, budget: Budget | None = None) -> SurrogateResult:
         """One run. Every call of the true likelihood is counted and paid for, by purpose: "sampling", "extra",
-        "monitor", "correction"."""
+        "monitor", "correction". Where the budget ends under a network, the result is what the paused run with the true
+        likelihood has, and `stopped_because` says so."""
         ledger = Ledger(budget or Budget(), reserve=0.0)
         ledger.begin()
         truth = Truth(self.log_likelihood, self.prior, ledger)
