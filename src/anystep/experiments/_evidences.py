@@ -1,4 +1,4 @@
-"""Likelihoods whose evidence is known: a correlated Gaussian, a skewed product of Gumbels, supernovae under wCDM."""
+"""Likelihoods whose evidence is known: correlated Gaussians, a skewed product of Gumbels, supernovae under wCDM."""
 
 from __future__ import annotations
 
@@ -32,19 +32,27 @@ def _box(low: Floats, high: Floats) -> Callable[[Floats], Floats]:
     return lambda u: low + (high - low) * u
 
 
-def gaussian(shift: float = -500.0) -> Target:
-    """Correlations of 0.8, -0.5 and -0.1, scales that differ by four, a centre off the middle; and a large constant."""
+def gaussian(shift: float = -500.0, inner: float = -np.inf) -> Target:
+    """Correlations of 0.8, -0.5 and -0.1, scales that differ by four, a centre off the middle; and a large constant.
+
+    inner: the log height of a second Gaussian at the same place, eight times as narrow in squared distance: what a
+    network that learned from farther out cannot know.
+    """
     root = np.array([[1.0, 0.0, 0.0], [0.4, 0.3, 0.0], [-1.0, 0.6, 1.6]])
     centre, covariance = np.array([1.5, -0.7, 2.0]), root @ root.T
     low, high = np.full(3, -12.0), np.full(3, 12.0)
     inverse = np.linalg.inv(covariance)
 
     def log_likelihood(x: Floats) -> float:
-        return float(shift - 0.5 * (x - centre) @ inverse @ (x - centre))
+        depth = 0.5 * (x - centre) @ inverse @ (x - centre)
+        return float(shift + np.logaddexp(-depth, inner - 8 * depth))
 
     whole = 1.5 * np.log(2 * np.pi) + 0.5 * np.linalg.slogdet(covariance)[1]
-    logz = shift + whole - np.log(high - low).sum()
-    return Target("correlated Gaussian", 3, log_likelihood, _box(low, high), logz, centre, np.sqrt(np.diag(covariance)))
+    share = np.exp(inner) / 8**1.5
+    logz = shift + whole + np.log1p(share) - np.log(high - low).sum()
+    sd = np.sqrt(np.diag(covariance) * (1 + share / 8) / (1 + share))
+    name = "correlated Gaussian" if inner == -np.inf else "Gaussian with an inner peak"
+    return Target(name, 3, log_likelihood, _box(low, high), float(logz), centre, sd)
 
 
 def skewed() -> Target:
