@@ -1,12 +1,13 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
-from anystep.bayes import mcmc
+from anystep.bayes import mcmc, vi
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
 from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
+from anystep.bayes.nested import NestedResult, NestedSampler, SurrogateNestedSampler
 from anystep.bayes.optimise import BayesianOptimiser, BNNSurrogate, minimise
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
 from anystep.bayes.programs import (
@@ -45,6 +46,8 @@ __all__ = [
     "Finite",
     "GPPrior",
     "Inner",
+    "NestedResult",
+    "NestedSampler",
     "Normal",
     "Observe",
     "PFNRecipe",
@@ -56,6 +59,7 @@ __all__ = [
     "Ranks",
     "Sample",
     "StringDiagram",
+    "SurrogateNestedSampler",
     "Suspended",
     "TabularPrior",
     "TraceKernel",
@@ -81,5 +85,6 @@ __all__ = [
     "smc_population",
     "spawn",
     "trace_mh",
+    "vi",
     "weighed",
 ]
