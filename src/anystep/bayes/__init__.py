@@ -1,5 +1,13 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
+from anystep.bayes.amortised import (
+    DistributionRecipe,
+    DistributionTransformer,
+    GaussianMixture,
+    LinearGaussian,
+    Priors,
+    UnknownNormal,
+)
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -32,12 +40,17 @@ from anystep.bayes.representations import (
 
 __all__ = [
     "Distribution",
+    "DistributionRecipe",
+    "DistributionTransformer",
     "Factor",
     "Finite",
+    "GaussianMixture",
     "Inner",
+    "LinearGaussian",
     "Normal",
     "Observe",
     "Particle",
+    "Priors",
     "Program",
     "ProgramProcess",
     "Sample",
@@ -45,6 +58,7 @@ __all__ = [
     "TraceKernel",
     "Traces",
     "Uniform",
+    "UnknownNormal",
     "advance",
     "choice",
     "collapse",
