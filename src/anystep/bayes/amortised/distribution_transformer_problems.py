@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anystep.bayes.amortised.mixtures import GaussianMixture
+from anystep.errors import UsageError
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -73,6 +74,22 @@ class Priors:
         return GaussianMixture((logs / logs.sum(-1, keepdim=True)).log(), means, scales)
 
 
+@dataclass(frozen=True)
+class OnePrior:
+    """Always the same mixture, as numbers: weights, means and covariances of its components."""
+
+    weights: tuple[float, ...]
+    means: Rows
+    covariances: tuple[Rows, ...]
+
+    def draw(self, n: int, components: int, size: int, generator: torch.Generator) -> GaussianMixture:
+        """n times the same, in float32. UsageError where it has other components or dimensions."""
+        found: GaussianMixture = GaussianMixture.of(self.weights, self.means, self.covariances).to(torch.float32)
+        if (found.components, found.size) != (components, size):
+            raise UsageError(f"OnePrior: {found.components} components in {found.size} dimensions, as the recipe says.")
+        return found.where(torch.zeros(n, dtype=torch.bool), found)
+
+
 def some(values: Tensor, generator: torch.Generator, least: int = 0) -> Tensor:
     """Leaves the first of the rows (n, rows, m), how many is uniform from `least` to all; the others become NaN."""
     n, rows, _ = values.shape
@@ -85,13 +102,14 @@ class LinearGaussian:
     """y = A x + e, e ~ N(0, R), by one or several sensors; the exact posterior is `GaussianMixture.observed`.
 
     sensors: (A, R) each, as rows of numbers: A (m, d), R (m, m). most: data of a sensor in one update, at least 0.
-    moves: (F, Q), where the unknown goes to F x + N(0, Q) before each update; None where it stays. priors: of x.
+    moves: (F, Q), where the unknown goes to F x + N(0, Q) before each update; None where it stays. given: its
+    priors.
     """
 
     sensors: tuple[tuple[Rows, Rows], ...] = ((((1.0,),), ((1.0,),)),)
     most: int = 6
     moves: tuple[Rows, Rows] | None = None
-    given: Priors = Priors()
+    given: Priors | OnePrior = Priors()
 
     @property
     def size(self) -> int:
@@ -126,12 +144,14 @@ class LinearGaussian:
 class UnknownNormal:
     """Draws of a normal law whose log variance is unknown, and with `mean` its mean as well: x = (mean, log variance).
 
-    No prior here is conjugate, and the posterior leans: few draws leave large variances possible.
+    No prior here is conjugate, and the posterior leans: few draws leave large variances possible. most: draws in one
+    update. given, own: priors, mixtures of `own` components, which are split into as many as the recipe has.
     """
 
     mean: bool = False
     most: int = 8
-    given: Priors = Priors()
+    own: int = 2
+    given: Priors | OnePrior = Priors()
 
     @property
     def size(self) -> int:
@@ -142,7 +162,8 @@ class UnknownNormal:
         return (1,)
 
     def priors(self, n: int, components: int, generator: torch.Generator) -> GaussianMixture:
-        return self.given.draw(n, components, self.size, generator)
+        found: GaussianMixture = self.given.draw(n, self.own, self.size, generator).split(components)
+        return found
 
     def evolve(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return x
