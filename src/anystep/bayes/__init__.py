@@ -1,5 +1,6 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
+from anystep.bayes import mcmc
 from anystep.bayes.amortised import (
     DistributionRecipe,
     DistributionTransformer,
@@ -66,6 +67,7 @@ __all__ = [
     "flip",
     "forward",
     "importance",
+    "mcmc",
     "measure",
     "mh_step",
     "normalised",
