@@ -164,7 +164,7 @@ class Chains:
         sound = ((deviations > 0.01) & (deviations < 10) & (mixture.means.abs() < 20)).flatten(1).all(1)
         on = sound & (torch.rand(recipe.batch, generator=generator) >= recipe.fresh)
         prior = prior.where(on, mixture)
-        as_tokens = on & (torch.arange(recipe.batch) % 2 == 0)  # a row stays what it is, so that tokens meet many updates
+        as_tokens = on & (torch.arange(recipe.batch) % 2 == 0)  # so some stay tokens for many updates
         return prior, torch.where(as_tokens[:, None, None], tokens, net.embed(prior))
 
 
