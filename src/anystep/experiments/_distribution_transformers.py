@@ -21,10 +21,10 @@ ONE_PRIOR = replace(LINE, given=OnePrior((0.5, 0.3, 0.2), ((0.4,), (-1.1,), (1.6
 
 RECIPES = {
     "line": DistributionRecipe(LINE, updates=2_000),
-    "plane": DistributionRecipe(PLANE, updates=2_500),
+    "plane": DistributionRecipe(PLANE, updates=1_800),
     "normal, 5": DistributionRecipe(NORMAL, components=5, fresh=1.0, updates=1_500),
     "normal, 2": DistributionRecipe(NORMAL, components=2, fresh=1.0, updates=1_500),
     "one prior": DistributionRecipe(ONE_PRIOR, fresh=1.0, updates=600),
-    "unlocked": DistributionRecipe(LINE, fresh=1.0, prior_loss=False, updates=800),
-    "locked": DistributionRecipe(LINE, fresh=1.0, updates=800),
+    "unlocked": DistributionRecipe(LINE, fresh=1.0, prior_loss=False, updates=500),
+    "locked": DistributionRecipe(LINE, fresh=1.0, updates=500),
 }
