@@ -12,7 +12,7 @@ from anystep.bayes import (
     DistributionTransformer,
     GaussianMixture,
     LinearGaussian,
-    Priors,
+    MixturePriors,
     UnknownNormal,
 )
 from anystep.bayes.amortised.distribution_transformer_problems import OnePrior
@@ -33,7 +33,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 @pytest.fixture(scope="module")
 def line() -> DistributionTransformer:
-    problem = LinearGaussian(sensors=((((0.8,),), ((0.2,),)),), most=3, given=Priors(sizes=(0.5, 1.2)))
+    problem = LinearGaussian(sensors=((((0.8,),), ((0.2,),)),), most=3, given=MixturePriors(sizes=(0.5, 1.2)))
     return DistributionTransformer(DistributionRecipe(problem, fresh=1.0, updates=200, rate=4e-3, **SMALL)).fit(
         lambda said: None
     )

@@ -1,14 +1,13 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
 from anystep.bayes import mcmc
-from anystep.bayes.amortised import (
-    DistributionRecipe,
-    DistributionTransformer,
-    GaussianMixture,
-    LinearGaussian,
-    Priors,
-    UnknownNormal,
-)
+from anystep.bayes.amortised.distribution_transformer import DistributionRecipe, DistributionTransformer
+from anystep.bayes.amortised.distribution_transformer_problems import LinearGaussian, MixturePriors, UnknownNormal
+from anystep.bayes.amortised.mixtures import GaussianMixture
+from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
+from anystep.bayes.amortised.pfn_recipe import PFNRecipe
+from anystep.bayes.amortised.priors import GPPrior, TabularPrior
+from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -38,6 +37,7 @@ from anystep.bayes.representations import (
     spawn,
     weighed,
 )
+from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
     "Distribution",
@@ -45,17 +45,24 @@ __all__ = [
     "DistributionTransformer",
     "Factor",
     "Finite",
+    "GPPrior",
     "GaussianMixture",
     "Inner",
     "LinearGaussian",
+    "MixturePriors",
     "Normal",
     "Observe",
+    "PFNRecipe",
     "Particle",
-    "Priors",
+    "PriorCheck",
+    "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
+    "Ranks",
     "Sample",
+    "StringDiagram",
     "Suspended",
+    "TabularPrior",
     "TraceKernel",
     "Traces",
     "Uniform",
@@ -74,6 +81,7 @@ __all__ = [
     "particle_marginal",
     "push_evidence",
     "resample",
+    "simulation_based_calibration",
     "smc",
     "smc_population",
     "spawn",

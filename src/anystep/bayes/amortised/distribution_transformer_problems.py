@@ -44,7 +44,7 @@ class Problem(Protocol):
 
 
 @dataclass(frozen=True)
-class Priors:
+class MixturePriors:
     """Mixtures of many places, widths and tilts.
 
     A mixture has a centre N(0, centre^2) and a size, log-uniform in `sizes`; its components lie around the centre,
@@ -109,7 +109,7 @@ class LinearGaussian:
     sensors: tuple[tuple[Rows, Rows], ...] = ((((1.0,),), ((1.0,),)),)
     most: int = 6
     moves: tuple[Rows, Rows] | None = None
-    given: Priors | OnePrior = Priors()
+    given: MixturePriors | OnePrior = MixturePriors()
 
     @property
     def size(self) -> int:
@@ -151,7 +151,7 @@ class UnknownNormal:
     mean: bool = False
     most: int = 8
     own: int = 2
-    given: Priors | OnePrior = Priors()
+    given: MixturePriors | OnePrior = MixturePriors()
 
     @property
     def size(self) -> int:
