@@ -20,7 +20,7 @@ NORMAL = UnknownNormal(mean=True)
 ONE_PRIOR = replace(LINE, given=OnePrior((0.5, 0.3, 0.2), ((0.4,), (-1.1,), (1.6,)), (((0.2,),), ((0.5,),), ((0.1,),))))
 
 RECIPES = {
-    "line": DistributionRecipe(LINE, updates=2_000),
+    "line": DistributionRecipe(LINE, fresh=0.1, updates=2_500),
     "plane": DistributionRecipe(PLANE, updates=1_800),
     "normal, 5": DistributionRecipe(NORMAL, components=5, fresh=1.0, updates=1_500),
     "normal, 2": DistributionRecipe(NORMAL, components=2, fresh=1.0, updates=1_500),

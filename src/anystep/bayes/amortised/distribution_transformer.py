@@ -128,8 +128,7 @@ class DistributionTransformer:
     def mixture(self, tokens: Tensor) -> GaussianMixture:
         """What tokens stand for, in float64."""
         with torch.no_grad():
-            found: GaussianMixture = self.net.unembed(tokens).to(torch.float64)
-        return found
+            return self.net.unembed(tokens).to(torch.float64)
 
     def outside(self, prior: GaussianMixture) -> Tensor:
         """(*batch) whether a mean, deviation or slope of a component is beyond all but 2 in 1,000 seen in training."""

@@ -84,7 +84,7 @@ class OnePrior:
 
     def draw(self, n: int, components: int, size: int, generator: torch.Generator) -> GaussianMixture:
         """n times the same, in float32. UsageError where it has other components or dimensions."""
-        found: GaussianMixture = GaussianMixture.of(self.weights, self.means, self.covariances).to(torch.float32)
+        found = GaussianMixture.of(self.weights, self.means, self.covariances).to(torch.float32)
         if (found.components, found.size) != (components, size):
             raise UsageError(f"OnePrior: {found.components} components in {found.size} dimensions, as the recipe says.")
         return found.where(torch.zeros(n, dtype=torch.bool), found)
@@ -162,8 +162,7 @@ class UnknownNormal:
         return (1,)
 
     def priors(self, n: int, components: int, generator: torch.Generator) -> GaussianMixture:
-        found: GaussianMixture = self.given.draw(n, self.own, self.size, generator).split(components)
-        return found
+        return self.given.draw(n, self.own, self.size, generator).split(components)
 
     def evolve(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return x

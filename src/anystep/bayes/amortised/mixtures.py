@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,9 @@ class GaussianMixture:
     scales: Tensor
 
     @classmethod
-    def of(cls, weights: ArrayLike | Tensor, means: ArrayLike | Tensor, covariances: ArrayLike | Tensor) -> Any:
+    def of(
+        cls, weights: ArrayLike | Tensor, means: ArrayLike | Tensor, covariances: ArrayLike | Tensor
+    ) -> GaussianMixture:
         """From weights (*batch, k), means (*batch, k, d) and covariances (*batch, k, d, d), in float64.
 
         Raises UsageError for shapes that do not fit, weights that are negative or do not sum to one, and covariances
@@ -110,7 +111,9 @@ class GaussianMixture:
         drawn = self.means + (self.scales @ noise.expand(n, *self.means.shape)[..., None])[..., 0]
         return drawn.gather(-2, which[..., None].expand(*which.shape, self.size))[..., 0, :]
 
-    def observed(self, matrix: ArrayLike | Tensor, noise: ArrayLike | Tensor, y: Tensor) -> tuple[Any, Tensor]:
+    def observed(
+        self, matrix: ArrayLike | Tensor, noise: ArrayLike | Tensor, y: Tensor
+    ) -> tuple[GaussianMixture, Tensor]:
         """What is believed after y = matrix x + e, e ~ N(0, noise), exactly; and the log evidence of y, (*batch).
 
         matrix: (..., m, d). noise: (..., m, m). y: (..., m), all broadcast against the batch.
@@ -131,13 +134,13 @@ class GaussianMixture:
         scales = torch.linalg.cholesky(covariances).expand(*means.shape, self.size)
         return GaussianMixture(logs - evidence[..., None], means, scales), evidence
 
-    def moved(self, matrix: ArrayLike | Tensor, noise: ArrayLike | Tensor) -> Any:
+    def moved(self, matrix: ArrayLike | Tensor, noise: ArrayLike | Tensor) -> GaussianMixture:
         """The law of matrix x + e, e ~ N(0, noise), exactly. matrix, noise: (d, d), or one each place of the batch."""
         f, q = (torch.as_tensor(v, dtype=self.means.dtype)[..., None, :, :] for v in (matrix, noise))
         means = (f @ self.means[..., None])[..., 0]
         return GaussianMixture(self.logs, means, torch.linalg.cholesky(f @ self.covariances @ f.mT + q))
 
-    def where(self, chosen: Tensor, other: Any) -> Any:
+    def where(self, chosen: Tensor, other: GaussianMixture) -> GaussianMixture:
         """The other's mixture where `chosen` (*batch) holds, else this one's."""
         return GaussianMixture(
             torch.where(chosen[..., None], other.logs, self.logs),
@@ -145,22 +148,22 @@ class GaussianMixture:
             torch.where(chosen[..., None, None, None], other.scales, self.scales),
         )
 
-    def detach(self) -> Any:
+    def detach(self) -> GaussianMixture:
         """The same numbers, through which no gradient goes."""
         return GaussianMixture(self.logs.detach(), self.means.detach(), self.scales.detach())
 
-    def to(self, dtype: torch.dtype) -> Any:
+    def to(self, dtype: torch.dtype) -> GaussianMixture:
         """In another precision."""
         return GaussianMixture(self.logs.to(dtype), self.means.to(dtype), self.scales.to(dtype))
 
-    def permuted(self, order: Sequence[int]) -> Any:
+    def permuted(self, order: Sequence[int]) -> GaussianMixture:
         """The same mixture with its components in another order."""
         if sorted(order) != list(range(self.components)):
             raise UsageError(f"permuted({list(order)}): an order of {self.components} components, as permuted([1, 0]).")
         at = list(order)
         return GaussianMixture(self.logs[..., at], self.means[..., at, :], self.scales[..., at, :, :])
 
-    def truncated(self, k: int) -> Any:
+    def truncated(self, k: int) -> GaussianMixture:
         """The k heaviest components, their weights made to sum to one; what the others held is lost."""
         self._fewer("truncated", k)
         logs, at = self.logs.topk(k, -1)
@@ -168,7 +171,7 @@ class GaussianMixture:
         scales = self.scales.gather(-3, at[..., None, None].expand(*at.shape, self.size, self.size))
         return GaussianMixture(logs.log_softmax(-1), means, scales)
 
-    def split(self, k: int) -> Any:
+    def split(self, k: int) -> GaussianMixture:
         """k components of nearly the same law: again and again the heaviest is halved along its longest axis.
 
         Mean and covariance stay; a Gaussian that is halved once is left by 0.004 nats.
@@ -192,7 +195,7 @@ class GaussianMixture:
             )
         return now
 
-    def divergence(self, other: Any, nodes: int = 32) -> Tensor:
+    def divergence(self, other: GaussianMixture, nodes: int = 32) -> Tensor:
         """(*batch) Kullback-Leibler divergence of the other mixture from this one, in nats, by quadrature.
 
         Gauss-Hermite in each component, nodes^d points: for one to three dimensions, and good to a thousandth where
@@ -209,7 +212,7 @@ class GaussianMixture:
             found = found + self.weights[..., i] * (apart.movedim(0, -1) @ mass) / mass.sum()
         return found
 
-    def merged(self, k: int) -> Any:
+    def merged(self, k: int) -> GaussianMixture:
         """k components of the same mean and covariance: again and again the two whose merging costs least are merged.
 
         The cost is Runnalls' bound on the divergence, which takes determinants of all pairs: O(k^2 d^3) a merge.
