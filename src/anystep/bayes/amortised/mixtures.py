@@ -18,6 +18,7 @@ from torch import Tensor
 
 from anystep.errors import UsageError
 
+Numbers = ArrayLike | Tensor
 LOG_TWO_PI = math.log(2 * math.pi)
 HALVED = 0.6  # deviations that the halves of a component are moved apart, each
 
@@ -36,9 +37,7 @@ class GaussianMixture:
     scales: Tensor
 
     @classmethod
-    def of(
-        cls, weights: ArrayLike | Tensor, means: ArrayLike | Tensor, covariances: ArrayLike | Tensor
-    ) -> GaussianMixture:
+    def of(cls, weights: Numbers, means: Numbers, covariances: Numbers) -> GaussianMixture:
         """From weights (*batch, k), means (*batch, k, d) and covariances (*batch, k, d, d), in float64.
 
         Raises UsageError for shapes that do not fit, weights that are negative or do not sum to one, and covariances
@@ -111,9 +110,7 @@ class GaussianMixture:
         drawn = self.means + (self.scales @ noise.expand(n, *self.means.shape)[..., None])[..., 0]
         return drawn.gather(-2, which[..., None].expand(*which.shape, self.size))[..., 0, :]
 
-    def observed(
-        self, matrix: ArrayLike | Tensor, noise: ArrayLike | Tensor, y: Tensor
-    ) -> tuple[GaussianMixture, Tensor]:
+    def observed(self, matrix: Numbers, noise: Numbers, y: Tensor) -> tuple[GaussianMixture, Tensor]:
         """What is believed after y = matrix x + e, e ~ N(0, noise), exactly; and the log evidence of y, (*batch).
 
         matrix: (..., m, d). noise: (..., m, m). y: (..., m), all broadcast against the batch.
@@ -134,7 +131,7 @@ class GaussianMixture:
         scales = torch.linalg.cholesky(covariances).expand(*means.shape, self.size)
         return GaussianMixture(logs - evidence[..., None], means, scales), evidence
 
-    def moved(self, matrix: ArrayLike | Tensor, noise: ArrayLike | Tensor) -> GaussianMixture:
+    def moved(self, matrix: Numbers, noise: Numbers) -> GaussianMixture:
         """The law of matrix x + e, e ~ N(0, noise), exactly. matrix, noise: (d, d), or one each place of the batch."""
         f, q = (torch.as_tensor(v, dtype=self.means.dtype)[..., None, :, :] for v in (matrix, noise))
         means = (f @ self.means[..., None])[..., 0]
