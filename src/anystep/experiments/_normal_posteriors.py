@@ -143,17 +143,9 @@ def chains(task: Task, exact: Grid, long: int, seed: int, each: int = 4) -> Draw
     x = back(torch.from_numpy(found.position).movedim(0, 1)).reshape(long, len(task), each, 2)
     points = x.movedim(2, 1).reshape(long * each, len(task), 2)
     logs = torch.full(points.shape[:2], -np.log(len(points)), dtype=torch.float64)
-    effective = min(float(mcmc_ess(found.position[i : i + each]).min()) for i in range(0, len(rows), each))
+    of_one = (replace(found, position=found.position[i : i + each]) for i in range(0, len(rows), each))
+    effective = min(float(one.ess().min()) for one in of_one)
     return Drawn(_predicted(points, logs, task.later), took, effective)
-
-
-def mcmc_ess(position: Floats) -> Floats:
-    """Effective samples of each coordinate of chains (m, draws, d)."""
-    from arviz_stats.base import array_stats
-
-    return np.array(
-        [array_stats.ess(x, chain_axis=0, draw_axis=1, method="bulk") for x in np.moveaxis(position, -1, 0)]
-    )
 
 
 def seconds(call: Callable[[], object], times: int = 5) -> float:

@@ -33,7 +33,7 @@ def run(
     problems: int = 1_000,
     updates: int = 20,
     normals: int = 400,
-    long: int = 1_000,
+    long: int = 2_000,
 ) -> Result:
     """Check every clause of the row.
 
