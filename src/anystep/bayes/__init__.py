@@ -10,6 +10,7 @@ from anystep.bayes.amortised.priors import GPPrior, TabularPrior
 from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
+from anystep.bayes.optimise import BayesianOptimiser, BNNSurrogate, minimise
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
 from anystep.bayes.programs import (
     Distribution,
@@ -40,6 +41,8 @@ from anystep.bayes.representations import (
 from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
+    "BNNSurrogate",
+    "BayesianOptimiser",
     "Distribution",
     "DistributionRecipe",
     "DistributionTransformer",
@@ -77,6 +80,7 @@ __all__ = [
     "mcmc",
     "measure",
     "mh_step",
+    "minimise",
     "normalised",
     "particle_marginal",
     "push_evidence",
