@@ -144,14 +144,20 @@ def test_the_likelihood_of_an_unknown_normal_is_scipy_s() -> None:
     assert np.isnan(y).any() and not np.isnan(y[:, 0]).any()
 
 
-def test_quadrature_finds_a_conjugate_posterior() -> None:
-    """Normal and inverse gamma: the grid's moments against those of scipy's law."""
+def test_quadrature_agrees_with_draws_of_the_prior_weighed_by_the_likelihood() -> None:
+    """40,000 draws for each of 3 problems, |z| < 5 for their six means: false alarms below 1 in 200,000."""
     task = tasks(UnknownNormal(mean=True), 3, 0)
     grid = posteriors(task)
-    assert torch.allclose(grid.logs.exp().sum(0), torch.ones(3).double())
-    finer = posteriors(task, fine=200)
-    mean, more = ((g.logs.exp()[..., None] * g.points).sum(0) for g in (grid, finer))
-    assert torch.allclose(mean, more, atol=1e-4)
+    means = (grid.logs.exp()[..., None] * grid.points).sum(0).numpy()
+    drawn = task.prior.sample(40_000, torch.Generator().manual_seed(1)).numpy()
+    for i, y in enumerate(task.data[0][..., 0].numpy()):
+        x = drawn[:, i]
+        log = stats.norm(x[:, :1], np.exp(0.5 * x[:, 1:])).logpdf(y[~np.isnan(y)]).sum(1)
+        weight = np.exp(log - log.max())
+        weight /= weight.sum()
+        mean = weight @ x
+        error = np.sqrt((weight**2) @ (x - mean) ** 2)
+        assert np.abs((mean - means[i]) / error).max() < 5 and error.max() < 0.05
 
 
 def test_one_prior_is_always_that_prior() -> None:
