@@ -1,6 +1,9 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
 from anystep.bayes import mcmc, vi
+from anystep.bayes.amortised.distribution_transformer import DistributionRecipe, DistributionTransformer
+from anystep.bayes.amortised.distribution_transformer_problems import LinearGaussian, MixturePriors, UnknownNormal
+from anystep.bayes.amortised.mixtures import GaussianMixture
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
@@ -42,10 +45,15 @@ __all__ = [
     "BNNSurrogate",
     "BayesianOptimiser",
     "Distribution",
+    "DistributionRecipe",
+    "DistributionTransformer",
     "Factor",
     "Finite",
     "GPPrior",
+    "GaussianMixture",
     "Inner",
+    "LinearGaussian",
+    "MixturePriors",
     "NestedResult",
     "NestedSampler",
     "Normal",
@@ -65,6 +73,7 @@ __all__ = [
     "TraceKernel",
     "Traces",
     "Uniform",
+    "UnknownNormal",
     "advance",
     "choice",
     "collapse",
