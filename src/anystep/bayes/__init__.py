@@ -1,6 +1,7 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
 from anystep.bayes import mcmc
+from anystep.bayes.amortised import AnyOrderProcess, MarginalizationModel
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -32,6 +33,8 @@ from anystep.bayes.representations import (
 )
 
 __all__ = [
+    "AnyOrderProcess",
+    "MarginalizationModel",
     "Distribution",
     "Factor",
     "Finite",
