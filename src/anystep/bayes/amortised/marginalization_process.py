@@ -100,7 +100,7 @@ class AnyOrderProcess(Stepwise):
         rows, clock, tokens = np.arange(len(states)), states.clock, states.tokens.copy()
         site, chosen = self._site(states, keys)
         logs = self.forward(tokens, self.model.net.conditional)[rows, site]
-        lost = np.isnan(logs).any(-1)
+        lost = np.asarray(np.isnan(logs).any(-1))
         symbol = lineage.choose(np.where(lost[:, None], 1.0, np.exp(logs)), lineage.uniforms(keys, clock, SYMBOL))
         tokens[rows, site] = symbol + 1
         said = np.where(lost, 0.0, logs[rows, symbol])
@@ -114,7 +114,7 @@ class AnyOrderProcess(Stepwise):
 
     def _masses(self, states: Revealed, tokens: NDArray[np.int64]) -> Floats:
         """(n,) log of what the states' tokens now weigh: m of them, and the energy where they are whole."""
-        m, weighed = np.zeros(len(tokens)), self._weighed(states).astype(bool)
+        m, weighed = np.zeros(len(tokens)), self._weighed(states).astype(np.bool_)
         if self.energy is None:
             return m
         if weighed.any():
