@@ -26,7 +26,7 @@ class Sizes:
     """How long everything is trained; smaller in the tests."""
 
     energy: int = 3_000
-    ablation: int = 1_000
+    ablation: int = 600
     data: int = 2_500
     rows: int = 20_000  # exact draws of the Ising model to learn from
 
