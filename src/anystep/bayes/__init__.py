@@ -2,6 +2,10 @@
 
 from anystep.bayes import mcmc
 from anystep.bayes.amortised import AnyOrderProcess, MarginalizationModel
+from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
+from anystep.bayes.amortised.pfn_recipe import PFNRecipe
+from anystep.bayes.amortised.priors import GPPrior, TabularPrior
+from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -31,6 +35,7 @@ from anystep.bayes.representations import (
     spawn,
     weighed,
 )
+from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
     "AnyOrderProcess",
@@ -38,14 +43,21 @@ __all__ = [
     "Distribution",
     "Factor",
     "Finite",
+    "GPPrior",
     "Inner",
     "Normal",
     "Observe",
+    "PFNRecipe",
     "Particle",
+    "PriorCheck",
+    "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
+    "Ranks",
     "Sample",
+    "StringDiagram",
     "Suspended",
+    "TabularPrior",
     "TraceKernel",
     "Traces",
     "Uniform",
@@ -63,6 +75,7 @@ __all__ = [
     "particle_marginal",
     "push_evidence",
     "resample",
+    "simulation_based_calibration",
     "smc",
     "smc_population",
     "spawn",

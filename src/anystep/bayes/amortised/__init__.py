@@ -1,4 +1,4 @@
-"""What should be believed, in one pass? Networks trained once that answer every question of a kind."""
+"""What would the posterior say, without waiting for it? Networks that learned inference on draws of a prior."""
 
 from anystep.bayes.amortised.marginalization import Gap, MarginalizationModel
 from anystep.bayes.amortised.marginalization_net import MarginalNet, MarginalShape
