@@ -39,12 +39,12 @@ from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
     "AnyOrderProcess",
-    "MarginalizationModel",
     "Distribution",
     "Factor",
     "Finite",
     "GPPrior",
     "Inner",
+    "MarginalizationModel",
     "Normal",
     "Observe",
     "PFNRecipe",

@@ -103,7 +103,7 @@ def glyphs() -> Glyphs:
     return Glyphs(x[:1_200], x[1_200:1_497], x[1_497:])
 
 
-DIGITS = DataRecipe(GLYPHS, Stage(2_000, 128, decay=0.3), Stage(9_000, 128), drawn=20_000)
+DIGITS = DataRecipe(GLYPHS, Stage(2_000, 128, decay=0.3), Stage(20_000, 128), drawn=20_000)
 
 
 def shorter(recipe: DataRecipe, updates: int) -> DataRecipe:
