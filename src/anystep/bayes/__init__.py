@@ -1,6 +1,6 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
-from anystep.bayes.causal import StringDiagram
+from anystep.bayes.causal import StringDiagram, testwise_deletion_discovery
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -63,6 +63,7 @@ __all__ = [
     "smc",
     "smc_population",
     "spawn",
+    "testwise_deletion_discovery",
     "trace_mh",
     "weighed",
 ]
