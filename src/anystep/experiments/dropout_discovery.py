@@ -61,8 +61,8 @@ def run(
     ]
     notes = (
         f"{networks} networks a kind, 10 variables, mean degree 2, {rows} rows, each variable's rate of dropouts "
-        f"uniform on 10 to 70%; tests at level 0.01, GES with the BIC. Agreement by kind {_row(same.mean(1))}, by number given "
-        f"{_row(sizes)}. Mean Hamming distance, PC / GES:\n{table(['dropouts', *names], lines)}"
+        f"uniform on 10 to 70%; tests at level 0.01, GES with the BIC. Agreement by kind {_row(same.mean(1))}, by "
+        f"number given {_row(sizes)}. Mean Hamming distance, PC / GES:\n{table(['dropouts', *names], lines)}"
     )
     return Result("dropout_discovery", ROW, tuple(checks), time.perf_counter() - began, seed, notes)
 

@@ -134,7 +134,8 @@ def placement(data: Floats) -> Floats:
         own, turn = np.linalg.eigh(moments[v, :, v])
         if own[-1] > 1e-9:
             white = turn[:, own > 1e-9] / np.sqrt(own[own > 1e-9])
-            weights[v] = white @ np.linalg.eigh(white.T @ predicted @ white)[1][:, -1] / scale[v]
+            best = white @ np.linalg.eigh(white.T @ predicted @ white)[1][:, -1] / scale[v]
+            weights[v] = best * (1 if best[0] >= 0 else -1)  # larger values count more
     return weights
 
 

@@ -42,7 +42,8 @@ def dropout_check(data: Any, level: float = 0.05, neighbours: int = 2, rows: int
     """Test for each variable that its dropouts have no other cause than its value.
 
     data: (rows, variables), 0 where a value dropped out; linear and Gaussian otherwise, so take logarithms first.
-    level: the chance, over all variables (Bonferroni), to flag data that follow the model. neighbours: how many
+    level: the chance meant, over all variables (Bonferroni), to flag data that follow the model; at 0.01, 0.044 was
+    measured (4 of 90). neighbours: how many
     variables W to condition on, the nearest. rows: at most that many of those left, evenly spaced, for speed. A
     variable is not tested if it drops out in under 50 of them or stays in under 50. Raises UsageError for no table.
     """
