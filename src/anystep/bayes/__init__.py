@@ -1,8 +1,14 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
+from anystep.bayes import mcmc, vi
+from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
+from anystep.bayes.amortised.pfn_recipe import PFNRecipe
+from anystep.bayes.amortised.priors import GPPrior, TabularPrior
 from anystep.bayes.causal import StringDiagram, testwise_deletion_discovery
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
+from anystep.bayes.nested import NestedResult, NestedSampler, SurrogateNestedSampler
+from anystep.bayes.optimise import BayesianOptimiser, BNNSurrogate, minimise
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
 from anystep.bayes.programs import (
     Distribution,
@@ -30,20 +36,32 @@ from anystep.bayes.representations import (
     spawn,
     weighed,
 )
+from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
+    "BNNSurrogate",
+    "BayesianOptimiser",
     "Distribution",
     "Factor",
     "Finite",
+    "GPPrior",
     "Inner",
+    "NestedResult",
+    "NestedSampler",
     "Normal",
     "Observe",
+    "PFNRecipe",
     "Particle",
+    "PriorCheck",
+    "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
+    "Ranks",
     "Sample",
     "StringDiagram",
+    "SurrogateNestedSampler",
     "Suspended",
+    "TabularPrior",
     "TraceKernel",
     "Traces",
     "Uniform",
@@ -54,16 +72,20 @@ __all__ = [
     "flip",
     "forward",
     "importance",
+    "mcmc",
     "measure",
     "mh_step",
+    "minimise",
     "normalised",
     "particle_marginal",
     "push_evidence",
     "resample",
+    "simulation_based_calibration",
     "smc",
     "smc_population",
     "spawn",
     "testwise_deletion_discovery",
     "trace_mh",
+    "vi",
     "weighed",
 ]

@@ -43,9 +43,9 @@ def dropout_check(data: Any, level: float = 0.05, neighbours: int = 2, rows: int
 
     data: (rows, variables), 0 where a value dropped out; linear and Gaussian otherwise, so take logarithms first.
     level: the chance meant, over all variables (Bonferroni), to flag data that follow the model; at 0.01, 0.044 was
-    measured (4 of 90). neighbours: how many
-    variables W to condition on, the nearest. rows: at most that many of those left, evenly spaced, for speed. A
-    variable is not tested if it drops out in under 50 of them or stays in under 50. Raises UsageError for no table.
+    measured (4 of 90). neighbours: how many variables W to condition on, the nearest. rows: at most that many of those
+    left, evenly spaced, for speed. A variable is not tested if it drops out in under 50 of them or stays in under 50.
+    Raises UsageError for data that are no finite table.
     """
     if not 0 < level < 1 or neighbours < 1:
         raise UsageError(f"dropout_check(data, level={level}, neighbours={neighbours}): 0.05 and 2, say.")
