@@ -1,6 +1,6 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
-from anystep.bayes import mcmc
+from anystep.bayes import mcmc, vi
 from anystep.bayes.amortised.distribution_transformer import DistributionRecipe, DistributionTransformer
 from anystep.bayes.amortised.distribution_transformer_problems import LinearGaussian, MixturePriors, UnknownNormal
 from anystep.bayes.amortised.mixtures import GaussianMixture
@@ -10,6 +10,7 @@ from anystep.bayes.amortised.priors import GPPrior, TabularPrior
 from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
+from anystep.bayes.nested import NestedResult, NestedSampler, SurrogateNestedSampler
 from anystep.bayes.optimise import BayesianOptimiser, BNNSurrogate, minimise
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
 from anystep.bayes.programs import (
@@ -53,6 +54,8 @@ __all__ = [
     "Inner",
     "LinearGaussian",
     "MixturePriors",
+    "NestedResult",
+    "NestedSampler",
     "Normal",
     "Observe",
     "PFNRecipe",
@@ -64,6 +67,7 @@ __all__ = [
     "Ranks",
     "Sample",
     "StringDiagram",
+    "SurrogateNestedSampler",
     "Suspended",
     "TabularPrior",
     "TraceKernel",
@@ -90,5 +94,6 @@ __all__ = [
     "smc_population",
     "spawn",
     "trace_mh",
+    "vi",
     "weighed",
 ]
