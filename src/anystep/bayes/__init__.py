@@ -1,6 +1,7 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
 from anystep.bayes import mcmc, vi
+from anystep.bayes.amortised import AnyOrderProcess, MarginalizationModel
 from anystep.bayes.amortised.distribution_transformer import DistributionRecipe, DistributionTransformer
 from anystep.bayes.amortised.distribution_transformer_problems import LinearGaussian, MixturePriors, UnknownNormal
 from anystep.bayes.amortised.mixtures import GaussianMixture
@@ -42,6 +43,7 @@ from anystep.bayes.representations import (
 from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
+    "AnyOrderProcess",
     "BNNSurrogate",
     "BayesianOptimiser",
     "Distribution",
@@ -53,6 +55,7 @@ __all__ = [
     "GaussianMixture",
     "Inner",
     "LinearGaussian",
+    "MarginalizationModel",
     "MixturePriors",
     "NestedResult",
     "NestedSampler",
