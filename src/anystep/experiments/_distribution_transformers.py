@@ -21,7 +21,7 @@ ONE_PRIOR = replace(LINE, given=OnePrior((0.5, 0.3, 0.2), ((0.4,), (-1.1,), (1.6
 
 RECIPES = {
     "line": DistributionRecipe(LINE, updates=2_000),
-    "still": DistributionRecipe(replace(LINE, most=2), fresh=0.1, updates=2_000),
+    "still": DistributionRecipe(replace(LINE, most=2), fresh=0.1, updates=5_000),
     "plane": DistributionRecipe(PLANE, updates=1_800),
     "normal, 5": DistributionRecipe(NORMAL, components=5, fresh=1.0, updates=2_000),
     "normal, 2": DistributionRecipe(NORMAL, components=2, fresh=1.0, updates=2_000),
