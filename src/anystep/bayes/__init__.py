@@ -2,12 +2,15 @@
 
 from anystep.bayes import mcmc
 from anystep.bayes.amortised import AnyOrderProcess, MarginalizationModel
+from anystep.bayes import mcmc, vi
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
 from anystep.bayes.causal import StringDiagram
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
+from anystep.bayes.nested import NestedResult, NestedSampler, SurrogateNestedSampler
+from anystep.bayes.optimise import BayesianOptimiser, BNNSurrogate, minimise
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
 from anystep.bayes.programs import (
     Distribution,
@@ -39,12 +42,16 @@ from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
     "AnyOrderProcess",
+    "BNNSurrogate",
+    "BayesianOptimiser",
     "Distribution",
     "Factor",
     "Finite",
     "GPPrior",
     "Inner",
     "MarginalizationModel",
+    "NestedResult",
+    "NestedSampler",
     "Normal",
     "Observe",
     "PFNRecipe",
@@ -56,6 +63,7 @@ __all__ = [
     "Ranks",
     "Sample",
     "StringDiagram",
+    "SurrogateNestedSampler",
     "Suspended",
     "TabularPrior",
     "TraceKernel",
@@ -71,6 +79,7 @@ __all__ = [
     "mcmc",
     "measure",
     "mh_step",
+    "minimise",
     "normalised",
     "particle_marginal",
     "push_evidence",
@@ -80,5 +89,6 @@ __all__ = [
     "smc_population",
     "spawn",
     "trace_mh",
+    "vi",
     "weighed",
 ]
