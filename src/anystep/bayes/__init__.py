@@ -1,6 +1,5 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
-from anystep.bayes import mcmc
 from anystep.bayes.amortised import AnyOrderProcess, MarginalizationModel
 from anystep.bayes import mcmc, vi
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
