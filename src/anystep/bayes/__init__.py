@@ -1,7 +1,7 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
-from anystep.bayes.amortised import AnyOrderProcess, MarginalizationModel
 from anystep.bayes import mcmc, vi
+from anystep.bayes.amortised import AnyOrderProcess, MarginalizationModel
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
