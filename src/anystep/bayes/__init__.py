@@ -2,10 +2,13 @@
 
 from anystep.bayes import mcmc, vi
 from anystep.bayes.amortised import AnyOrderProcess, MarginalizationModel
+from anystep.bayes.amortised.distribution_transformer import DistributionRecipe, DistributionTransformer
+from anystep.bayes.amortised.distribution_transformer_problems import LinearGaussian, MixturePriors, UnknownNormal
+from anystep.bayes.amortised.mixtures import GaussianMixture
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
-from anystep.bayes.causal import StringDiagram
+from anystep.bayes.causal import StringDiagram, testwise_deletion_discovery
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.nested import NestedResult, NestedSampler, SurrogateNestedSampler
@@ -44,11 +47,16 @@ __all__ = [
     "BNNSurrogate",
     "BayesianOptimiser",
     "Distribution",
+    "DistributionRecipe",
+    "DistributionTransformer",
     "Factor",
     "Finite",
     "GPPrior",
+    "GaussianMixture",
     "Inner",
+    "LinearGaussian",
     "MarginalizationModel",
+    "MixturePriors",
     "NestedResult",
     "NestedSampler",
     "Normal",
@@ -68,6 +76,7 @@ __all__ = [
     "TraceKernel",
     "Traces",
     "Uniform",
+    "UnknownNormal",
     "advance",
     "choice",
     "collapse",
@@ -87,6 +96,7 @@ __all__ = [
     "smc",
     "smc_population",
     "spawn",
+    "testwise_deletion_discovery",
     "trace_mh",
     "vi",
     "weighed",
