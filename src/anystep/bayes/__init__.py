@@ -1,5 +1,6 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
+from anystep.bayes import mcmc
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -52,6 +53,7 @@ __all__ = [
     "flip",
     "forward",
     "importance",
+    "mcmc",
     "measure",
     "mh_step",
     "normalised",
