@@ -83,15 +83,23 @@ def turn(images: Tensor, angles: Tensor) -> Tensor:
 
 class Maml:
     """MAML with gradients through its inner steps: a start from which `steps` steps of `rate` on a support set's mean
-    loss answer its query set. Adam at 1e-3 on the query loss, the rate falling over the second half.
+    loss answer its query set. Adam at `outer` on the query loss, the rate falling over the second half.
 
     loss: of outputs and answers, (tasks,), a mean over points. Source: Finn, Abbeel and Levine (2017).
     """
 
-    def __init__(self, net: MLP, loss: Callable[[Tensor, Tensor], Tensor], steps: int, rate: float, seed: int) -> None:
-        self.net, self.loss, self.steps, self.rate = net, loss, steps, rate
+    def __init__(
+        self,
+        net: MLP,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        steps: int,
+        rate: float,
+        seed: int,
+        outer: float = 1e-3,
+    ) -> None:
+        self.net, self.loss, self.steps, self.rate, self.outer = net, loss, steps, rate, outer
         self.start = net.start(torch.Generator().manual_seed(seed)).requires_grad_()
-        self.optimiser = torch.optim.Adam([self.start], 1e-3)
+        self.optimiser = torch.optim.Adam([self.start], outer)
 
     def adapt(self, x: Tensor, y: Tensor, steps: int, graph: bool = False) -> Tensor:
         """Weights (tasks, dim) after `steps` steps; with their graph when it is asked for."""
@@ -111,7 +119,7 @@ class Maml:
 
     def fit(self, batch: Callable[[], Episodes], updates: int) -> Maml:
         for at in range(updates):
-            self.optimiser.param_groups[0]["lr"] = 1e-3 * min(1.0, 0.02 + 2 * (1 - at / updates))
+            self.optimiser.param_groups[0]["lr"] = self.outer * min(1.0, 0.02 + 2 * (1 - at / updates))
             self.update(batch())
         return self
 

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,8 +39,8 @@ DIGIT_STEPS = Langevin(steps=10, step=2e-2, keep=1, cap=1e4, heat=0.0)
 class Size:
     """updates of sinusoids and digits, episodes of each update, seeds, episodes of the test."""
 
-    waves: int = 1_000
-    digits: int = 1_000
+    waves: int = 600
+    digits: int = 400
     tasks: int = 16
     seeds: int = 2
     test: int = 400
@@ -96,9 +97,9 @@ def waves_of(seed: int, size: Size, progress: Callable[[str], None]) -> dict[str
     for name, steps in arms.items():
         ours = NIWMeta(WAVES, Noise(SD), size.waves * size.tasks, quadratic=steps, seed=seed)
         ours.fit(stream(batch, seed), size.waves)
-        found[name] = waves_told(lambda e, ours=ours: drawn(ours, e), dev, test)  # type: ignore[misc]
+        found[name] = waves_told(partial(drawn, ours), dev, test)
         if name == "NIW-Meta":
-            found["NIW-Meta, means alone"] = waves_told(lambda e, ours=ours: centre(ours, e), dev, test)  # type: ignore[misc]
+            found["NIW-Meta, means alone"] = waves_told(partial(centre, ours), dev, test)
         progress(f"sinusoids, seed {seed}, {name}: {found[name].error.mean():.3f}")
     maml = Maml(WAVES, squared, 5, 0.01, seed).fit(maml_stream(batch, seed), size.waves)
     best = min((5, 10, 20), key=lambda k: float(squared(*maml_answers(maml, dev, k)).mean()))
@@ -129,9 +130,7 @@ def digits_of(seed: int, size: Size, progress: Callable[[str], None]) -> dict[st
     return found
 
 
-def stream(
-    batch: Callable[[torch.Generator], Episodes], seed: int
-) -> Callable[[], tuple[Tensor, Tensor, int]]:
+def stream(batch: Callable[[torch.Generator], Episodes], seed: int) -> Callable[[], tuple[Tensor, Tensor, int]]:
     """The same episodes for every learner of a seed."""
     draw = torch.Generator().manual_seed(seed + 77)
 
@@ -210,18 +209,16 @@ def ece_gap(ours: Figures, theirs: Figures, resamples: int = 200) -> Interval:
     """Ours less theirs, bootstrapped over episodes that both were asked; the bins' noise is taken off by `ece`."""
     rng = np.random.default_rng(0)
     n = len(ours.error)
-    gaps = [
-        calibration(ours, at) - calibration(theirs, at) for at in (rng.integers(0, n, n) for _ in range(resamples))
-    ]
+    gaps = [calibration(ours, at) - calibration(theirs, at) for at in (rng.integers(0, n, n) for _ in range(resamples))]
     low, high = np.quantile(gaps, [0.025, 0.975])
     value = calibration(ours) - calibration(theirs)
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
 def linear_gap() -> float:
-    """The largest entry's distance between the closed form and the optimum that a quasi-Newton search finds of the bound
-    of a linear-Gaussian episode with correlated inputs, over five episodes. The bound is SciPy's densities at the nodes
-    of a quadrature; the quadratic is the exact one of least squares."""
+    """The largest entry's distance between the closed form and the optimum that a quasi-Newton search finds of the
+    bound of a linear-Gaussian episode with correlated inputs, over five episodes. The bound is SciPy's densities at
+    the nodes of a quadrature; the quadratic is the exact one of least squares."""
     rng, gaps = np.random.default_rng(0), []
     nodes, weights = np.polynomial.hermite_e.hermegauss(5)
     grid = np.stack([g.ravel() for g in np.meshgrid(nodes, nodes)], 1)
@@ -287,16 +284,14 @@ def leftovers() -> tuple[int, int]:
     return sum(ref() is not None for ref in made), sizes[-1] - sizes[0]
 
 
-def told(
-    size: Size, waves: dict[str, Figures], digits: dict[str, Figures], bytes_: dict[int, tuple[int, int]]
-) -> str:
+def told(size: Size, waves: dict[str, Figures], digits: dict[str, Figures], bytes_: dict[int, tuple[int, int]]) -> str:
     first = [[name, float(f.error.mean()), float(f.nll.mean())] for name, f in waves.items()]
     second = [[n, float(f.error.mean()), calibration(f), float(f.nll.mean())] for n, f in digits.items()]
     held_ = [[steps, *both] for steps, both in bytes_.items()]
     return "\n\n".join(
         [
-            f"{size.seeds} seeds; {size.waves} and {size.digits} updates of {size.tasks} episodes for every learner, the "
-            f"same ones; {size.test} test episodes a seed. MAML: gradients of gradients, 5 inner steps of 0.01 on "
+            f"{size.seeds} seeds; {size.waves} and {size.digits} updates of {size.tasks} episodes for every learner, "
+            f"the same ones; {size.test} test episodes a seed. MAML: gradients of gradients, 5 inner steps of 0.01 on "
             "sinusoids and 3 of 0.3 on digits, as many at the test as are best on other episodes.",
             table(["sinusoids, 10 shots", "squared error", "-log density"], first),
             table(["rotated digits, 5-way 1-shot", "error", "ECE", "-log probability"], second),

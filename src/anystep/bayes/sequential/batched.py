@@ -44,7 +44,7 @@ class MLP:
         return torch.cat(parts)
 
     def __call__(self, weights: Tensor, x: Tensor) -> Tensor:
-        """What networks of `weights` (batch, dim) answer for x (batch, n, inputs) or (n, inputs): (batch, n, outputs)."""
+        """What networks of `weights` (batch, dim) answer for x (batch, n, inputs) or (n, inputs), which all share."""
         if weights.ndim != 2 or weights.shape[1] != self.dim or x.shape[-1] != self.sizes[0]:
             raise UsageError(
                 f"MLP{self.sizes}: weights {tuple(weights.shape)} on inputs {tuple(x.shape)}; call "

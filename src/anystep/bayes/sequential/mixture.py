@@ -1,4 +1,4 @@
-"""A density fitted to draws: a mixture of Gaussians with full covariances, in as many components as held-out draws want.
+"""A density fitted to draws: a mixture of Gaussians of full covariance, as many components as held-out draws want.
 
 Preserves: nothing; what it misses of the draws' law is measured by the log density of draws that it was not fitted to.
 """
@@ -20,8 +20,8 @@ from anystep.errors import UsageError
 
 @dataclass(frozen=True)
 class Mixture:
-    """weights (k,), means (k, d), roots (k, d, d): lower Cholesky factors of the covariances. told: the mean held-out log
-    density of every number of components that was tried."""
+    """weights (k,), means (k, d), roots (k, d, d): lower Cholesky factors of the covariances. told: the mean held-out
+    log density of every number of components that was tried."""
 
     weights: Tensor
     means: Tensor

@@ -1,9 +1,10 @@
 """NIW-Meta: a hierarchical Bayesian learner from episodes, whose inner steps leave no graph behind.
 
-Every episode has network weights theta_i of its own, drawn from N(mu, Sigma); a normal-inverse-Wishart belief about (mu,
-Sigma) is all that is learned. An episode's likelihood is replaced by a quadratic around a few steps of stochastic
-gradient Langevin dynamics from the belief's centre, so its Gaussian q_i has a closed form in the belief, through which
-one gradient of the episode's evidence bound goes. The quadratic is held constant: memory does not grow with the steps.
+Every episode has network weights theta_i of its own, drawn from N(mu, Sigma); a normal-inverse-Wishart belief about
+(mu, Sigma) is all that is learned. An episode's likelihood is replaced by a quadratic around a few steps of
+stochastic gradient Langevin dynamics from the belief's centre, so its Gaussian q_i has a closed form in the belief,
+through which one gradient of the episode's evidence bound goes. The quadratic is held constant: memory does not grow
+with the steps.
 
 Preserves: the best Gaussian q_i exactly where the quadratic is exact (linear-Gaussian episodes, quadratic given by
 `least_squares`); for networks it is an approximation without a bound, whose gap the experiment measures as errors and
@@ -89,13 +90,11 @@ class Langevin:
                 "positive"
             )
 
-    def __call__(
-        self, start: Tensor, logp: Callable[[Tensor], Tensor], draw: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, start: Tensor, logp: Callable[[Tensor], Tensor], draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Place and precision, each (batch, dim), from start (batch, dim); they carry no graph."""
         theta, kept = start.detach(), []
         for at in range(self.steps):
-            theta = theta.requires_grad_()
+            theta = theta.detach().requires_grad_()
             (slope,) = torch.autograd.grad(logp(theta).sum(), theta)
             slope = slope * (self.longest / slope.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp(max=1.0)
             noise = torch.randn(theta.shape, generator=draw) if self.heat else 0.0
@@ -179,7 +178,7 @@ class NIWMeta:
         return float(loss.detach())
 
     def fit(self, batch: Callable[[], tuple[Tensor, Tensor, int]], updates: int) -> NIWMeta:
-        """`updates` updates on fresh (x, y, support) of `batch()`; the rates fall to a fiftieth over the second half."""
+        """`updates` updates on fresh (x, y, support) of `batch()`; the rates fall over the second half."""
         rates = [group["lr"] for group in self.optimiser.param_groups]
         for at in range(updates):
             for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
@@ -190,7 +189,5 @@ class NIWMeta:
     @torch.no_grad()
     def predict(self, local: Local, x: Tensor, samples: int = 10) -> Tensor:
         """The likelihood's average over `samples` networks of each episode's Gaussian, for x (batch, n, inputs)."""
-        outs = [
-            self.net(local.draw(torch.randn(local.mean.shape, generator=self.draw)), x) for _ in range(samples)
-        ]
+        outs = [self.net(local.draw(torch.randn(local.mean.shape, generator=self.draw)), x) for _ in range(samples)]
         return self.likelihood.average(torch.stack(outs))

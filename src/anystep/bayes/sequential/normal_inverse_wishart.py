@@ -1,11 +1,11 @@
 """A belief about the mean and covariance of a population of Gaussian vectors, and what it makes of one of them.
 
-The population is theta_i ~ N(mu, Sigma). The belief q(mu, Sigma) is normal-inverse-Wishart: mu | Sigma ~ N(m, Sigma / l),
-Sigma ~ IW(V, n), so the mean of Sigma^-1 is n V^-1, written P. Given a quadratic log-likelihood of theta_i, the Gaussian
-q_i that minimises its share of the negative evidence bound has a closed form, exactly.
+The population is theta_i ~ N(mu, Sigma). The belief q(mu, Sigma) is normal-inverse-Wishart: mu | Sigma ~ N(m, Sigma /
+l), Sigma ~ IW(V, n), so the mean of Sigma^-1 is n V^-1, written P. Given a quadratic log-likelihood of theta_i, the
+Gaussian q_i that minimises its share of the negative evidence bound has a closed form, exactly.
 
-Source: Kim and Hospedales, "A Hierarchical Bayesian Model for Few-Shot Meta Learning", ICLR 2024 (arXiv 2306.09702); the
-closed forms are conjugacy.
+Source: Kim and Hospedales, "A Hierarchical Bayesian Model for Few-Shot Meta Learning", ICLR 2024 (arXiv 2306.09702);
+the closed forms are conjugacy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from anystep.errors import UsageError
 
 @dataclass(frozen=True)
 class Local:
-    """Gaussians of a batch of episodes: mean (batch, d); spread (batch, d), variances, or (batch, d, d), covariances."""
+    """Gaussians of a batch of episodes: mean (batch, d); spread (batch, d) of variances or (batch, d, d)."""
 
     mean: Tensor
     spread: Tensor
@@ -92,18 +92,18 @@ class Full:
 
     def divergence(self, local: Local) -> Tensor:
         """The mean over q(mu, Sigma) of KL(q_i || N(mu, Sigma)), (batch,), exactly."""
-        d, (l, n) = len(self.centre), self.counts
+        d, (few, n) = len(self.centre), self.counts
         p, apart = self.precision, local.mean - self.centre
         away = ((p @ local.spread).diagonal(dim1=-2, dim2=-1).sum(-1) + ((apart @ p) * apart).sum(-1)) / 2
         logdet = d * math.log(n / 2) - 2 * self.factor.diagonal().sum() - _digammas(n, d)
-        return away + (logdet - torch.linalg.slogdet(local.spread)[1] - d + d / l) / 2
+        return away + (logdet - torch.linalg.slogdet(local.spread)[1] - d + d / few) / 2
 
     def from_prior(self, scale: float) -> Tensor:
         """KL(q || p) to the prior NIW of centre 0, V = scale I and the least counts, l = 1 and n = d + 1."""
-        d, (l, n), least = len(self.centre), self.counts, float(self.least)
+        d, (few, n), least = len(self.centre), self.counts, float(self.least)
         p = self.precision
         logdet = d * math.log(n) - 2 * self.factor.diagonal().sum()  # of V
-        normal = (d / l + d * math.log(l) - d + self.centre @ p @ self.centre) / 2
+        normal = (d / few + d * math.log(few) - d + self.centre @ p @ self.centre) / 2
         wishart = (
             (n - least) / 2 * _digammas(n, d)
             - n * d / 2
@@ -151,16 +151,16 @@ class Diagonal:
 
     def divergence(self, local: Local) -> Tensor:
         """As `Full.divergence`, a sum over coordinates."""
-        l, n = self.counts
+        few, n = self.counts
         away = self.precision * (local.spread + (local.mean - self.centre) ** 2)
         logs = math.log(n / 2) - _digammas(n, 1) - self.logs - local.spread.log()
-        return (away + logs - 1 + 1 / l).sum(-1) / 2
+        return (away + logs - 1 + 1 / few).sum(-1) / 2
 
     def from_prior(self, scale: float) -> Tensor:
         """As `Full.from_prior`, a sum over coordinates, each with V = scale, l = 1 and n = 2."""
-        l, n = self.counts
+        few, n = self.counts
         p = self.precision
-        normal = (1 / l + math.log(l) - 1 + p * self.centre**2) / 2
+        normal = (1 / few + math.log(few) - 1 + p * self.centre**2) / 2
         wishart = (
             (n - 2) / 2 * _digammas(n, 1)
             - n / 2

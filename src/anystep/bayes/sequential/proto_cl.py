@@ -9,8 +9,8 @@ Preserves: the posterior of the prototypes exactly, given the encoder and the po
 not inferred, and forgets what the memory does not hold.
 
 Source: Kessler, Cobb, Rudner, Zohren and Roberts, "On Sequential Bayesian Inference for Continual Learning", Entropy
-2023 (arXiv 2301.01828). Its code adds a batch's embeddings to the statistics at every epoch, of an encoder that has moved
-on since; here they are computed once, from the memory, with the encoder at the end of each task.
+2023 (arXiv 2301.01828). Its code adds a batch's embeddings to the statistics at every epoch, of an encoder that has
+moved on since; here they are computed once, from the memory, with the encoder at the end of each task.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from anystep.process import Floats
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Sums and numbers of embeddings of each class: total (k, d), number (k,); spread is the variance within a class."""
+    """Sums and numbers of embeddings of each class, total (k, d) and number (k,), and the variance within a class."""
 
     total: Tensor
     number: Tensor
@@ -63,12 +63,12 @@ class ProtoCL:
     """Learns tasks one after another with `learn(x, y)`; `predict_proba` is over every class of any of them.
 
     inputs: width of x. classes: how many there may be. memory: examples kept of each task, drawn at random; with 0 an
-    old class keeps the statistics of the encoder that it was learned with. hidden, embedding: of the encoder, one hidden
-    layer. epochs, batch, rate: Adam's, on batches of which half is from memory once there is some. spread: variance
-    within a class. seed: of everything random.
+    old class keeps the statistics of the encoder that it was learned with. hidden, embedding: of the encoder, one
+    hidden layer. epochs, batch, rate: Adam's, on batches of which half is from memory once there is some. spread:
+    variance within a class. seed: of everything random.
 
-    The encoder learns by the log-loss of a batch's labels, each predicted from the statistics of the others in the batch.
-    Raises UsageError for sizes below one, unknown labels, and predictions before anything was learned.
+    The encoder learns by the log-loss of a batch's labels, each predicted from the statistics of the others in the
+    batch. Raises UsageError for sizes below one, unknown labels, and predictions before anything was learned.
     """
 
     def __init__(
@@ -135,7 +135,8 @@ class ProtoCL:
 
     @torch.no_grad()
     def _recompute(self, x: Tensor, y: Tensor) -> None:
-        """Statistics of what is in memory, by the encoder as it is; without a memory, of the new task beside the old."""
+        """Statistics of what is in memory, by the encoder as it is; without a memory, of the new task beside the
+        old."""
         spread = self.prototypes.spread
         if self.memory:
             self.prototypes = Prototypes.of(self.encoder(self.kept_x), self.kept_y, self.classes, spread)

@@ -2,9 +2,9 @@
 
 The draws of all chains are pooled, a mixture of Gaussians is fitted to them, and its density is the next prior.
 
-Preserves: each task's posterior under its prior in the limit of long chains; the chain of posteriors only as well as the
-mixtures fit. What to look at before blaming either: R-hat of the network's outputs, which do not depend on how its units
-are ordered, and the log density of draws that the mixture was not fitted to.
+Preserves: each task's posterior under its prior in the limit of long chains; the chain of posteriors only as well as
+the mixtures fit. What to look at before blaming either: R-hat of the network's outputs, which do not depend on how
+its units are ordered, and the log density of draws that the mixture was not fitted to.
 
 Source: Kessler et al., "On Sequential Bayesian Inference for Continual Learning", Entropy 2023 (arXiv 2301.01828).
 """
@@ -29,8 +29,8 @@ Density = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Chain:
-    """How each posterior is drawn: `chains` side by side, `burn` transitions and then `draws`, of `steps` leapfrog steps
-    of `step_size`."""
+    """How each posterior is drawn: `chains` side by side, `burn` transitions and then `draws`, of `steps` leapfrog
+    steps of `step_size`."""
 
     chains: int = 16
     draws: int = 200
@@ -70,8 +70,9 @@ def sequential_hmc(
 ) -> list[Posterior]:
     """Learn tasks (x (n, inputs), labels (n,)) in turn, each from the mixture of the one before; one posterior a task.
 
-    sd: of the first prior N(0, sd^2) of every weight. The last third of every chain is held out of the mixture, to choose
-    the number of components and to measure it. Raises UsageError without tasks, and for fewer than three draws.
+    sd: of the first prior N(0, sd^2) of every weight. The last third of every chain is held out of the mixture, to
+    choose the number of components and to measure it. Raises UsageError without tasks, and for fewer than three
+    draws.
     """
     chain = chain or Chain()
     if not tasks or min(chain.chains, chain.draws // 3) < 1 or not sd > 0:
