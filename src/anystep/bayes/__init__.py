@@ -1,6 +1,9 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
 from anystep.bayes import mcmc
+from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
+from anystep.bayes.amortised.pfn_recipe import PFNRecipe
+from anystep.bayes.amortised.priors import GPPrior, TabularPrior
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.process import ProgramProcess, TraceKernel, Traces
@@ -30,19 +33,27 @@ from anystep.bayes.representations import (
     spawn,
     weighed,
 )
+from anystep.bayes.sbc import Ranks, simulation_based_calibration
 
 __all__ = [
+    "Ranks",
+    "simulation_based_calibration",
     "Distribution",
     "Factor",
     "Finite",
+    "GPPrior",
     "Inner",
     "Normal",
     "Observe",
+    "PFNRecipe",
     "Particle",
+    "PriorCheck",
+    "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
     "Sample",
     "Suspended",
+    "TabularPrior",
     "TraceKernel",
     "Traces",
     "Uniform",

@@ -63,9 +63,9 @@ class HMC(Kernel):
         u = lineage.uniforms(keys[:, None], clock[:, None], 2 * d + np.arange(2))
         step = (self.step_size * (1 + self.jitter * (2 * u[:, 1] - 1)))[:, None]
         end, arrived = self.leapfrog(walkers, velocity, step)
-        kinetic = 0.5 * ((velocity**2).sum(-1) - (arrived**2).sum(-1))
-        after, info = decided(walkers, end, u[:, 0], kinetic)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
+            kinetic = 0.5 * ((velocity**2).sum(-1) - (arrived**2).sum(-1))
+            after, info = decided(walkers, end, u[:, 0], kinetic)
             error = walkers.log_density - end.log_density - kinetic
             divergent = ~(np.abs(error) < DIVERGENT)
         return after, replace(info, divergent=divergent, energy_error=error)

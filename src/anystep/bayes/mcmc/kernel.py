@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class Kernel(Stepwise):
     whose density is not known yet pays one more. A state's answer is its position.
     """
 
-    states = Walkers
+    states: ClassVar[type[Walkers]] = Walkers
     horizon, logp = None, "unknown"
     slopes = False  # whether it needs gradients
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from anystep.stepwise import Arrays
 
 Floats = NDArray[np.float64]
-PENDING = 4  # numbers that a transition of several evaluations keeps between them
+PENDING = 6  # numbers that a transition of several evaluations keeps between them
 
 
 @dataclass(frozen=True, eq=False)
 class Walkers(Arrays):
     """n chains' states. position: (n, d). parts: (n, 2), log prior and log likelihood there, NaN where they are not
     known yet. slopes: (n, 2, d), their gradients, NaN where no kernel has asked for them. heat: (n,), the power of the
-    likelihood. clock: (n,), units of work behind each. pending: (n, 4), what a transition under way has found, zeros
+    likelihood. clock: (n,), units of work behind each. pending: (n, 6), what a transition under way has found, zeros
     between transitions.
     """
 
