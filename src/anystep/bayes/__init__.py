@@ -34,6 +34,7 @@ from anystep.bayes.representations import (
     weighed,
 )
 from anystep.bayes.sbc import Ranks, simulation_based_calibration
+from anystep.bayes.sequential import NIWMeta, ProtoCL
 
 __all__ = [
     "Ranks",
@@ -43,6 +44,7 @@ __all__ = [
     "Finite",
     "GPPrior",
     "Inner",
+    "NIWMeta",
     "Normal",
     "Observe",
     "PFNRecipe",
@@ -51,6 +53,7 @@ __all__ = [
     "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
+    "ProtoCL",
     "Sample",
     "Suspended",
     "TabularPrior",

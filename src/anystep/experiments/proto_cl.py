@@ -37,7 +37,7 @@ class Size:
 
     chain: Chain = field(default_factory=Chain)
     toys: int = 2
-    epochs: int = 50
+    epochs: int = 20
     seeds: int = 2
     train: int = 4_000
     test: int = 1_000

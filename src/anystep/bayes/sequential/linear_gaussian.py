@@ -34,7 +34,7 @@ class LinearBelief:
                 f"prior(covariance {held.shape}, sd={sd}): a positive definite matrix and a positive number; call "
                 "LinearBelief.prior(np.eye(3), sd=0.5)"
             )
-        return cls(np.zeros(len(held)), np.linalg.inv(held), sd)
+        return cls(np.zeros(len(held)), np.asarray(np.linalg.inv(held), dtype=np.float64), sd)
 
     def update(self, x: ArrayLike, y: ArrayLike) -> LinearBelief:
         """The posterior after a batch x (n, d), y (n,)."""
@@ -45,11 +45,11 @@ class LinearBelief:
 
     @property
     def mean(self) -> Floats:
-        return np.linalg.solve(self.precision, self.pull)
+        return np.asarray(np.linalg.solve(self.precision, self.pull), dtype=np.float64)
 
     @property
     def covariance(self) -> Floats:
-        return np.linalg.inv(self.precision)
+        return np.asarray(np.linalg.inv(self.precision), dtype=np.float64)
 
     def predict(self, x: ArrayLike) -> tuple[Floats, Floats]:
         """Mean and standard deviation of new y at x (n, d), each (n,)."""

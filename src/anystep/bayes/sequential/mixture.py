@@ -35,6 +35,13 @@ class Mixture:
         each = -(away[..., 0] ** 2).sum(-1) / 2 - logdet - x.shape[1] * math.log(2 * math.pi) / 2
         return torch.logsumexp(each + self.weights.log(), -1)
 
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        """n draws (n, d)."""
+        draw = torch.Generator().manual_seed(seed)
+        which = torch.multinomial(self.weights, n, replacement=True, generator=draw)
+        noise = torch.randn(n, self.means.shape[1], generator=draw, dtype=self.means.dtype)
+        return self.means[which] + (self.roots[which] @ noise[..., None])[..., 0]
+
 
 def fit_mixture(
     draws: ArrayLike, held: ArrayLike, components: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0, floor: float = 1e-4

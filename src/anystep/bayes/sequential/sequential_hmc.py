@@ -32,11 +32,11 @@ class Chain:
     """How each posterior is drawn: `chains` side by side, `burn` transitions and then `draws`, of `steps` leapfrog
     steps of `step_size`."""
 
-    chains: int = 16
-    draws: int = 200
-    burn: int = 200
-    steps: int = 20
-    step_size: float = 0.02
+    chains: int = 8
+    draws: int = 300
+    burn: int = 100
+    steps: int = 10
+    step_size: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,15 @@ class Posterior:
     fitted: float
     acceptance: float
 
-    def probabilities(self, net: MLP, x: Tensor, at_most: int = 400) -> Floats:
-        """The posterior's mean class probabilities at x (n, inputs), of evenly chosen draws: (n, classes)."""
+    def probabilities(self, net: MLP, x: Tensor, fit: bool = False, at_most: int = 400) -> Floats:
+        """Mean class probabilities at x (n, inputs), of evenly chosen draws: (n, classes).
+
+        fit: of draws from the mixture instead, which says what of the posterior goes on to the next task.
+        """
         rows = self.draws.reshape(-1, self.draws.shape[-1])
         rows = rows[np.linspace(0, len(rows) - 1, min(at_most, len(rows))).astype(int)]
-        return np.asarray(net(torch.from_numpy(rows), x.double()).softmax(-1).mean(0).numpy())
+        weights = self.fit.sample(at_most) if fit else torch.from_numpy(rows)
+        return np.asarray(net(weights, x.double()).softmax(-1).mean(0).numpy())
 
 
 def sequential_hmc(
