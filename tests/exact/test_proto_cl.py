@@ -79,6 +79,11 @@ def test_a_mixtures_density_and_slope_are_scipys_and_held_out_draws_choose_its_s
     density = sum(w * stats.multivariate_normal(m, r @ r.T).pdf(x.detach().numpy()) for w, m, r in parts)
     np.testing.assert_allclose(fit.logp(x).detach().numpy(), np.log(density), atol=1e-10)
     assert torch.autograd.gradcheck(fit.logp, (x,))
+    again = fit.sample(20_000)
+    np.testing.assert_allclose(again.mean(0), fit.weights @ fit.means, atol=0.08)
+    inside = (fit.weights[:, None, None] * (fit.roots @ fit.roots.mT)).sum(0)
+    between = torch.cov(fit.means.T, aweights=fit.weights, correction=0)
+    np.testing.assert_allclose(torch.cov(again.T), inside + between, atol=0.15)
 
 
 def test_a_linear_networks_chain_of_posteriors_is_the_posterior_of_all_tasks() -> None:

@@ -27,7 +27,7 @@ from anystep.process import Floats
 
 ROW = 43
 TOY = MLP((2, 10, 2), "tanh")
-TOY_SD = 0.1**-0.5 / 3.0
+TOY_SD = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,14 @@ def run(seed: int = 0, progress: Callable[[str], None] = print, size: Size | Non
     found = [split_digits(seed + s, size, progress) for s in range(size.seeds)]
     arms = {name: np.concatenate([arm[name] for arm in found]) for name in found[0]}
     lost = [t.before - t.after for t in toys]
+    worst = 100 * max(t.before - t.fit for t in toys)
     gain = paired_difference(list(arms["ProtoCL"]), list(arms["VCL"]))
     checks = (
         Check("linear-Gaussian: sequential less batch posterior, largest entry", apart, "<=", 1e-8),
         held("misspecified: squared error over the right model's", wrong, ">=", 4.0),
         Check("toy: points of accuracy on the first task lost, least of the seeds", 100 * min(lost), ">=", 15.0),
         Check("toy: largest split R-hat of the logits, over tasks and seeds", max(t.rhat for t in toys), "<=", 1.1),
-        Check(
-            "toy: nats by which held-out draws are less likely than fitted ones", max(t.gap for t in toys), "<=", 2.0
-        ),
+        Check("toy: points on the first task that its mixture is worse than its draws", worst, "<=", 5.0),
         held("split digits: accuracy, ProtoCL less VCL, in points", scaled(gain, 100), ">=", 20.0),
     )
     return Result("proto_cl", ROW, checks, time.perf_counter() - began, seed, told(size, toys, arms))
@@ -99,44 +98,43 @@ def linear(seed: int) -> tuple[float, Interval]:
 
 @dataclass(frozen=True)
 class Toy:
-    """Accuracy on the first task after it and after the last; accuracies on all after the last, of the posterior that
-    was propagated and of one that saw all tasks at once; and of the posteriors the largest R-hat and largest gap."""
+    """Accuracy on the first task after it, of draws from the mixture fitted then, and after the second task; on both
+    after the second, of the posterior that was propagated and of one that saw both tasks at once; the largest R-hat; by
+    how many nats the first mixture finds held-out draws less likely than fitted ones."""
 
     before: float
+    fit: float
     after: float
     propagated: float
     together: float
     rhat: float
     gap: float
-    acceptance: float
     components: list[int]
-    held: list[float]
 
 
 def toy(seed: int, chain: Chain, progress: Callable[[str], None]) -> Toy:
-    tasks, tests = zip(*[blobs(t, seed) for t in range(3)], strict=True)
+    tasks, tests = zip(*[blobs(t, seed) for t in range(2)], strict=True)
     found = sequential_hmc(TOY, tasks, TOY_SD, chain, seed=seed, say=progress)
     every = (torch.cat([x for x, _ in tasks]), torch.cat([y for _, y in tasks]))
     (joint,) = sequential_hmc(TOY, [every], TOY_SD, chain, (1,), seed=seed)
     last = found[-1]
     outcome = Toy(
         right(found[0], *tests[0]),
+        right(found[0], *tests[0], fit=True),
         right(last, *tests[0]),
         float(np.mean([right(last, *t) for t in tests])),
         float(np.mean([right(joint, *t) for t in tests])),
         max(p.rhat for p in found),
-        max(p.fitted - p.held for p in found[:-1]),
-        float(np.mean([p.acceptance for p in found])),
+        found[0].fitted - found[0].held,
         [len(p.fit.weights) for p in found],
-        [p.held for p in found],
     )
     progress(f"toy, seed {seed}: first task {outcome.before:.3f}, then {outcome.after:.3f}")
     return outcome
 
 
 def blobs(task: int, seed: int, n: int = 40) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Two leaning blobs side by side, task after task further right, and which of them is class 1 alternates; 2 n
-    points to learn from, 400 to test."""
+    """Two leaning blobs, one above the other, each task further right and its classes swapped: 2 n points to learn
+    from, 400 to test."""
     draw = torch.Generator().manual_seed(100 * seed + task)
     lean = torch.tensor([[0.35, 0.0], [0.2, 0.3]])
     flip = 1.0 if task % 2 == 0 else -1.0
@@ -149,8 +147,8 @@ def blobs(task: int, seed: int, n: int = 40) -> tuple[tuple[Tensor, Tensor], tup
     return some(n), some(200)
 
 
-def right(posterior: Posterior, x: Tensor, y: Tensor) -> float:
-    return float((posterior.probabilities(TOY, x).argmax(1) == y.numpy()).mean())
+def right(posterior: Posterior, x: Tensor, y: Tensor, fit: bool = False) -> float:
+    return float((posterior.probabilities(TOY, x, fit).argmax(1) == y.numpy()).mean())
 
 
 def split_digits(seed: int, size: Size, progress: Callable[[str], None]) -> dict[str, Floats]:
@@ -221,17 +219,17 @@ def scaled(figure: Interval, by: float) -> Interval:
 def told(size: Size, toys: list[Toy], arms: dict[str, Floats]) -> str:
     first = [[name, float(found.mean())] for name, found in arms.items()]
     second = [
-        [i, t.before, t.after, t.propagated, t.together, t.rhat, t.gap, " ".join(map(str, t.components))]
+        [i, t.before, t.fit, t.after, t.propagated, t.together, t.rhat, t.gap, " ".join(map(str, t.components))]
         for i, t in enumerate(toys)
     ]
-    head = ["seed", "task 1 then", "at the end", "all tasks", "all, learned at once", "R-hat", "gap", "components"]
+    head = ["seed", "task 1", "its mixture", "after task 2", "both", "both at once", "R-hat", "gap", "components"]
     return "\n\n".join(
         [
             f"Split digits: {size.seeds} seeds of {size.train} digits in five tasks of two, one head, {size.test} "
             f"tested; ProtoCL replays a memory of {size.memory} a task, {5 * size.memory:,} in all, half of a batch; "
             "VCL has none, and in its second arm the same number, on which it is tuned before it predicts.",
             table(["learner", "accuracy"], first),
-            f"Toy: {size.chain.chains} chains of {size.chain.draws} draws after {size.chain.burn}, 3 tasks.",
+            f"Toy: {size.chain.chains} chains of {size.chain.draws} draws after {size.chain.burn}; gap in nats.",
             table(head, second),
         ]
     )

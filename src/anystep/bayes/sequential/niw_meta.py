@@ -161,8 +161,8 @@ class NIWMeta:
     def loss(self, x: Tensor, y: Tensor, support: int) -> Tensor:
         """The negative evidence bound of an episode, a mean over the batch, with its share of the belief's own prior.
 
-        The Gaussian is fitted to the first `support` points and held to all: any Gaussian gives a bound, and this one
-        is what will be had of a new episode.
+        The Gaussian is fitted to the first `support` points, which may be all, and held to all: any Gaussian gives a
+        bound. That of a support set alone is what will be had of a new episode; that of all points is nearer the best.
         """
         local = self.adapt(x[:, :support], y[:, :support])
         noise = torch.randn(local.mean.shape, generator=self.draw)
