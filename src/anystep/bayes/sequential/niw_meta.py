@@ -112,8 +112,9 @@ class NIWMeta:
 
     net: the network of every episode. likelihood: `Noise(sd)` or `Classes()`. episodes: how many will be seen in all,
     which is what one episode weighs against the prior. precision: where the belief's mean of 1 / Sigma starts.
-    quadratic: finds an episode's quadratic, `Langevin()` unless told. rate: Adam's, of the centre; the precisions learn
-    ten times as fast. scale: of the prior's V. seed: of the start and of all noise.
+    quadratic: finds an episode's quadratic, `Langevin()` unless told. rate, precision_rate: Adam's, of the centre and
+    of the precisions' logarithms; precisions that learn fast outgrow the quadratic's and stop adaptation. scale: of the
+    prior's V. seed: of the start and of all noise.
 
     Raises UsageError for numbers that are not positive, and for an episode that is not batch first.
     """
@@ -127,13 +128,14 @@ class NIWMeta:
         precision: float = 100.0,
         quadratic: Langevin | None = None,
         rate: float = 1e-3,
+        precision_rate: float = 3e-3,
         scale: float = 1e-2,
         seed: int = 0,
     ) -> None:
-        if min(episodes, precision, rate, scale) <= 0:
+        if min(episodes, precision, rate, precision_rate, scale) <= 0:
             raise UsageError(
-                f"NIWMeta(episodes={episodes}, precision={precision}, rate={rate}, scale={scale}): each is above zero; "
-                "call NIWMeta(MLP((1, 40, 40, 1)), Noise(0.3), episodes=20_000)"
+                f"NIWMeta(episodes={episodes}, precision={precision}, rate={rate}, precision_rate={precision_rate}, "
+                f"scale={scale}): each is above zero; call NIWMeta(MLP((1, 40, 40, 1)), Noise(0.3), episodes=20_000)"
             )
         self.net, self.likelihood, self.episodes, self.scale = net, likelihood, episodes, scale
         self.quadratic = quadratic or Langevin()
@@ -141,7 +143,7 @@ class NIWMeta:
         start = net.start(self.draw)
         self.belief: Belief = Diagonal(start, torch.full_like(start, precision), episodes)
         centre, *rest = self.belief.parameters()
-        groups = [{"params": [centre], "lr": rate}, {"params": rest, "lr": 10 * rate}]
+        groups = [{"params": [centre], "lr": rate}, {"params": rest, "lr": precision_rate}]
         self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
 
     def adapt(self, x: Tensor, y: Tensor) -> Local:
