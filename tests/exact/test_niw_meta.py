@@ -13,7 +13,7 @@ from anystep.bayes.sequential.batched import MLP
 from anystep.bayes.sequential.niw_meta import Classes, Langevin, NIWMeta, Noise
 from anystep.bayes.sequential.normal_inverse_wishart import Diagonal, Full, Local
 from anystep.errors import UsageError
-from anystep.experiments._few_shot import SHOTS, Maml, sinusoids, squared
+from anystep.experiments._episodes import SHOTS, Maml, sinusoids, squared
 from anystep.experiments._memory import saved_bytes
 from anystep.experiments.niw_meta import drawn, leftovers, linear_gap
 
