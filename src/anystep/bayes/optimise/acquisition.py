@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.stats import qmc
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -105,6 +104,8 @@ def candidates(x: Tensor, y: Tensor, q: int, raw: int, seed: int) -> Tensor:
 
 def sobol(n: int, d: int, seed: int) -> np.ndarray:
     """n points (n, d) of a scrambled Sobol sequence, any n: the sequence's first."""
+    from scipy.stats import qmc  # takes half a second to import
+
     full = qmc.Sobol(d, rng=np.random.default_rng(seed)).random_base2(max(0, math.ceil(math.log2(max(1, n)))))
     return np.asarray(full[:n])
 

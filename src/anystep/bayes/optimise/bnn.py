@@ -18,15 +18,15 @@ from torch import Tensor
 from anystep.bayes.optimise.network import Network
 from anystep.bayes.optimise.surrogates import Networks, descend
 
-Target = Callable[[Tensor], Tensor]
+Target = Callable[[Tensor], tuple[Tensor, Tensor]]  # a log density (...) and its gradient (..., size)
 
 
 class Inference(Protocol):
     """How weights are drawn from a density."""
 
     def __call__(self, target: Target, start: Tensor, generator: torch.Generator) -> Tensor:
-        """Draws (draws, chains, *batch, size) of theta, from chains at start (chains, *batch, size); target is a log
-        density (chains, *batch) up to a constant."""
+        """Draws (draws, chains, *batch, size) of theta, from chains at start (chains, *batch, size); target is a
+        log density up to a constant, with its gradient."""
         ...
 
 
@@ -47,7 +47,7 @@ class HMC:
 
     def __call__(self, target: Target, start: Tensor, generator: torch.Generator) -> Tensor:
         """Draws (draws, chains, *batch, size) of theta."""
-        theta, (value, slope) = start, _slope(target, start)
+        theta, (value, slope) = start, target(start)
         log_step = torch.full(start.shape[:-1], self.step).log()
         kept = []
         for i in range(self.warm + self.draws):
@@ -59,7 +59,7 @@ class HMC:
             for _ in range(leaps):
                 momentum = momentum + 0.5 * step * push
                 place = place + step * momentum
-                there, push = _slope(target, place)
+                there, push = target(place)
                 momentum = momentum + 0.5 * step * push
             log = torch.nan_to_num(there - 0.5 * momentum.square().sum(-1) - energy, nan=-torch.inf, posinf=-torch.inf)
             took = torch.rand(log.shape, generator=generator).log() < log
@@ -92,7 +92,7 @@ class SGHMC:
         theta, speed = start, torch.zeros_like(start)
         size, kept = torch.ones_like(start), []
         for i in range(self.warm + self.draws * self.thin):
-            slope = _slope(target, theta)[1]
+            slope = target(theta)[1]
             if i < self.warm:
                 size = size + (slope.square() - size) / (1 + min(i, 50))
             mass = 1 / (size.sqrt() + 1e-6)
@@ -134,21 +134,15 @@ class BNNSurrogate:
         generator = torch.Generator().manual_seed(seed)
         a, b = x.float(), y.float()
 
-        def target(theta: Tensor, wanted: Tensor = b, centre: Tensor | float = 0.0) -> Tensor:
-            misses = (self.network(theta, a) - wanted).square().sum(-1) / self.noise
-            return -0.5 * (misses + (theta - centre).square().sum(-1))
+        def loss(theta: Tensor, wanted: Tensor, prior: Tensor) -> Tensor:
+            misses = (self.network(theta, a) - wanted).square().sum() / self.noise
+            return 0.5 * (misses + (theta - prior).square().sum())
 
         shape = (self.chains, *y.shape[:-1])
         prior = torch.randn(*shape, self.network.size(x.shape[-1]), generator=generator)
         wanted = b + self.noise**0.5 * torch.randn(*shape, y.shape[-1], generator=generator)
         start = prior.clone().requires_grad_()
-        descend([start], lambda: -target(start, wanted, prior).sum(), self.updates, self.rate)
-        return self.inference(target, start.detach(), generator)
-
-
-def _slope(target: Target, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """The log density and its gradient."""
-    place = theta.detach().requires_grad_()
-    value = target(place)
-    (slope,) = torch.autograd.grad(value.sum(), place)
-    return value.detach(), slope
+        descend([start], lambda: loss(start, wanted, prior), self.updates, self.rate)
+        return self.inference(
+            lambda theta: self.network.log_density(theta, a, b, self.noise), start.detach(), generator
+        )

@@ -135,19 +135,18 @@ def minimise_many(
     surrogate: Surrogate,
     seeds: Sequence[int],
     start: int = 10,
-    progress: Callable[[int], None] = lambda n: None,
+    q: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Runs of `minimise` for many seeds at once: points (seeds, evaluations, d) of the unit cube, and their values.
 
     function: values (...) of points (..., d). All runs' surrogates are one batch, so that ten cost little more than
-    one; random numbers beyond the Sobol start are common to the runs.
+    one; random numbers beyond the Sobol start are common to the runs. q: how many points are chosen together.
     """
     x = torch.stack([torch.as_tensor(sobol(start, dimensions, seed)) for seed in seeds])
     y = function(x)
-    for n in range(start, evaluations):
-        new = suggest(surrogate, x, y, seed=round_seed(seeds[0], n))
+    for n in range(start, evaluations, q):
+        new = suggest(surrogate, x, y, min(q, evaluations - n), round_seed(seeds[0], n))
         x, y = torch.cat([x, new], 1), torch.cat([y, function(new)], 1)
-        progress(n + 1)
     return x, y
 
 

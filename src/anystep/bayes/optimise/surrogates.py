@@ -163,7 +163,7 @@ class DeepKernelSurrogate:
     The weights keep their prior, or 40 values would be fitted by any features.
     """
 
-    network: Network = field(default_factory=lambda: Network(width=30, depth=2))
+    network: Network = field(default_factory=Network)
     updates: int = 150
     rate: float = 0.03
 
