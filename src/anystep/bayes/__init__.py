@@ -41,6 +41,7 @@ from anystep.bayes.representations import (
     weighed,
 )
 from anystep.bayes.sbc import Ranks, simulation_based_calibration
+from anystep.bayes.sequential import NIWMeta, ProtoCL
 
 __all__ = [
     "AnyOrderProcess",
@@ -57,6 +58,7 @@ __all__ = [
     "LinearGaussian",
     "MarginalizationModel",
     "MixturePriors",
+    "NIWMeta",
     "NestedResult",
     "NestedSampler",
     "Normal",
@@ -67,6 +69,7 @@ __all__ = [
     "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
+    "ProtoCL",
     "Ranks",
     "Sample",
     "StringDiagram",
