@@ -8,7 +8,7 @@ from anystep.bayes.amortised.mixtures import GaussianMixture
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
-from anystep.bayes.causal import StringDiagram
+from anystep.bayes.causal import StringDiagram, testwise_deletion_discovery
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.nested import NestedResult, NestedSampler, SurrogateNestedSampler
@@ -96,6 +96,7 @@ __all__ = [
     "smc",
     "smc_population",
     "spawn",
+    "testwise_deletion_discovery",
     "trace_mh",
     "vi",
     "weighed",

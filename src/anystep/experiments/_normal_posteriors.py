@@ -83,7 +83,7 @@ def posteriors(task: Task, coarse: int = 60, fine: int = 100) -> Grid:
         step = (high - low) / cells
         at = torch.cartesian_prod(*(torch.arange(cells).double() + 0.5,) * 2)[:, None]
         points = low + at * step
-        logs = torch.cat([task.log_joint(block) for block in points.split(500)])
+        logs = torch.cat([task.log_joint(block) for block in torch.split(points, 500)])
         there = (logs > logs.amax(0) - DEEP)[..., None]
         low = torch.where(there, points, torch.inf).amin(0) - step
         high = torch.where(there, points, -torch.inf).amax(0) + step
@@ -92,13 +92,13 @@ def posteriors(task: Task, coarse: int = 60, fine: int = 100) -> Grid:
 
 def divergences(exact: Grid, said: GaussianMixture) -> Floats:
     """(n,) divergences of mixtures from the posteriors."""
-    q = torch.cat([said.log_density(block) for block in exact.points.split(500)])
+    q = torch.cat([said.log_density(block) for block in torch.split(exact.points, 500)])
     return (exact.logs.exp() * (exact.logs - exact.area - q)).sum(0).numpy()
 
 
 def from_mixtures(exact: Grid, said: GaussianMixture, later: Tensor) -> Floats:
     """What mixtures predict, by quadrature on the same grids; what of them lies outside counts for nothing."""
-    q = torch.cat([said.log_density(block) for block in exact.points.split(500)]) + exact.area
+    q = torch.cat([said.log_density(block) for block in torch.split(exact.points, 500)]) + exact.area
     return _predicted(exact.points, q, later)
 
 
