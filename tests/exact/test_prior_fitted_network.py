@@ -261,7 +261,7 @@ def test_the_experiment_runs_in_miniature(tmp_path: Path, monkeypatch: pytest.Mo
     cancer, pairs = tables()
     said: list[str] = []
     result = run(3, said.append, recipes, Sizes(8, 2, 2, 12, 24, 3, 1), (cancer, pairs[:2]))
-    assert len(result.checks) == 17 and result.row == 170
+    assert len(result.checks) == 18 and result.row == 170
     named = {check.clause: check for check in result.checks}
     for clause in ("change of bars' masses", "distance from one", "share of the prior's own"):
         assert next(check for name, check in named.items() if name.startswith(clause)).passed

@@ -1,10 +1,14 @@
 """What should be believed, given what was seen? Programs that sample and observe, and inference that is checked."""
 
-from anystep.bayes import mcmc
+from anystep.bayes import mcmc, vi
+from anystep.bayes.amortised import AnyOrderProcess, MarginalizationModel
+from anystep.bayes.amortised.distribution_transformer import DistributionRecipe, DistributionTransformer
+from anystep.bayes.amortised.distribution_transformer_problems import LinearGaussian, MixturePriors, UnknownNormal
+from anystep.bayes.amortised.mixtures import GaussianMixture
 from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
-from anystep.bayes.causal import StringDiagram
+from anystep.bayes.causal import StringDiagram, testwise_deletion_discovery
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.nested import NestedResult, NestedSampler, SurrogateNestedSampler
@@ -37,15 +41,24 @@ from anystep.bayes.representations import (
     weighed,
 )
 from anystep.bayes.sbc import Ranks, simulation_based_calibration
+from anystep.bayes.sequential import NIWMeta, ProtoCL
 
 __all__ = [
+    "AnyOrderProcess",
     "BNNSurrogate",
     "BayesianOptimiser",
     "Distribution",
+    "DistributionRecipe",
+    "DistributionTransformer",
     "Factor",
     "Finite",
     "GPPrior",
+    "GaussianMixture",
     "Inner",
+    "LinearGaussian",
+    "MarginalizationModel",
+    "MixturePriors",
+    "NIWMeta",
     "NestedResult",
     "NestedSampler",
     "Normal",
@@ -56,6 +69,7 @@ __all__ = [
     "PriorFittedNetwork",
     "Program",
     "ProgramProcess",
+    "ProtoCL",
     "Ranks",
     "Sample",
     "StringDiagram",
@@ -65,6 +79,7 @@ __all__ = [
     "TraceKernel",
     "Traces",
     "Uniform",
+    "UnknownNormal",
     "advance",
     "choice",
     "collapse",
@@ -84,6 +99,8 @@ __all__ = [
     "smc",
     "smc_population",
     "spawn",
+    "testwise_deletion_discovery",
     "trace_mh",
+    "vi",
     "weighed",
 ]

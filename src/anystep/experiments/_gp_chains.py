@@ -15,7 +15,7 @@ from anystep.bayes.mcmc import HMC, Target, sample
 from anystep.experiments._gaussian_processes import conditional, normal
 from anystep.process import Floats
 
-CHAINS, BURN, STEP, LEAPS = 4, 60, 0.3, 4  # chosen on other datasets
+CHAINS, BURN, STEP, LEAPS = 4, 60, 0.2, 6  # chosen on other datasets
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,23 @@ from anystep.bayes.causal.diagrams import (
     swap,
     uniform,
 )
+from anystep.bayes.causal.discovery import testwise_deletion_discovery
+from anystep.bayes.causal.dropouts import Kind, Simulated, simulate
+from anystep.bayes.causal.ges import ges
 from anystep.bayes.causal.identify import Identified, NotIdentifiable, comb_disintegration, identify
+from anystep.bayes.causal.independence import Independence
+from anystep.bayes.causal.patterns import hamming, pattern
+from anystep.bayes.causal.pc import pc
+from anystep.bayes.causal.validate import DropoutCheck, dropout_check
 
 __all__ = [
     "Box",
+    "DropoutCheck",
     "Identified",
+    "Independence",
+    "Kind",
     "NotIdentifiable",
+    "Simulated",
     "StringDiagram",
     "as_program",
     "box",
@@ -27,10 +38,17 @@ __all__ = [
     "copy",
     "cut",
     "discard",
+    "dropout_check",
+    "ges",
+    "hamming",
     "identify",
     "identity",
     "interpret",
     "intervene",
+    "pattern",
+    "pc",
+    "simulate",
     "swap",
+    "testwise_deletion_discovery",
     "uniform",
 ]
