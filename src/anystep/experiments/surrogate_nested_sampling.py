@@ -1,6 +1,6 @@
 """Row 89: nested sampling that learns its likelihood finds the same evidence with fewer calls of the true one.
 
-Stated time: ten minutes.
+Stated time: twenty minutes.
 """
 
 from __future__ import annotations
