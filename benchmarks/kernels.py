@@ -27,7 +27,7 @@ from arviz_stats.base import array_stats
 from anystep.bayes import mcmc
 
 OUT = Path(__file__).parent.parent / "docs" / "bayes" / "kernels.json"
-CHAINS, DRAWS, GROUPS = 16, 1_000, 4
+CHAINS, DRAWS, GROUPS = 64, 1_000, 8
 STEPS = 5
 
 
@@ -92,7 +92,7 @@ def row(problem: Problem, kernel: str, library: str, x: np.ndarray, evaluations:
 
     size = len(x) // GROUPS
     groups = np.array([smallest(x[i * size : (i + 1) * size]) for i in range(GROUPS)]) * GROUPS / evaluations
-    error = groups.std(ddof=1) / np.sqrt(GROUPS) * 3.18  # t at 95% with three degrees of freedom
+    error = groups.std(ddof=1) / np.sqrt(GROUPS) * 2.36  # t at 95% with seven degrees of freedom
     flat = x.reshape(-1, x.shape[-1])
     effective = [float(array_stats.ess(c, chain_axis=0, draw_axis=1, method="mean")) for c in np.moveaxis(x, -1, 0)]
     z = np.abs(flat.mean(0) - problem.mean) / (flat.std(0, ddof=1) / np.sqrt(effective))
