@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_diagonal_is_full_in_each_coordinate() -> None:
     at, given = torch.tensor([[1.0, 2.0]]).double(), torch.tensor([[0.5, 4.0]]).double()
     q = Diagonal(centre, precision, EPISODES)
     local = q.local(at, given)
-    apart, prior = torch.zeros(1).double(), 0.0
+    apart, prior = torch.zeros(1).double(), torch.zeros(()).double()
     for j in range(2):
         one = Full(centre[j : j + 1], precision[j : j + 1, None], EPISODES)
         alone = one.local(at[:, j : j + 1], given[:, j : j + 1])
@@ -180,9 +181,10 @@ def test_a_gradient_goes_through_the_closed_form_alone() -> None:
 
 def test_bytes_saved_do_not_grow_with_inner_steps_and_mamls_do() -> None:
     episodes = sinusoids(4, 5, torch.Generator().manual_seed(0))
-    flat = {saved_bytes(lambda n=n: wave_learner(n).update(episodes.x, episodes.y, SHOTS)) for n in (1, 3, 9)}
+    x, y = episodes.x, episodes.y
+    flat = {saved_bytes(partial(wave_learner(n).update, x, y, SHOTS)) for n in (1, 3, 9)}
     assert len(flat) == 1
-    few, many = (saved_bytes(lambda n=n: Maml(MLP((1, 8, 1)), squared, n, 0.01, 0).update(episodes)) for n in (1, 9))
+    few, many = (saved_bytes(partial(Maml(MLP((1, 8, 1)), squared, n, 0.01, 0).update, episodes)) for n in (1, 9))
     assert many > 4 * few
 
 

@@ -83,7 +83,7 @@ def fit(net: nn.Module, x: Tensor, y: Tensor, epochs: int, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in range(epochs):
-            for at in torch.randperm(len(x), generator=draw).split(64):
+            for at in torch.split(torch.randperm(len(x), generator=draw), 64):
                 away = sum((layer.divergence() for layer in layers(net)), torch.zeros(()))
                 loss = F.cross_entropy(net(x[at]), y[at]) + away / len(x)
                 optimiser.zero_grad(set_to_none=True)

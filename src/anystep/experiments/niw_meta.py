@@ -207,8 +207,9 @@ def digits_told(probabilities: Tensor, episodes: Episodes) -> Figures:
 
 def joined(runs: list[Figures]) -> Figures:
     """Of several seeds, one behind the other."""
-    parts = [[getattr(run, name) for run in runs] for name in ("error", "nll", "p", "y")]
-    return Figures(*(np.concatenate(part) if part[0] is not None else None for part in parts))
+    error, nll = (np.concatenate([getattr(run, name) for run in runs]) for name in ("error", "nll"))
+    p, y = ([v for run in runs if (v := getattr(run, name)) is not None] for name in ("p", "y"))
+    return Figures(error, nll, np.concatenate(p) if p else None, np.concatenate(y) if y else None)
 
 
 def gap(found: dict[str, Figures], of: str) -> Interval:

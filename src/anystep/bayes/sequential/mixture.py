@@ -67,4 +67,5 @@ def fit_mixture(
     told = {k: float(fit.score(y)) for k, fit in fits.items()}
     best = fits[max(told, key=lambda k: told[k])]
     roots = np.linalg.cholesky(best.covariances_)
-    return Mixture(*(torch.from_numpy(np.array(v)) for v in (best.weights_, best.means_, roots)), told)
+    weights, means, factors = (torch.from_numpy(np.array(v)) for v in (best.weights_, best.means_, roots))
+    return Mixture(weights, means, factors, told)

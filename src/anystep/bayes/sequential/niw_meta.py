@@ -175,7 +175,7 @@ class NIWMeta:
         """One step of Adam on a batch of episodes, of which nothing is kept; returns the loss per point."""
         loss = self.loss(x, y, support) / x.shape[1]
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimiser.step()
         return float(loss.detach())
 

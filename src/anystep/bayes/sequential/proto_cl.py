@@ -125,7 +125,7 @@ class ProtoCL:
                     some_x, some_y = torch.cat([some_x, self.kept_x[old]]), torch.cat([some_y, self.kept_y[old]])
                 loss = self._loss(some_x, some_y)
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimiser.step()
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:

@@ -119,5 +119,5 @@ def _learn(
     fitted, held = (p.reshape(-1, net.dim) for p in (drawn.position[:, :first], drawn.position[:, first:]))
     fit = fit_mixture(fitted, held, components, seed)
     with torch.no_grad():
-        scores = [float(fit.logp(torch.from_numpy(part)).mean()) for part in (held, fitted)]
-    return Posterior(drawn.position, fit, float(rhat.max()), *scores, float(drawn.acceptance.mean()))
+        outside, inside = (float(fit.logp(torch.from_numpy(part)).mean()) for part in (held, fitted))
+    return Posterior(drawn.position, fit, float(rhat.max()), outside, inside, float(drawn.acceptance.mean()))
