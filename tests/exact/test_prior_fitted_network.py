@@ -17,7 +17,9 @@ from anystep.bayes.amortised.pfn_heads import Gaussian, Label
 from anystep.bayes.amortised.pfn_net import PFNNet, PFNShape
 from anystep.bayes.amortised.pfn_recipe import PFN, PFNRecipe, train, trained, untrained
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
-from anystep.experiments._gaussian_processes import exact
+from anystep.experiments._few_shot import tables
+from anystep.experiments._gaussian_processes import exact, integrated
+from anystep.experiments.prior_fitted_network import HYPER, Recipes, Sizes, run
 
 BORDERS = torch.tensor([-2.0, -1.7, -0.4, -0.35, 1.0, 1.1, 4.0])  # uneven and skewed
 LOGITS = torch.tensor([0.3, -1.0, 2.0, 0.0, 1.0, 0.5])
@@ -244,7 +246,51 @@ def test_what_is_trained_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(said) == told and card.exists()
     x, y = recipe.prior.draw(1, 5, torch.Generator().manual_seed(0))
     assert torch.equal(first(x, y, x), again(x, y, x))
-    assert recipe.told() != replace(recipe, prior=TabularPrior(1)).told()
+    assert recipe.told() != replace(recipe, prior=TabularPrior(2)).told()
+
+
+def test_the_experiment_runs_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts fit together, and what needs no training holds; what it claims of trained networks is recorded."""
+    monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path))
+    small = {"shape": SMALL, "context": 5, "points": 10, "updates": 32, "batch": 8, "bars": 20}
+    recipes = Recipes(
+        PFNRecipe(**small),
+        PFNRecipe(prior=HYPER, **small),
+        PFNRecipe(prior=TabularPrior(), **small | {"context": 40, "points": 50}),
+    )
+    cancer, pairs = tables()
+    said: list[str] = []
+    result = run(3, said.append, recipes, Sizes(8, 2, 2, 12, 24, 3, 1), (cancer, pairs[:2]))
+    assert len(result.checks) == 17 and result.row == 170
+    named = {check.clause: check for check in result.checks}
+    for clause in ("change of bars' masses", "distance from one", "share of the prior's own"):
+        assert next(check for name, check in named.items() if name.startswith(clause)).passed
+    assert "logistic C=10" in result.notes
+
+
+def test_integrating_hyper_parameters_out_is_the_mean_over_their_prior() -> None:
+    """Against plain Monte Carlo over the prior, weighted by scipy's likelihood of the context."""
+    x, y = HYPER.draw(1, 4, torch.Generator().manual_seed(2))
+    draws = np.random.default_rng(0).standard_normal((20_000, 3))
+    length, scale, noise = (
+        m * np.exp(s * draws[:, i]) for i, (m, s) in enumerate([(0.25, 0.6), (1.0, 0.5), (0.04, 0.8)])
+    )
+    gaps = ((x[0][:, None] - x[0][None]).double().numpy() ** 2).sum(-1)
+    kernel = scale[:, None, None] * np.exp(-gaps / (2 * length[:, None, None] ** 2)) + noise[:, None, None] * np.eye(4)
+    values = y[0].double().numpy()
+
+    def densities(k: int) -> np.ndarray:
+        part = kernel[:, :k, :k]
+        quadratic = (
+            np.linalg.solve(part, np.broadcast_to(values[:k, None], (len(part), k, 1)))[..., 0] * values[:k]
+        ).sum(-1)
+        return np.exp(-0.5 * (quadratic + np.linalg.slogdet(2 * np.pi * part)[1]))
+
+    whole, context = densities(4), densities(3)
+    ratio = whole.mean() / context.mean()
+    spread = (whole / whole.mean() - context / context.mean()).std() / 20_000**0.5
+    found = float(integrated(HYPER, x[:, :3], y[:, :3], x[:, 3:], y[:, 3:]))
+    assert abs(found - np.log(ratio)) < 5 * spread
 
 
 def test_calls_that_were_not_meant_are_refused(tiny: PFN) -> None:
@@ -269,6 +315,14 @@ def test_calls_that_were_not_meant_are_refused(tiny: PFN) -> None:
         model.predict_proba(np.zeros((3, 1)))
     with pytest.raises(UsageError, match="check"):
         model.fit(np.zeros((0, 1)), np.zeros(0)).check()
+    for make in (
+        lambda: GPPrior(noise=(0.0, 0.0)),
+        lambda: GPPrior(features=0),
+        lambda: TabularPrior(features=1),
+        lambda: PFNShape(width=10, heads=4),
+    ):
+        with pytest.raises(UsageError):
+            make()
     with pytest.raises(UsageError, match="left to ask"):
         PFNRecipe(context=50)
     with pytest.raises(UsageError, match="bars, gaussian"):

@@ -11,15 +11,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from anystep.errors import UsageError
+
 
 @dataclass(frozen=True)
 class PFNShape:
-    """How large: the width of a token, and of the inside of a block and of the decoder."""
+    """How large: the width of a token, which `heads` divides, and of the inside of a block and of the decoder."""
 
     width: int = 64
     hidden: int = 128
     blocks: int = 4
     heads: int = 4
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.hidden, self.blocks, self.heads) < 1 or self.width % self.heads:
+            raise UsageError(f"{self}: sizes are 1 or more, heads divides width; PFNShape(width=64, heads=4).")
 
 
 def silence(layer: nn.Linear) -> nn.Linear:

@@ -77,13 +77,13 @@ class PFN(nn.Module):
         return logits
 
 
-def untrained(recipe: PFNRecipe) -> PFN:
-    """The network before training, its borders drawn; global draws untouched."""
+def untrained(recipe: PFNRecipe, borders: Tensor | None = None) -> PFN:
+    """The network before training, its bars' borders drawn where they are not given; global draws untouched."""
     prior = recipe.prior
     head: Bars | Gaussian | Label = Label() if prior.classes else Gaussian()
     if not prior.classes and recipe.head == "bars":
         draw = torch.Generator().manual_seed(recipe.seed + 2)
-        head = Bars.of(prior.draw(BORDER_SETS, 50, draw)[1], recipe.bars)
+        head = Bars.of(prior.draw(BORDER_SETS, 50, draw)[1], recipe.bars) if borders is None else Bars(borders)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return PFN(PFNNet(prior.features, head.size, recipe.shape), head, prior)
@@ -121,6 +121,6 @@ def trained(recipe: PFNRecipe, say: Callable[[str], None] = print) -> PFN:
 @cache
 def _read(recipe: PFNRecipe, name: str, folder: Path) -> PFN:
     tensors, _ = kept.load(name, folder)
-    model = untrained(recipe)
+    model = untrained(recipe, tensors.get("head.borders"))
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)

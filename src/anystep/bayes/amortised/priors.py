@@ -9,6 +9,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from anystep.errors import UsageError
+
 
 class Prior(Protocol):
     """A frozen dataclass that draws datasets, all points of a set exchangeable.
@@ -37,6 +39,8 @@ class GPPrior:
     lengthscale, outputscale, noise: each (median, spread): log-normal over datasets with `spread` the standard
     deviation of its logarithm; spread 0 fixes it. outputscale and noise are variances, as in
     k(a, b) = outputscale exp(-|a - b|^2 / (2 lengthscale^2)) + noise [a is b].
+
+    Raises UsageError for a median that is not above 0, a spread below 0 and features below 1.
     """
 
     features: int = 1
@@ -46,6 +50,14 @@ class GPPrior:
     classes: ClassVar[int] = 0
     centre: ClassVar[float] = 0.5
     spread: ClassVar[float] = math.sqrt(1 / 12)
+
+    def __post_init__(self) -> None:
+        for name in ("lengthscale", "outputscale", "noise"):
+            median, spread = getattr(self, name)
+            if not (median > 0 and spread >= 0):
+                raise UsageError(f"GPPrior({name}={(median, spread)}): (median, spread), as in {name}=(0.2, 0.5).")
+        if self.features < 1:
+            raise UsageError(f"GPPrior(features={self.features}): one or more; GPPrior(features=2).")
 
     def draw(self, sets: int, points: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """x (sets, points, features) in [0, 1] and y (sets, points)."""
@@ -73,7 +85,8 @@ class TabularPrior:
     spreads fall as a power of their number. A random network of up to two tanh layers scores each point, pulled by a
     random share towards its cloud's centre: pulled wholly, classes are clouds (as in discriminant analysis), not at
     all, they meet at a surface (as in regression). A label is 1 with log odds of the score above its mean over the
-    set, over a random temperature. Mean squares of all features over a set are 1 on average.
+    set, over a random temperature. Mean squares of all features over a set are 1 on average. Raises UsageError for
+    fewer than 2 features or clusters.
     """
 
     features: int = 10
@@ -82,6 +95,10 @@ class TabularPrior:
     classes: ClassVar[int] = 2
     centre: ClassVar[float] = 0.0
     spread: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.features < 2 or self.clusters < 2 or self.width < 1:
+            raise UsageError(f"{self}: two or more features and clusters; TabularPrior(features=10, clusters=6).")
 
     def draw(self, sets: int, points: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """x (sets, points, features) and labels y (sets, points), 0.0 or 1.0."""
