@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logsumexp
 
 from anystep.errors import UsageError
 
@@ -32,26 +31,26 @@ class Counts:
         log_odds: (m, size), what each member says of itself. Infinite where the count decides a member.
         """
         m, size = log_odds.shape
-        one = expit(log_odds)
-        before = np.zeros((size, m, size + 1))
-        before[0, :, 0] = 1.0  # of the members before each: the chance of every count
+        zero, one = -np.logaddexp(0.0, log_odds), -np.logaddexp(0.0, -log_odds)  # in logarithms, as all that follows:
+        before = np.full((size, m, size + 1), -np.inf)  # members that are sure of what the count denies make it tiny
+        before[0, :, 0] = 0.0  # of the members before each: the chance of every count
         for at in range(size - 1):
-            p = one[:, at, None]
-            before[at + 1] = (1 - p) * before[at]
-            before[at + 1, :, 1:] += p * before[at, :, :-1]
-        top = self.log_weight.max(-1, keepdims=True)
-        after = np.exp(self.log_weight - top)  # for each count so far: the weight of how it can end
+            before[at + 1] = _either(before[at], zero[:, at, None], one[:, at, None])
+        after = self.log_weight.copy()  # for each count so far: the weight of how it can end
         found = np.empty((m, size))
-        with np.errstate(divide="ignore"):
-            for at in range(size - 1, -1, -1):
-                if_zero = (before[at] * after).sum(-1)
-                if_one = (before[at][:, :-1] * after[:, 1:]).sum(-1)
-                found[:, at] = np.log(if_one) - np.log(if_zero)
-                p = one[:, at, None]
-                after[:, :-1] = (1 - p) * after[:, :-1] + p * after[:, 1:]
-                after[:, -1] *= (1 - p)[:, 0]
-                after /= np.maximum(after.max(-1, keepdims=True), np.finfo(float).tiny)
+        for at in range(size - 1, -1, -1):
+            if_zero = np.logaddexp.reduce(before[at] + after, -1)
+            if_one = np.logaddexp.reduce(before[at][:, :-1] + after[:, 1:], -1)
+            found[:, at] = if_one - if_zero
+            after = _either(after[:, ::-1], zero[:, at, None], one[:, at, None])[:, ::-1]
         return found
+
+
+def _either(chance: Floats, zero: Floats, one: Floats) -> Floats:
+    """log of: each count's chance if one more member is 0, and the count before's if it is 1."""
+    moved = zero + chance
+    moved[:, 1:] = np.logaddexp(moved[:, 1:], one + chance[:, :-1])
+    return np.asarray(moved)
 
 
 def counted(bags: Index, counts: Floats, penalty: float | None) -> list[Counts]:
@@ -79,13 +78,9 @@ def counted(bags: Index, counts: Floats, penalty: float | None) -> list[Counts]:
 
 def log_evidence(factor: Counts, log_odds: Floats) -> Floats:
     """(m,), the logarithm of each factor's mean weight when its members are independent with these log odds."""
-    one = expit(log_odds)
-    chance = np.zeros((len(one), one.shape[1] + 1))
-    chance[:, 0] = 1.0
+    zero, one = -np.logaddexp(0.0, log_odds), -np.logaddexp(0.0, -log_odds)
+    chance = np.full((len(one), one.shape[1] + 1), -np.inf)
+    chance[:, 0] = 0.0
     for at in range(one.shape[1]):
-        p = one[:, at, None]
-        moved = (1 - p) * chance
-        moved[:, 1:] += p * chance[:, :-1]
-        chance = moved
-    with np.errstate(divide="ignore"):
-        return np.asarray(logsumexp(np.log(chance) + factor.log_weight, axis=-1))
+        chance = _either(chance, zero[:, at, None], one[:, at, None])
+    return np.asarray(np.logaddexp.reduce(chance + factor.log_weight, -1))
