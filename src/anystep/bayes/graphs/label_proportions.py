@@ -1,7 +1,9 @@
 """Learning from label proportions: each bag's share of positives is known, and a classifier of instances is wanted.
 
 Source: Havaldar et al., "Learning from Label Proportions: Bootstrapping Supervised Learners via Belief Propagation"
-(ICLR 2024, arXiv 2310.08056). The bags' counts enter by exact factors here, where the paper has pairs in each bag.
+(ICLR 2024, arXiv 2310.08056). Two things differ: the bags' counts enter by exact factors, where the paper has pairs in
+each bag, and later rounds look for neighbours in the features beside the embedding, since in the embedding alone one
+round's mistakes were the next one's neighbours.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def label_proportions_bp(
     recipe: Recipe | None = None,
     seed: int = 0,
 ) -> LabelProportions:
-    """Pseudo-labels from belief propagation, a classifier from these, neighbours in its embedding, and again.
+    """Pseudo-labels from belief propagation, a classifier from these, neighbours by what it has made of them too, and again.
 
     Each round's marginals are of the Gibbs distribution that joins the bags' counts with ties between near neighbours;
     the classifier learns them as soft labels, beside the bags' proportions. Nothing is preserved: with loops the
@@ -95,13 +97,15 @@ def label_proportions_bp(
         raise UsageError(f"rounds={rounds}, neighbours={neighbours}: label_proportions_bp(X, bags, counts, rounds=2).")
     recipe, factors = recipe or Recipe(), counted(bag, wanted, penalty)
     found = _untrained(x, recipe, seed)
-    where = (x - found.centre) / found.spread
+    where = scaled = (x - found.centre) / found.spread
     for turn in range(rounds):
         ties = near(where, neighbours, similarity) if neighbours else None
         beliefs = belief_propagation(len(x), factors, ties)
         found = _untrained(x, recipe, seed + turn, found.beliefs + [beliefs])
         _learn(found, x, bag, wanted, torch.from_numpy(beliefs.marginals).float(), recipe)
-        where = found.embedding(x)
+        made = found.embedding(x)
+        weight = np.sqrt(scaled.shape[1] / made.shape[1]) / max(float(made.std()), 1e-9)
+        where = np.concatenate([scaled, weight * made], -1)  # as much of either
     return found
 
 
