@@ -81,7 +81,7 @@ def label_proportions_bp(
     recipe: Recipe | None = None,
     seed: int = 0,
 ) -> LabelProportions:
-    """Pseudo-labels from belief propagation, a classifier from these, neighbours by what it has made of them too, and again.
+    """Pseudo-labels from belief propagation, a classifier from these, neighbours by what it made of them, and again.
 
     Each round's marginals are of the Gibbs distribution that joins the bags' counts with ties between near neighbours;
     the classifier learns them as soft labels, beside the bags' proportions. Nothing is preserved: with loops the
