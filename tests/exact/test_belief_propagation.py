@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from anystep import UsageError
 from anystep.bayes.graphs import Ties, belief_propagation, counted, label_proportions_bp, near
 from anystep.bayes.graphs.counts import log_evidence
+from anystep.experiments.label_proportions_bp import area, exactness
 
 
 def enumerated(n: int, log_weight: object) -> np.ndarray:
@@ -93,6 +94,17 @@ def test_neighbours_are_tied_once_and_less_with_distance() -> None:
     ties = near(points, 1, similarity=2.0)
     by_pair = dict(zip(map(tuple, ties.ends.tolist()), ties.strength.tolist(), strict=True))
     assert len(by_pair) == 3 and by_pair[(2, 3)] == 2.0 > by_pair[(0, 1)]
+
+
+def test_the_experiment_finds_classes_from_counts_in_a_small_case() -> None:
+    """Two clouds, bags of 16: the learned classifier ranks held-out instances, and an area of ranks is what it is."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 2, 320)
+    x = rng.normal(size=(320, 2)) + 2.5 * y[:, None] * np.array([1.0, -0.5])
+    model = label_proportions_bp(x[:240], np.arange(240) // 16, np.bincount(np.arange(240) // 16, y[:240]), rounds=2)
+    assert area(y[240:], model.predict_proba(x[240:])[:, 1]) > 0.85 and len(model.beliefs) == 2
+    assert area(np.array([0, 1, 0, 1]), np.array([0.1, 0.1, 0.2, 0.9])) == pytest.approx(0.625)
+    assert max(exactness(seed) for seed in range(4)) < 1e-8
 
 
 @pytest.mark.parametrize(
