@@ -9,6 +9,7 @@ from anystep.bayes.amortised.pfn import PriorCheck, PriorFittedNetwork
 from anystep.bayes.amortised.pfn_recipe import PFNRecipe
 from anystep.bayes.amortised.priors import GPPrior, TabularPrior
 from anystep.bayes.causal import StringDiagram, testwise_deletion_discovery
+from anystep.bayes.graphs import label_proportions_bp
 from anystep.bayes.inference import importance, particle_marginal, smc, smc_population, trace_mh
 from anystep.bayes.measure import measure, normalised
 from anystep.bayes.nested import NestedResult, NestedSampler, SurrogateNestedSampler
@@ -87,6 +88,7 @@ __all__ = [
     "flip",
     "forward",
     "importance",
+    "label_proportions_bp",
     "mcmc",
     "measure",
     "mh_step",
