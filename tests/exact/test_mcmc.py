@@ -13,10 +13,11 @@ import scipy.linalg
 import torch
 from scipy import stats
 
+from anystep import Budget, search
 from anystep import keys as lineage
-from anystep import search
 from anystep.bayes import mcmc, simulation_based_calibration
 from anystep.bayes.mcmc import HMC, Annealed, Enumerated, Gibbs, ParallelTempering, RandomWalk, Slice, Target
+from anystep.errors import ModelError, UsageError
 from anystep.run import Run
 from anystep.testing import check_process
 from anystep.testing.checks_process import own_hook
@@ -220,6 +221,83 @@ def test_many_data_sets_at_once_are_calibrated() -> None:
     wrong = simulation_based_calibration(drawn, simulate, posterior(0.35), 500, draws=19)
     assert right.pvalues(bins=10)[0] > 1e-4
     assert wrong.pvalues(bins=10)[0] < 1e-8
+
+
+def test_a_start_and_the_first_move_draw_from_numbers_of_their_own() -> None:
+    """A prior that draws at clock 0, as anyone writes it, with a random walk: 5 standard errors over 20,000 weights."""
+    line = Target(
+        lambda x: -0.5 * (x[:, 0] ** 2), 1, log_likelihood=lambda x: -0.5 * ((x[:, 0] - 1.5) / 0.4) ** 2, name="line"
+    )
+    process = Annealed(RandomWalk(line, 1.0), lambda k: lineage.normals(k, 0, 1), (0.0, 0.3, 1.0))
+    keys = lineage.roots(0, (), np.arange(20_000))
+    reply = process.step(process.start(keys, unlimited()).states, keys, unlimited(), "done")
+    weights, exact = np.exp(reply.logw), 0.4 / np.sqrt(1.16) * np.exp(-0.5 * 1.5**2 / 1.16)
+    assert abs(weights.mean() - exact) < 5 * weights.std() / np.sqrt(len(keys))
+    kernel = RandomWalk(line, 1.0, start=lambda k: lineage.normals(k, 0, 1))
+    first = kernel.begin(keys).position[:, 0]
+    assert abs(np.corrcoef(first, lineage.normals(keys, 0, 1)[:, 0])[0, 1]) < 5 / np.sqrt(len(keys))
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 100.0])
+def test_a_short_warm_up_finds_a_step_that_moves(size: float) -> None:
+    target = Target(lambda x: -0.5 * ((x / size) ** 2).sum(-1), 3)
+    kernel, walkers, _ = mcmc.warm_up(HMC(target, 0.5, 5, jitter=0.2), 60, seed=1)
+    assert 0.4 < mcmc.sample(kernel, 20, walkers, seed=2).acceptance.mean() < 0.99
+
+
+def test_a_gibbs_sweep_is_a_lawful_process_and_pays_for_its_batches() -> None:
+    target = Target(lambda x: -0.5 * (x**2).sum(-1), 2)
+    kernel = Gibbs(target, [lambda x, r: np.concatenate([r.normals(), x[:, 1:]], 1), Enumerated(target, 1, (0.0, 1.0))])
+    limit = unlimited()
+    keys = lineage.roots(0, (), np.arange(3))
+    kernel.step(kernel.start(keys, limit).states, keys, limit, "step")
+    assert (limit.used.evaluations, limit.used.calls) == (9, 2)
+
+
+FLAT = Target(lambda x: 0.0 * x.sum(-1), 1)
+TWO_PARTS = Target(lambda x: -0.5 * (x**2).sum(-1), 1, log_likelihood=lambda x: -((x - 1) ** 2).sum(-1))
+STILL = Gibbs(TWO_PARTS, [lambda x, r: x])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Target(lambda x: x.sum(-1), 0),
+        lambda: RandomWalk(FLAT, 0.0),
+        lambda: RandomWalk(FLAT, 1.0, scale=np.eye(2)),
+        lambda: HMC(FLAT, 0.1, 0),
+        lambda: HMC(FLAT, 0.1, jitter=1.0),
+        lambda: Slice(FLAT, 1.0, most=0),
+        lambda: Gibbs(FLAT, []),
+        lambda: Enumerated(FLAT, 1, (0.0, 1.0)),
+        lambda: Enumerated(FLAT, 0, ()),
+        lambda: ParallelTempering(RandomWalk(FLAT, 1.0), (1.0, 0.5)),
+        lambda: ParallelTempering(STILL, (1.0, 0.5)),
+        lambda: ParallelTempering(Slice(TWO_PARTS, 1.0), (1.0, 0.5)),
+        lambda: ParallelTempering(RandomWalk(TWO_PARTS, 1.0), (0.5, 1.0)),
+        lambda: Annealed(STILL, prior, (0.0, 1.0)),
+        lambda: Annealed(ParallelTempering(RandomWalk(TWO_PARTS, 1.0), (1.0, 0.5)), prior, (0.0, 1.0)),
+        lambda: Annealed(RandomWalk(TWO_PARTS, 1.0), prior, (0.1, 1.0)),
+        lambda: mcmc.sample(RandomWalk(FLAT, 1.0), 10, chains=0),
+        lambda: mcmc.sample(RandomWalk(FLAT, 1.0), 10, budget=Budget(evaluations=3)),
+        lambda: mcmc.warm_up(RandomWalk(FLAT, 1.0), chains=0),
+        lambda: mcmc.warm_up(Slice(FLAT, 1.0)),
+        lambda: mcmc.warm_up(RandomWalk(FLAT, 1.0), 20),
+    ],
+)
+def test_what_makes_no_chain_is_refused(call: Any) -> None:
+    with pytest.raises(UsageError):
+        call()
+
+
+def test_a_density_that_is_nowhere_is_said_and_not_wandered_in() -> None:
+    nowhere = Target(lambda x: torch.full((len(x),), torch.nan, dtype=torch.float64), 1, name="nowhere")
+    with pytest.raises(ModelError, match="density is zero"):
+        mcmc.sample(RandomWalk(nowhere, 1.0), 5)
+    with pytest.raises(ModelError, match="no value of coordinate 0"):
+        mcmc.sample(Gibbs(nowhere, [Enumerated(nowhere, 0, (0.0, 1.0))]), 5)
+    with pytest.raises(ModelError, match="shape"):
+        mcmc.sample(RandomWalk(Target(lambda x: x, 1), 1.0), 5)
 
 
 def test_a_cut_transition_goes_on_where_it_stood() -> None:

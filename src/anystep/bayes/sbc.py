@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from anystep import keys as lineage
 from anystep.errors import UsageError
 
 Floats = NDArray[np.float64]
@@ -31,8 +32,10 @@ class Ranks:
 
         With k quantities and a false alarm wanted at rate a, compare each with a / k.
         """
-        if (self.draws + 1) % bins:
-            raise UsageError(f"pvalues(bins={bins}): bins divide draws + 1 = {self.draws + 1}, or they are not alike.")
+        if bins < 2 or (self.draws + 1) % bins:
+            raise UsageError(
+                f"pvalues(bins={bins}): two or more, that divide draws + 1 = {self.draws + 1} into equal parts."
+            )
         width = (self.draws + 1) // bins
         counts = np.stack([np.bincount(column // width, minlength=bins) for column in self.ranks.T])
         return np.asarray(stats.chisquare(counts, axis=1).pvalue)
@@ -55,7 +58,8 @@ def simulation_based_calibration(
     Raises UsageError where shapes do not fit.
     """
     parameters = np.asarray(prior(repetitions, seed), dtype=np.float64)
-    found = np.asarray(posterior(simulate(parameters, seed + 1), draws, seed + 2), dtype=np.float64)
+    for_data, for_draws = (lineage.named(f"{seed} {what}") % 2**63 for what in ("data", "draws"))
+    found = np.asarray(posterior(simulate(parameters, for_data), draws, for_draws), dtype=np.float64)
     wanted = (repetitions, draws, parameters.shape[-1])
     if parameters.ndim != 2 or len(parameters) != repetitions or found.shape != wanted:
         raise UsageError(f"the prior gave {parameters.shape} and the posterior {found.shape}; wanted {wanted}.")

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from anystep.bayes.mcmc.kernel import Kernel
+from anystep.bayes.mcmc.kernel import Kernel, begins
 from anystep.bayes.mcmc.walkers import Walkers
 from anystep.errors import UsageError
 from anystep.keys import Keys
@@ -30,7 +30,7 @@ class Annealed(Stepwise):
     evidence, for any kernel that leaves its target invariant and any heats: `search.particle_filter(n=500)` on it is a
     sequential Monte Carlo sampler, and with `ess=0` annealed importance sampling.
 
-    kernel: on a target with `log_likelihood`, moving in one unit of work. prior: exact draws of the (normalised) prior,
+    kernel: on a target with `log_likelihood`; HMC, MALA or a random walk. prior: exact draws of the (normalised) prior,
     from keys (n,) to (n, d). heats: powers of the likelihood, rising from 0 to 1. moves: transitions a step, 1 or more.
     Raises UsageError for anything else.
     """
@@ -46,14 +46,16 @@ class Annealed(Stepwise):
             raise UsageError(f"Annealed(moves={moves!r}): transitions a step, 1 or more; moves=2.")
         if kernel.target.log_likelihood is None:
             raise UsageError("nothing to anneal: Target(log_prior, dimension, log_likelihood=...).")
-        if type(kernel).boundary is not Kernel.boundary:
-            raise UsageError("the kernel moves in one unit of work; Annealed(HMC(target, 0.1), prior, heats).")
+        if not kernel.tempers:
+            raise UsageError(
+                f"{kernel.name} keeps to heat 1 or moves in parts; Annealed(HMC(target, 0.1), prior, heats)."
+            )
         self.kernel, self.prior, self.moves = kernel, prior, moves
         self.heats = np.array(heats, dtype=np.float64)
         self.horizon, self.name = len(heats) - 1, f"Annealed({kernel.target.name})"
 
     def begin(self, keys: Keys) -> Walkers:
-        position = np.asarray(self.prior(keys), dtype=np.float64)
+        position = np.asarray(self.prior(begins(keys)), dtype=np.float64)
         if position.shape != (len(keys), self.kernel.target.dimension):
             raise UsageError(f"the prior gave shape {position.shape}; it draws (n, {self.kernel.target.dimension}).")
         return Walkers.at(position, heat=0.0)

@@ -77,17 +77,17 @@ def sample(
 
     draws: kept of each chain. chains: how many, or the walkers to go on from. burn: transitions before the first that
     is kept. thin: transitions for each that is kept. budget: what may be spent; a run that it ends keeps the draws
-    until then, and says so. Draws depend on the seed, the chain's number and its clock alone: the first four of eight
-    chains are the four that would have run by themselves.
+    until then, says so, and forgets the transition under way. Draws depend on the seed, the chain's number and its
+    clock alone: the first four of eight chains are the four that would have run by themselves.
 
     Raises UsageError for sizes below 1 and for a budget that buys no draw; ModelError where the target has zero density
-    at a chain's beginning.
+    at a chain's beginning and after its first move.
     """
-    sizes = {"draws": draws, "thin": thin, "burn": burn + 1}
+    number = len(chains) if isinstance(chains, Walkers) else chains
+    sizes = {"draws": draws, "thin": thin, "burn": burn + 1, "chains": number}
     if bad := [name for name, size in sizes.items() if not isinstance(size, int) or size < 1]:
         raise UsageError(f"sample({bad[0]}={sizes[bad[0]]!r}): sample(kernel, draws=1000, chains=4, burn=500).")
     limit = Limit(Ledger(budget or Budget(), reserve=0.0), kernel.name)
-    number = len(chains) if isinstance(chains, Walkers) else chains
     keys = lineage.roots(seed, (), np.arange(number))
     walkers = chains if isinstance(chains, Walkers) else kernel.start(keys, limit).states
     kept: list[tuple[Walkers, Info]] = []

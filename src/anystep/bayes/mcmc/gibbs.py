@@ -12,8 +12,9 @@ from anystep import keys as lineage
 from anystep.bayes.mcmc.kernel import Kernel, Start
 from anystep.bayes.mcmc.target import Target
 from anystep.bayes.mcmc.walkers import Info, Walkers
-from anystep.errors import UsageError
+from anystep.errors import ModelError, UsageError
 from anystep.keys import Keys
+from anystep.ledger import Cost
 
 Floats = NDArray[np.float64]
 
@@ -49,6 +50,8 @@ class Gibbs(Kernel):
     ends is not computed. Raises UsageError for no update, or one that changes the shape.
     """
 
+    tempers = False
+
     def __init__(self, target: Target, updates: Sequence[Update], start: Start = None) -> None:
         super().__init__(target, start=start)
         if not updates:
@@ -57,6 +60,9 @@ class Gibbs(Kernel):
 
     def units(self) -> int:
         return sum(getattr(update, "evaluations", 1) for update in self.updates)
+
+    def once(self, states: Walkers) -> Cost:
+        return Cost(calls=len(self.updates))
 
     def unknown(self, walkers: Walkers) -> NDArray[np.bool_]:
         return np.zeros(len(walkers), dtype=bool)
@@ -78,11 +84,21 @@ class Gibbs(Kernel):
 
 @dataclass(frozen=True)
 class Enumerated:
-    """An update that draws one coordinate from its exact conditional over a few values, by evaluating them all."""
+    """An update that draws one coordinate from its exact conditional over a few values, by evaluating them all.
+
+    Raises UsageError for no values or no such coordinate; ModelError where every value has zero density.
+    """
 
     target: Target
     coordinate: int
     values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values or not 0 <= self.coordinate < self.target.dimension:
+            raise UsageError(
+                f"Enumerated(coordinate={self.coordinate}, values={self.values}): one of the target's "
+                f"{self.target.dimension} coordinates and its values; Enumerated(target, 0, (0.0, 1.0))."
+            )
 
     @property
     def evaluations(self) -> int:
@@ -93,6 +109,10 @@ class Enumerated:
         tried = np.repeat(position, k, axis=0)
         tried[:, self.coordinate] = np.tile(self.values, n)
         log = self.target.parts(tried).sum(-1).reshape(n, k)
+        if np.isneginf(log.max(-1)).any():
+            raise ModelError(
+                f"{self.target.name}: no value of coordinate {self.coordinate} has a density where a chain is."
+            )
         mass = np.exp(log - log.max(-1, keepdims=True))
         after = position.copy()
         after[:, self.coordinate] = np.asarray(self.values)[lineage.choose(mass, randomness.uniforms()[:, 0])]

@@ -21,6 +21,7 @@ from anystep.stepwise import Moved, Stepwise
 
 Floats = NDArray[np.float64]
 Start = Callable[[Keys], Floats] | Floats | None
+START = lineage.named("start")
 WIDE = 2.0  # chains begin in a box of this half-width, so that they begin apart
 
 
@@ -54,11 +55,17 @@ class Scale:
         return all(length in (1, dimension) for length in self.matrix.shape)
 
 
+def begins(keys: Keys) -> Keys:
+    """Keys that starts are drawn by: a chain's own would draw its first move from the same numbers."""
+    return lineage.children(keys, START, 0)
+
+
 class Kernel(Stepwise):
     """A chain on R^d that leaves its target invariant; subclasses say how one unit of work moves.
 
-    target: what to leave invariant. scale: see `Scale`. start: where chains begin: points (m, d), taken in turn by the
-    key's number, or a function of keys (n,) to (n, d); drawn in the box [-2, 2]^d by default.
+    target: what to leave invariant. scale: see `Scale`. start: where chains begin: points (m, d), of which each chain
+    takes one by its key, or a function of keys (n,) to (n, d), which are of that start's own and draw anything; drawn
+    in the box [-2, 2]^d by default.
 
     One evaluation is one point at which the target (and its gradient, where the kernel uses it) is computed; a chain
     whose density is not known yet pays one more. A state's answer is its position.
@@ -67,6 +74,7 @@ class Kernel(Stepwise):
     states: ClassVar[type[Walkers]] = Walkers
     horizon, logp = None, "unknown"
     slopes = False  # whether it needs gradients
+    tempers = True  # whether it moves at other heats than 1, in one unit of work
 
     def __init__(self, target: Target, scale: Any = 1.0, start: Start = None) -> None:
         if not isinstance(target, Target):
@@ -91,11 +99,11 @@ class Kernel(Stepwise):
         return self.target.parts(position), np.full((len(position), 2, self.target.dimension), np.nan)
 
     def begin(self, keys: Keys) -> Walkers:
-        d = self.target.dimension
+        d, own = self.target.dimension, begins(keys)
         if self.beginning is None:
-            position = WIDE * (2 * lineage.uniforms(keys[:, None], 0, np.arange(d)) - 1)
+            position = WIDE * (2 * lineage.uniforms(own[:, None], 0, np.arange(d)) - 1)
         elif callable(self.beginning):
-            position = np.asarray(self.beginning(keys), dtype=np.float64)
+            position = np.asarray(self.beginning(own), dtype=np.float64)
         else:
             points = np.atleast_2d(np.asarray(self.beginning, dtype=np.float64))
             position = points[(keys % np.uint64(len(points))).astype(np.int64)]

@@ -29,16 +29,18 @@ class Slice(Kernel):
     evaluation, so chains in different parts of their transitions are evaluated side by side, and a budget can stop
     between them.
 
-    width: of the first interval, in units of `scale`, above 0. most: how often the interval may step out on each side,
-    1 or more. Raises UsageError for anything else.
+    width: of the first interval, in units of `scale`, above 0. most: its widest, in widths, split at random between the
+    two sides; 1 never steps out. Raises UsageError for anything else.
     """
+
+    tempers = False
 
     def __init__(self, target: Target, width: float, scale: Any = 1.0, most: int = 100, start: Start = None) -> None:
         super().__init__(target, scale, start)
         if not width > 0:
             raise UsageError(f"Slice(width={width!r}): a length above 0 in units of scale; width=1.0.")
         if not isinstance(most, int) or most < 1:
-            raise UsageError(f"Slice(most={most!r}): how often an interval may step out, 1 or more; most=100.")
+            raise UsageError(f"Slice(most={most!r}): how many widths an interval may have, 1 or more; most=100.")
         self.width, self.most = float(width), most
 
     def boundary(self, states: Walkers) -> NDArray[np.bool_]:

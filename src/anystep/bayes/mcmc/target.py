@@ -40,7 +40,7 @@ class Target:
     def parts(self, position: Floats) -> Floats:
         """log prior and log likelihood, shape (n, 2); without a likelihood the second is zero."""
         with torch.no_grad():
-            x = torch.from_numpy(position)
+            x = torch.from_numpy(position).clone()
             return self._columns([self._checked(function, x) for function in self._functions()])
 
     def parts_and_slopes(self, position: Floats) -> tuple[Floats, Floats]:
@@ -51,7 +51,7 @@ class Target:
             x = torch.from_numpy(position).clone().requires_grad_(True)
             value = self._checked(function, x)
             if value.requires_grad:
-                slopes[:, at] = torch.autograd.grad(value.sum(), x)[0].numpy()
+                slopes[:, at] = torch.autograd.grad(value.sum(), x, materialize_grads=True)[0].numpy()
             found.append(value.detach())
         slopes[~np.isfinite(slopes)] = 0.0  # a trajectory that meets this is refused for its energy
         return self._columns(found), slopes

@@ -56,13 +56,14 @@ class ParallelTempering(Kernel):
     Leaves the joint law of all rungs invariant exactly, and so the target at the coldest, which is what it answers. It
     crosses between modes that the likelihood separates and the prior does not.
 
-    kernels: one for all rungs, or one a rung, coldest first; each takes one unit of work a transition (not `Slice`).
+    kernels: one for all rungs, or one a rung, coldest first; each HMC, MALA or a random walk.
     heats: powers of the likelihood, from 1 down, the last at least 0; (1, 0.5, 0.25, 0.1). A transition costs what its
     kernels' do. Raises UsageError for a target without `log_likelihood`, which has nothing to temper, and for heats
     that do not fall from 1.
     """
 
     states: ClassVar[type[Walkers]] = Ladder
+    tempers = False
 
     def __init__(self, kernels: Kernel | Sequence[Kernel], heats: Sequence[float]) -> None:
         held = [kernels] * len(heats) if isinstance(kernels, Kernel) else list(kernels)
@@ -71,8 +72,10 @@ class ParallelTempering(Kernel):
             raise UsageError(f"heats={tuple(heats)}: two or more that fall from 1; heats=(1, 0.5, 0.25, 0.1).")
         if len(held) != len(heats) or len({k.target for k in held}) != 1:
             raise UsageError(f"{len(held)} kernels for {len(heats)} heats: one for all, or one a rung, of one target.")
-        if any(type(k).boundary is not Kernel.boundary for k in held):
-            raise UsageError("a rung's kernel moves in one unit of work; ParallelTempering(HMC(target, 0.1), heats).")
+        if not all(k.tempers for k in held):
+            raise UsageError(
+                "a rung's kernel is HMC, MALA or a random walk: ParallelTempering(HMC(target, 0.1), heats)."
+            )
         if held[0].target.log_likelihood is None:
             raise UsageError("nothing to temper: Target(log_prior, dimension, log_likelihood=...).")
         super().__init__(held[0].target, start=held[0].beginning)

@@ -25,6 +25,7 @@ from anystep.ledger import Budget, Cost, Ledger, Limit
 Floats = NDArray[np.float64]
 Tunable = TypeVar("Tunable", HMC, RandomWalk)
 FIRST, LAST, WINDOW = 0.075, 0.05, 25  # shares of the warm-up before the first window and after the last; a window
+SHORTEST = 60  # transitions: the last part, with the scale as it will be, needs `WINDOW` of them to settle the step
 
 
 @dataclass
@@ -66,13 +67,16 @@ def warm_up(
     over the chains, the moves are stretched by. goal: mean acceptance, .8 for trajectories, .574 for one step of them
     and .234 (.44 in one dimension) for a random walk by default.
 
-    Raises UsageError for fewer than 20 transitions, a goal outside (0, 1), a kernel without a step size, or a budget
-    that ends it.
+    Raises UsageError for fewer than 60 transitions, no chain, a goal outside (0, 1), a kernel without a step size, or
+    a budget that ends it.
     """
     if not isinstance(kernel, (HMC, RandomWalk)):
         raise UsageError(f"warm_up({getattr(kernel, 'name', kernel)}): HMC or RandomWalk has a step size to find.")
-    if not isinstance(transitions, int) or transitions < 20:
-        raise UsageError(f"warm_up(transitions={transitions!r}): 20 or more; warm_up(kernel, transitions=500).")
+    if not isinstance(transitions, int) or transitions < SHORTEST or chains < 1:
+        raise UsageError(
+            f"warm_up(transitions={transitions!r}, chains={chains!r}): {SHORTEST} transitions or more, and a chain; "
+            "warm_up(kernel, transitions=500, chains=8)."
+        )
     if goal is not None and not 0 < goal < 1:
         raise UsageError(f"warm_up(goal={goal!r}): a mean acceptance in (0, 1); goal=0.8.")
     limit = Limit(Ledger(budget or Budget(), reserve=0.0), kernel.name)
@@ -104,7 +108,7 @@ def usual(kernel: Kernel) -> float:
 
 def windows(transitions: int) -> list[int]:
     """Where the windows begin and end: each twice as long as the one before, the last with all that is left."""
-    at, last = int(FIRST * transitions), int((1 - LAST) * transitions)
+    at, last = int(FIRST * transitions), transitions - max(WINDOW, int(LAST * transitions))
     ends, size = [at], min(WINDOW, last - at)
     while at + size <= last:
         end = last if at + 3 * size > last else at + size

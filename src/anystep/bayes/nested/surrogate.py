@@ -255,7 +255,7 @@ class _Run:
         apart = true - points.logl[drawn]
         ratio = np.exp(apart - apart.max())
         ess = float(ratio.sum() ** 2 / (ratio**2).sum())
-        if ess < method.gate.ess * method.corrected:
+        if not ess >= method.gate.ess * method.corrected:  # NaN where every true value is impossible
             return None
         plain = told(points, truth, "converged", deaths)
         shift = float(np.log(ratio.mean()) + apart.max())
