@@ -14,7 +14,9 @@ export OMP_NUM_THREADS ?= 1
 demo: $(VENV)/.run
 	$(BIN)/anystep demo
 
-test: lint types laws pytest
+# Types and laws are read on one core while tests begin on the other.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types laws pytest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

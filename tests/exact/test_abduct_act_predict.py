@@ -131,9 +131,9 @@ def tiny() -> Engine:
     from anystep.language.engine.tokenizer import Alphabet as Symbols
     from anystep.tasks.chains import Alphabet
 
-    recipe = attribution.AttributionRecipe(logs=200, tokens=20_000, warm=5_000)
+    recipe = attribution.AttributionRecipe(logs=200, tokens=8_000, warm=1_000)
     model, cost = attribution.train(recipe, lambda line: None)
-    assert cost.tokens >= 20_000
+    assert cost.tokens >= 8_000
     return Engine(model, Symbols(Alphabet().symbols), name="tiny")
 
 

@@ -101,7 +101,7 @@ def test_a_local_comparison_survives_being_killed(tmp_path: Path) -> None:
     data, store = tmp_path / "chains.jsonl", tmp_path / "killed.db"
     data.write_text("".join(json.dumps({"question": f"{SHARED}{end}?", "answer": "pa."}) + "\n" for end in ENDS))
     asked = ["--data", str(data), "--model", "chainlm-2m", "--max-tokens", "24", "--ns", "1,4,8", "--rows", "48"]
-    asked += ["--seed", "0", "--seed", "1", "--seed", "2", "--json"]
+    asked += ["--seed", "0", "--seed", "1", "--json"]
     asked += [
         "--methods",
         "best_of_n(reward=chain_steps); particle_filter(potential=chain_steps); beam(reward=chain_steps)",
@@ -125,9 +125,7 @@ class Slow(Fault):
 
 def test_a_comparison_on_an_endpoint_survives_being_killed_and_asks_nothing_twice(tmp_path: Path) -> None:
     data, store = tmp_path / "toy.jsonl", tmp_path / "killed.db"
-    data.write_text(
-        "".join(json.dumps({"question": f"What comes after {i}?", "answer": "α"}) + "\n" for i in range(12))
-    )
+    data.write_text("".join(json.dumps({"question": f"What comes after {i}?", "answer": "α"}) + "\n" for i in range(6)))
 
     def asked(server: FakeServer) -> list[str]:
         found = ["--data", str(data), "--model", f"{server.url}#toy", "--ns", "1,4,16", "--json"]

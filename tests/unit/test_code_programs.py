@@ -139,7 +139,7 @@ def f(xs):
 @pytest.mark.slow
 def test_what_passes_the_hidden_tests_with_a_slip_does_what_was_asked():
     """One slip from the references of all families: those that the hidden tests let pass are the same function."""
-    specs = [family(random.Random(str(seed))) for family in FAMILIES for seed in range(2)]
+    specs = [family(random.Random("0")) for family in FAMILIES]
     problems = [code.Problem(spec.says, spec.name, "", *map(_as_given, cases_of(spec))) for spec in specs]
     given = [(s, p, slip) for s, p in zip(specs, problems, strict=True) for slip in slips(s.source)]
     found = code.verdicts([(problem, fenced(slip.source)) for _, problem, slip in given])

@@ -7,8 +7,8 @@ from anystep.language.train.attribution import AttributionRecipe
 
 def test_it_has_a_check_for_every_clause_and_the_exact_ones_pass(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("ANYSTEP_CACHE", str(tmp_path))
-    recipe = AttributionRecipe(logs=60, tokens=3_000, warm=2_000)
-    found = abduct_act_predict.run(progress=lambda line: None, n=6, recipe=recipe, replays=200)
+    recipe = AttributionRecipe(logs=30, tokens=1_000, warm=0)
+    found = abduct_act_predict.run(progress=lambda line: None, n=6, recipe=recipe, replays=60)
     known = recorded("abduct_act_predict")
     assert known is not None and [c.op for c in found.checks] == [c.op for c in known.checks]
     replays, _, calls = found.checks
