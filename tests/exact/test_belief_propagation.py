@@ -10,7 +10,6 @@ from scipy.special import logsumexp
 
 from anystep import UsageError
 from anystep.bayes.graphs import Ties, belief_propagation, counted, label_proportions_bp, near
-from anystep.bayes.graphs.counts import log_evidence
 from anystep.experiments.label_proportions_bp import area, exactness
 
 
@@ -73,14 +72,6 @@ def test_overlapping_groups_that_form_a_tree_are_exact() -> None:
 
     found = belief_propagation(6, [*left, *shifted], None, own, damping=0.0)
     assert np.abs(found.marginals - enumerated(6, log_weight)).max() < 1e-8
-
-
-def test_the_evidence_of_a_count_is_its_probability() -> None:
-    own = np.array([[0.4, -1.0, 0.2, 0.9]])
-    (factor,) = counted(np.zeros(4, np.int64), np.array([2.0]), None)
-    one = 1 / (1 + np.exp(-own[0]))
-    exact = sum(np.prod(np.where(y, one, 1 - one)) for y in product((0, 1), repeat=4) if sum(y) == 2)
-    assert log_evidence(factor, own)[0] == pytest.approx(np.log(exact), abs=1e-12)
 
 
 def test_counts_decide_what_they_leave_no_choice_about() -> None:

@@ -1,6 +1,6 @@
 """What do parts say about each other? Belief propagation on factor graphs, and learning from proportions of labels."""
 
-from anystep.bayes.graphs.counts import Counts, counted, log_evidence
+from anystep.bayes.graphs.counts import Counts, counted
 from anystep.bayes.graphs.label_proportions import (
     LabelProportions,
     Recipe,
@@ -19,7 +19,6 @@ __all__ = [
     "belief_propagation",
     "counted",
     "label_proportions_bp",
-    "log_evidence",
     "near",
     "proportion_loss_training",
 ]

@@ -74,13 +74,3 @@ def counted(bags: Index, counts: Floats, penalty: float | None) -> list[Counts]:
         weight = np.where(apart == 0, 0.0, -np.inf) if penalty is None else -penalty * apart**2
         found.append(Counts(members, weight))
     return found
-
-
-def log_evidence(factor: Counts, log_odds: Floats) -> Floats:
-    """(m,), the logarithm of each factor's mean weight when its members are independent with these log odds."""
-    zero, one = -np.logaddexp(0.0, log_odds), -np.logaddexp(0.0, -log_odds)
-    chance = np.full((len(one), one.shape[1] + 1), -np.inf)
-    chance[:, 0] = 0.0
-    for at in range(one.shape[1]):
-        chance = _either(chance, zero[:, at, None], one[:, at, None])
-    return np.asarray(np.logaddexp.reduce(chance + factor.log_weight, -1))

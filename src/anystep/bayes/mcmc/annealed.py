@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from anystep.bayes.mcmc.kernel import Kernel, begins
+from anystep.bayes.mcmc.kernel import Kernel, begins, priced
 from anystep.bayes.mcmc.walkers import Walkers
 from anystep.errors import UsageError
 from anystep.keys import Keys
@@ -60,9 +60,8 @@ class Annealed(Stepwise):
             raise UsageError(f"the prior gave shape {position.shape}; it draws (n, {self.kernel.target.dimension}).")
         return Walkers.at(position, heat=0.0)
 
-    def price(self, states: Walkers) -> list[Cost]:
-        work = self.moves * self.kernel.units()
-        return [Cost(evaluations=work + int(more)) for more in self.kernel.unknown(states)]
+    def price(self, states: Walkers) -> Cost | list[Cost]:
+        return priced(self.moves * self.kernel.units(), self.kernel.unknown(states))
 
     def once(self, states: Walkers) -> Cost:
         return Cost(calls=self.moves * self.kernel.units() + bool(self.kernel.unknown(states).any()))

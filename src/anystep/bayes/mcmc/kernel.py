@@ -60,6 +60,11 @@ def begins(keys: Keys) -> Keys:
     return lineage.children(keys, START, 0)
 
 
+def priced(units: int, more: NDArray[Any]) -> Cost | list[Cost]:
+    """One cost for all where no walker needs more than its units, as in every transition but a chain's first."""
+    return [Cost(evaluations=units + int(n)) for n in more] if more.any() else Cost(evaluations=units)
+
+
 class Kernel(Stepwise):
     """A chain on R^d that leaves its target invariant; subclasses say how one unit of work moves.
 
@@ -119,7 +124,7 @@ class Kernel(Stepwise):
         return missing | np.isnan(walkers.slopes[:, 0, 0]) if self.slopes else missing
 
     def price(self, states: Walkers) -> Cost | Sequence[Cost]:
-        return [Cost(evaluations=self.units() + int(more)) for more in self.unknown(states)]
+        return priced(self.units(), self.unknown(states))
 
     def once(self, states: Walkers) -> Cost:
         return Cost(calls=self.units() + bool(self.unknown(states).any()))

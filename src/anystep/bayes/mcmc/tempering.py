@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystep import keys as lineage
-from anystep.bayes.mcmc.kernel import Kernel
+from anystep.bayes.mcmc.kernel import Kernel, priced
 from anystep.bayes.mcmc.walkers import Info, Walkers
 from anystep.errors import UsageError
 from anystep.keys import Keys
@@ -97,8 +97,8 @@ class ParallelTempering(Kernel):
     def unknown(self, walkers: Walkers) -> NDArray[np.bool_]:
         return np.asarray(self._missing(_ladder(walkers)) > 0)
 
-    def price(self, states: Walkers) -> list[Cost]:
-        return [Cost(evaluations=self.units() + int(more)) for more in self._missing(_ladder(states))]
+    def price(self, states: Walkers) -> Cost | list[Cost]:
+        return priced(self.units(), self._missing(_ladder(states)))
 
     def once(self, states: Walkers) -> Cost:
         ladder = _ladder(states)
